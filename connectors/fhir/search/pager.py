@@ -95,7 +95,8 @@ class Pager:
             number += 1
             page, page_url = await self._page(call_for(url, number == 1), number, unit_key, way)
             guard.look([record.id for record in page.records])
-            totals.see(page.total, [record[:2] for record in page.records], len(page.quarantined))
+            keys = [record[:2] for record in page.records]
+            totals.see(page.total, keys, len(page.quarantined), len(page.issues))
             await take(page, page_url)
             moved = self._profile.links.rewrite_origins
             url = None if page.next_url is None else follow(self._base_url, page_url, page.next_url, moved)

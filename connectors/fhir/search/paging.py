@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from urllib.parse import urljoin, urlsplit
 
@@ -76,37 +76,40 @@ class LoopGuard:
 class Totals:
     """Holds what a search's pages say of their number against what came in all pages, each resource once.
 
-    A total below what has come already is not the whole search's, and counts for nothing (Epic's: vendor-facts 1.6).
+    A total below what has come already tells of nothing missing. Totals that never exceed their pages are the pages' own, and so
+    they change (Epic's: vendor-facts 1.6).
     """
 
     def __init__(self) -> None:
         self._ids: set[int] = set()
         self._unreadable = 0
         self._last: int | None = None
-        self._meant_for_all = True
+        self._covers_all = True
+        self._exceeds_page = False
         self._changed = False
 
-    def see(self, total: int | None, keys: Iterable[tuple[str, str]], unreadable: int = 0) -> None:
-        """Note one page: its total, types and ids of its resources, and how many entries could not be read."""
+    def see(self, total: int | None, keys: Sequence[tuple[str, str]], unreadable: int = 0, issues: int = 0) -> None:
+        """Note one page: its total, types and ids of its resources, the number of unreadable entries and of outcomes' issues."""
         self._ids.update(map(hash, keys))
         self._unreadable += unreadable
         if total is None:
             return
-        self._meant_for_all = self._meant_for_all and total >= self._came
+        self._covers_all = self._covers_all and total >= self._came
+        self._exceeds_page = self._exceeds_page or total > len(keys) + unreadable + issues
         self._changed = self._changed or self._last not in {None, total}
         self._last = total
 
     @property
     def missing(self) -> int:
         """How many matches the server told of and did not give; 0 where its pages disagree about the total (`shifted`)."""
-        if self._last is None or self._changed or not self._meant_for_all:
+        if self._last is None or self._changed or not self._covers_all:
             return 0
         return max(0, self._last - self._came)
 
     @property
     def shifted(self) -> bool:
         """Whether the number changed while pages were read: by offsets, a row may have slipped through (vendor-facts 4.3)."""
-        return self._meant_for_all and self._changed
+        return self._exceeds_page and self._changed
 
     @property
     def _came(self) -> int:

@@ -115,8 +115,17 @@ def test_a_resource_that_comes_twice_counts_once() -> None:
 
 def test_a_total_that_changes_between_pages_says_that_rows_may_have_slipped_through() -> None:
     assert totals((120, 100), (119, 19)).shifted
+    assert totals((110, 100), (10, 0)).shifted, "what came first is gone: the last ten moved to where the first were"
+    assert totals((110, 100), (0, 0)).shifted
     assert not totals((120, 100), (120, 20)).shifted
     assert not totals((40, 40), (40, 40), (10, 10)).shifted, "a page's own number, as Epic's, tells nothing"
+
+
+def test_a_page_may_count_its_outcome_among_its_own_entries() -> None:
+    found = Totals()
+    found.see(41, [("Observation", str(n)) for n in range(40)], issues=1)
+    found.see(11, [("Observation", str(n)) for n in range(40, 50)], issues=1)
+    assert (found.shifted, found.missing) == (False, 0)
 
 
 @pytest.mark.parametrize(
