@@ -183,7 +183,9 @@ class ExportStart:
         200 and 201 begin a job too if they name one. HTTP lets them name the place of what they bring, though (RFC 9110, 8.7):
         beside a resource, or where it is the request's own address, it is that.
         """
-        location = reply.headers.get("content-location") or reply.headers.get("location")
+        location = reply.headers.get("content-location")
+        if reply.status == _ACCEPTED:
+            location = location or reply.headers.get("location")  # of a 201 it would be what was created
         if not location:
             return None
         url = resolve(location, self._base_url, self._profile.links.rewrite_origins)

@@ -70,8 +70,9 @@ async def test_a_job_that_a_200_or_201_names_is_followed(store: KeptRows, answer
     [
         Answer(200, BUNDLE, AT_ITS_JOB),
         Answer(200, "", {"Content-Location": "{origin}/fhir/Patient/$export?_type=Patient"}),
+        Answer(201, "", {"Location": "{origin}/jobs/1"}),
     ],
-    ids=["of the data beside it", "of the request itself"],
+    ids=["of the data beside it", "of the request itself", "of what was created"],
 )
 async def test_a_place_that_is_no_jobs_is_not_polled(store: KeptRows, answer: Answer) -> None:
     async with export_server(kickoffs=[answer]) as server:
