@@ -47,6 +47,8 @@ _HASHED = {
     "version_by_way": _Hashed(("connection", "resource_type", "id"), None),
 }
 _TERMS = "patient_index"
+_INDEX = ("patient_token", _TERMS)
+_SAMPLED = (*_HASHED, "quarantine", "attachment", *_INDEX)
 
 
 async def begin_encryption(session: TenantSession, keyring: Keyring) -> None:
@@ -90,10 +92,11 @@ async def _begun(owner: TenantSession, keyring: Keyring, locked: set[str]) -> bo
 async def _require_no_views(owner: TenantSession) -> None:
     ours = [view.name for view in await SqlViews(owner).existing()]
     async with owner.transaction():
-        others = [name async for (name,) in await owner.conn.execute(_SQL["materialized"]) if name not in ours]
+        values = {"ours": ours, "tables": list(_SAMPLED)}
+        others = await (await owner.conn.execute(_SQL["others_views"], values)).fetchall()
     if ours or others:
         ways = [f"`chartferry views drop {' '.join(ours)}`"] if ours else []
-        ways += [f"DROP MATERIALIZED VIEW {', '.join(others)}"] if others else []
+        ways += [f"DROP {kind} {name}" for kind, name in others]
         raise StoreError(
             f"the store of tenant {owner.tenant} has views that hold plain values, or would show ciphertext. Take [encryption] "
             f"out of the configuration, drop them ({'; '.join(ways)}), and put it back; then encrypt the store, and create them "
@@ -133,12 +136,35 @@ async def encrypt_plain(session: TenantSession, sealer: Sealer) -> Mapping[str, 
         rows["attachment"] += await _documents(session, sealer)
     if _TERMS in waiting:  # last, since whoever had opened the plain store may have added some until just now
         async with session.transaction():
-            for step in ("forget_terms", "forget_samples"):
-                await session.conn.execute(_SQL[step])
+            await session.conn.execute(_SQL["forget_terms"])
+        await _forget_samples(session)
+        async with session.transaction():
             await session.conn.execute(_SQL["encrypted"], {"table": _TERMS})
         for name in sorted(await connections_of(session)):
             await index_missing(session, name)
     return rows
+
+
+async def _forget_samples(session: TenantSession) -> None:
+    """Make the planner forget its samples of what the columns had: they are values too."""
+    for table in _SAMPLED:
+        parts = await parts_of(session, table)
+        async with session.transaction():
+            if table in _INDEX or any([await _is_emptied(session, part) for part in parts]):
+                types = await (await session.conn.execute(_SQL["types"], {"table": table})).fetchall()
+                retyped = sql.SQL(", ").join(
+                    sql.SQL(_SQL["retype"]).format(column=sql.Identifier(name), type=sql.SQL(type_))
+                    for name, type_ in types
+                )
+                await session.conn.execute(sql.SQL("ALTER TABLE {} ").format(sql.Identifier(table)) + retyped)
+    async with session.transaction():
+        await session.conn.execute(_SQL["sample"])
+
+
+async def _is_emptied(session: TenantSession, part: str) -> bool:
+    query = sql.SQL(_SQL["emptied"]).format(table=sql.Identifier(part))
+    row = await (await session.conn.execute(query, {"table": part})).fetchone()
+    return row is not None and bool(row[0])
 
 
 async def _hashed(session: TenantSession, sealer: Sealer, table: str, how: _Hashed, after: Sequence[Any]) -> int:

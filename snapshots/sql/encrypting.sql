@@ -7,9 +7,19 @@ SELECT name FROM connection
 SELECT c.relname::text FROM pg_partition_tree(to_regclass(%(table)s)) t JOIN pg_class c ON c.oid = t.relid WHERE t.isleaf
 UNION SELECT relname::text FROM pg_class WHERE oid = to_regclass(%(table)s) AND relkind = 'r' ORDER BY 1
 
--- name: materialized
--- Materialised views in the tenant's schema: they have rows of their own.
-SELECT relname::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'm' ORDER BY 1
+-- name: others_views
+-- Views that somebody else made: materialised ones in the tenant's schema, which have rows of their own, and any that read its tables.
+SELECT CASE relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END, oid::regclass::text FROM pg_class
+WHERE relkind IN ('m', 'v') AND NOT (relnamespace = current_schema()::regnamespace AND relname = ANY(%(ours)s)) AND (
+    relkind = 'm' AND relnamespace = current_schema()::regnamespace
+    OR oid IN (
+        SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+        WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid IN (
+            SELECT p.relid FROM unnest(%(tables)s::text[]) AS t (name) CROSS JOIN pg_partition_tree(to_regclass(t.name)) p
+            UNION SELECT to_regclass(name) FROM unnest(%(tables)s::text[]) AS t (name)
+        )
+    )
+) ORDER BY 2
 
 -- name: note_tables
 -- Note what is to be encrypted.
@@ -82,6 +92,20 @@ DELETE FROM attachment WHERE sha256 = %(former)s
 -- What `find` finds by plain hashes; it is indexed anew.
 TRUNCATE patient_token, patient_index
 
--- name: forget_samples
--- The planner's samples of what the columns had are values too.
+-- name: emptied
+-- Whether a table has no rows and may have had some: ANALYZE leaves the samples of an empty one as they are.
+SELECT reltuples >= 0 AND NOT EXISTS (SELECT FROM {table}) FROM pg_class WHERE oid = to_regclass(%(table)s)
+
+-- name: types
+-- Columns that may have values or hashes of values, with their types. Ids have a collation of their own.
+SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
+WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped
+    AND (atttypid IN ('jsonb'::regtype, 'bytea'::regtype) OR atttypid = 'text'::regtype AND attcollation = 'pg_catalog.default'::regcollation)
+
+-- name: retype
+-- Give a column the type that it has: its samples are deleted, those of all partitions too, and no row is written.
+ALTER COLUMN {column} TYPE {type}
+
+-- name: sample
+-- Take new samples.
 ANALYZE resource, resource_history, rival, version_by_way, quarantine, attachment, attachment_use, attachment_use_history, patient_token, patient_index
