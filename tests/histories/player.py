@@ -124,9 +124,14 @@ class Player:
         return failure
 
     async def _in_turns(self, home: s.Ask) -> Failure | None:
-        """Exports and searches in turns, where they give a version other contents: once each is known, none is written."""
+        """Exports and searches in turns, where they give a version other contents: once each is known, none is written.
+
+        Not where only reads show a row: they come some nights later, and may bring a content of their own.
+        """
         other = home._replace(mode="bulk" if self._ehr.reach(home) == "crawl" else "crawl")
         if not self._history.site.told_twice or self._ehr.reach(other) in {"", self._ehr.reach(home)}:
+            return None
+        if {*self._oracle.unseen(home)} & {*self._oracle.unseen(other)}:
             return None
         before: dict[str, Any] = {}
         for number, ask in enumerate((other, home, other, home, other)):
