@@ -112,9 +112,8 @@ class Settings(BaseModel):
     audit: AuditRules = AuditRules()
     encryption: Encryption = Encryption()
     roles: dict[str, tuple[str, ...]] = {}  # who is in a role, by the names that `--as` or the account give
-    misshapen: dict[
-        str, tuple[str, dict[str, Any]]
-    ] = {}  # vendor and overrides of tables that are left out, by key path
+    # vendor and overrides of the tables of connections that cannot be read, by key path
+    misshapen: dict[str, tuple[str, dict[str, Any]]] = {}
     written: frozenset[str] = frozenset()  # key paths that the file sets; all others are defaults
     passwords: tuple[str, ...] = ()  # key paths of URLs in the file that contain a password
 

@@ -21,9 +21,8 @@ from exports.safe_harbor.allow_list import allowed_paths
 from exports.safe_harbor.deidentify import LEAST_KEY_BYTES, SafeHarbor
 
 TYPE = "type"  # what NDJSON is divided by, where that is asked for
-DIVIDED = tuple(
-    name for name in TABLES if not FILE_FORMATS[name].database
-)  # tables whose files can be divided by a column
+# tables whose files can be divided by a column
+DIVIDED = tuple(name for name in TABLES if not FILE_FORMATS[name].database)
 _TYPE_NAME = re.compile(r"[A-Z][A-Za-z0-9]*")
 
 
@@ -54,9 +53,8 @@ class ExportRequest:
     recipients: Recipients | None = None  # for whom files are encrypted; None: they are not
     partition_by: str | None = None  # "type" divides NDJSON, a column the tables that have it (`partitions`)
     freeze: bool = False  # a table whose columns are not those of the folder's last export fails the export
-    queries: tuple[
-        Path, ...
-    ] = ()  # files of SQLQuery libraries; without formats and views they are all that is written
+    # files of SQLQuery libraries; without formats and views they are all that is written
+    queries: tuple[Path, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)  # of the queries, by name
 
     @property

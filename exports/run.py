@@ -85,9 +85,8 @@ class ExportResult:
     notes: tuple[str, ...] = ()  # what is doubtful about its views and criteria: elements that R4 does not have
     drift: tuple[Drift, ...] = ()  # from the last export at the destination
     profile: Mapping[str, Any] | None = None  # what it was de-identified by, and what was dropped
-    undecided: Mapping[str, int] = field(
-        default_factory=dict
-    )  # by type, what `where` left out since it could not decide
+    # by type, what `where` left out since it could not decide
+    undecided: Mapping[str, int] = field(default_factory=dict)
     recipients: Recipients | None = None  # for whom the files are encrypted
 
 

@@ -95,9 +95,8 @@ class Ehr:
         self.files: dict[str, tuple[Job, BulkFile]] = {}
         # (client, group) -> when an export of it was completed or begun
         self.kickoffs: dict[tuple[str | None, str], float] = {}
-        self.signed: dict[
-            str, tuple[BulkFile, float, str]
-        ] = {}  # object store: key -> file, end of the link, exact query
+        # object store: key -> file, end of the link, exact query
+        self.signed: dict[str, tuple[BulkFile, float, str]] = {}
         self.links: dict[str, float] = {}  # links of a manifest that expire -> when
         self.leases: dict[str, float] = {}  # object store: issued links not yet fetched -> when
         self.file_bytes: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()

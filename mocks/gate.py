@@ -126,10 +126,11 @@ class Gate:
         return self._ehr.origin
 
     def _over_quota(self, outgoing: _Outgoing) -> bool:
+        # other servers, with their own limits
         if self._quota is None or outgoing.entry.purpose in (
             "token",
             "object",
-        ):  # other servers, with their own limits
+        ):
             return False
         counted = self._quota.take(time.monotonic())
         outgoing.extra_headers = self._quota.headers(counted, self._ehr.config.rate_limit_headers, self._ehr.now())

@@ -34,9 +34,8 @@ class MockConfig:
     # "Type/id" that no search lists, but a read or `_id` returns: Epic's panel members
     unlisted: frozenset[str] = frozenset()
     fault_seed: int | None = None  # for faults with a probability; None: `seed`
-    groups: tuple[
-        str, ...
-    ] = ()  # ids of groups of all patients; (): the data's Group resources, else the manner's group
+    # ids of groups of all patients; (): the data's Group resources, else the manner's group
+    groups: tuple[str, ...] = ()
 
     # -- who may log in
     client_id: str = "chartferry-mock"

@@ -45,9 +45,8 @@ _TYPES = {
     "oauthMetadataUrl": "valueUrl",
 }
 _NDJSON = "application/fhir+ndjson"
-Refusal = Callable[
-    [Mapping[str, Any]], str | None
-]  # the issue code with which it refuses a resource; None: it takes it
+# the issue code with which it refuses a resource; None: it takes it
+Refusal = Callable[[Mapping[str, Any]], str | None]
 
 
 @dataclass

@@ -60,9 +60,8 @@ class CopyStream:
             await self._set_sort("off" if self._by_key else "on")
             for query in self._queries:
                 before = self.rows
-                async with aclosing(
-                    self._copy(self._statement(query))
-                ) as chunks:  # who stops in the middle ends the COPY here and now
+                # who stops in the middle ends the COPY here and now
+                async with aclosing(self._copy(self._statement(query))) as chunks:
                     async for chunk in chunks:
                         yield chunk
                 self.rows_by_query.append(self.rows - before)

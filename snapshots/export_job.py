@@ -18,9 +18,8 @@ class BulkJob:
     transaction_time: str | None = None
     manifest_complete: bool = False  # True once every file of every manifest page is a unit in the ledger
     deleted: bool = False
-    asked: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # what its files prove (JSON): `bulk.kick_off.ExportParameters`
+    # what its files prove (JSON): `bulk.kick_off.ExportParameters`
+    asked: Mapping[str, Any] = field(default_factory=dict)
     elements: bool = False  # requested with `_elements`: its files contain partial resources
     progress: str | None = None  # the server's last X-Progress
     next_poll_at: datetime | None = None

@@ -134,9 +134,8 @@ def _of_what_came(one: Circumstance) -> Fate:
         return Fate.ALIVE
     if one.elsewhere:
         return Fate.MOVED
-    if (
-        one.member
-    ):  # left out by the Group's export: a hole as long as that lasts, since nothing new of the chart can come
+    # left out by the Group's export: a hole as long as that lasts, since nothing new of the chart can come
+    if one.member:
         return Fate.CONTRADICTED
     if one.resource_type == PATIENT and not one.everything and one.asked:
         return Fate.LEFT

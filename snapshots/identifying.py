@@ -36,9 +36,8 @@ _PLAIN_OF_EXTENSION = PLAIN | {"url"}  # which says what it is
 _FOLDED = frozenset(name.casefold() for name in TYPES)
 _SHOWN = frozenset({"display", "identifier"})  # of a reference
 _SUBJECTS = frozenset({"subject", "patient", "beneficiary", "subscriber"})  # always, or mostly, a patient
-_CODINGS = frozenset(
-    {"coding", "class", "tag", "security", "valueCoding"}
-)  # in R4 never a Reference, even if they have no code
+# in R4 never a Reference, even if they have no code
+_CODINGS = frozenset({"coding", "class", "tag", "security", "valueCoding"})
 _OF_REFERENCE = frozenset({"reference", "type", "identifier", "display", "id", "extension"})
 # An object with no other names is a Reference. In R4 only Substance.instance and DocumentManifest.related can look the same
 _OF_THINGS = frozenset({"instance", "related"})

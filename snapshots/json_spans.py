@@ -11,9 +11,8 @@ from typing import TypeAlias
 
 import orjson
 
-_TOKEN = re.compile(
-    rb'[\s,]*(?:("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|([{\[])|([}\]])|([^\s,:"{}\[\]]+))', re.DOTALL
-)  # a string, or a member's name; brackets; a number, true, false or null
+# a string, or a member's name; brackets; a number, true, false or null
+_TOKEN = re.compile(rb'[\s,]*(?:("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|([{\[])|([}\]])|([^\s,:"{}\[\]]+))', re.DOTALL)
 _NAME, _OPENING, _CLOSING = 2, 3, 4
 _BACKSLASH = ord("\\")
 

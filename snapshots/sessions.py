@@ -61,9 +61,8 @@ async def pin(conn: AsyncConnection[Any]) -> None:
 async def _set_up(conn: AsyncConnection[Any]) -> int:
     """Return the id of the server process that answers."""
     process = await _answering(conn, "pin")
-    if (
-        conn.info.server_version >= OLDEST_SERVER * 10000
-    ):  # an older one, which `check_server` refuses, does not know how
+    # an older one, which `check_server` refuses, does not know how
+    if conn.info.server_version >= OLDEST_SERVER * 10000:
         await conn.execute(_SQL["log_no_values"], prepare=False)
     return process
 
@@ -173,9 +172,8 @@ async def _changes_hands(conn: AsyncConnection[Any], url: str, first: int) -> bo
         try:
             if met == first:
                 return True
-            async with (
-                other.transaction()
-            ):  # keeps its process, so that the first session must get another one if it ever let go
+            # keeps its process, so that the first session must get another one if it ever let go
+            async with other.transaction():
                 if await _answering(other, "backend") == first or await _answering(conn, "backend") != first:
                     return True
         finally:

@@ -112,10 +112,11 @@ class LocalFolder:
 
     def remove(self, name: str) -> None:
         """Remove a file, and its folders if they are empty then."""
+        # somebody's file is where its folder was
         with (
             destination_errors(self._folder / name),
             suppress(NotADirectoryError),
-        ):  # somebody's file is where its folder was
+        ):
             (self._folder / name).unlink(missing_ok=True)
         for above in list(PurePosixPath(name).parents)[:-1]:
             try:

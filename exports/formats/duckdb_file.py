@@ -19,15 +19,13 @@ from exports.errors import DestinationError
 from exports.formats.arrow_rows import ArrowRows
 from exports.formats.table_columns import Kind, TableColumn, with_written_numbers
 
-MEMORY_BYTES = (
-    32 << 20
-)  # of DuckDB's own, beyond which rows go to the disk; with 64 the process takes 30 MB more, and is no faster
+# of DuckDB's own, beyond which rows go to the disk; with 64 the process takes 30 MB more, and is no faster
+MEMORY_BYTES = 32 << 20
 VECTOR_ROWS = (
     2048  # DuckDB holds so many at once, however wide they are, and fails where its memory has no room for them
 )
-_OTHER_BYTES = (
-    24 << 20
-)  # of its memory, that rows have no use of: 100 MB of rows at once fail with 46 MB, and fit in 124
+# of its memory, that rows have no use of: 100 MB of rows at once fail with 46 MB, and fit in 124
+_OTHER_BYTES = 24 << 20
 _TYPES: dict[Kind, str] = {
     "text": "VARCHAR",
     "boolean": "BOOLEAN",

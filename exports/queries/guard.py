@@ -36,9 +36,8 @@ class Checked:
     pieces: tuple[str, ...]
     parameters: tuple[str, ...]
     functions: frozenset[str]
-    attributes: frozenset[
-        str
-    ]  # `x.name`: a column, or, where there is none, Postgres calls the function of that name with x
+    # `x.name`: a column, or, where there is none, Postgres calls the function of that name with x
+    attributes: frozenset[str]
 
 
 def check(library: Library) -> Checked:

@@ -18,11 +18,12 @@ MOST_DAYS = 364  # so that each is at least a day and less than a year earlier, 
 _DATE = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(?:T(.*))?)?)?", re.DOTALL)
 _TIME_IN_ZONE = re.compile(r"[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?:Z|[+-][0-9]{2}:[0-9]{2})")
 _MIDDLE_OF_YEAR, _MIDDLE_OF_MONTH = (7, 1), 16
+# the elements of the types in `allowed.txt` that say whose a resource is
 _OWNERS = (
     "patient",
     "subject",
     "beneficiary",
-)  # the elements of the types in `allowed.txt` that say whose a resource is
+)
 _PATIENT = re.compile(r"Patient/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 
 

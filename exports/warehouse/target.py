@@ -27,9 +27,8 @@ from snapshots.errors import UNENCODED, describe_server, is_misread, refusal
 _OURS = "chartferry"
 _SECRET = b"*"  # how libpq marks an option that is not to be shown
 _LONGEST_NAME = 63  # bytes: Postgres cuts longer names off
-_SYSTEM_COLUMNS = frozenset(
-    {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
-)  # Postgres documentation, 5.6 System Columns
+# Postgres documentation, 5.6 System Columns
+_SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 _DEFAULTS = {"application_name": "chartferry", "connect_timeout": "10", "client_encoding": "utf8"}
 _TYPES: dict[Kind, str] = {
     "text": "text",

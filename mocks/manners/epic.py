@@ -206,6 +206,7 @@ EPIC = Manner(
     session_expired=lambda: _fatal("4113"),  # status 400 is our reading
     poisoned=lambda: _fatal("4104"),
     restricted=lambda code: _fatal(code, status=403),
+    # SF, vendor-facts 1.6
     dates={
         ("AllergyIntolerance", "date"): "recordedDate",
         ("Condition", "recorded-date"): "recordedDate",
@@ -214,7 +215,7 @@ EPIC = Manner(
         ("MedicationRequest", "authoredon"): "authoredOn",
         ("Observation", "issued"): "issued",
         ("ServiceRequest", "authored"): "authoredOn",
-    },  # SF, vendor-facts 1.6
+    },
     documents_exhausted=lambda: _fatal("4135"),
     merged=lambda target: _fatal("4107", {"Location": target}, 301),
     check=_check,

@@ -167,9 +167,8 @@ class NotExportable(NamedTuple):
     """New patients of whom an export could bring nothing."""
 
     withheld: set[str]
-    absent: set[
-        str
-    ]  # members whom the EHR does not have by these ids: of their charts something may be there all the same
+    # members whom the EHR does not have by these ids: of their charts something may be there all the same
+    absent: set[str]
 
 
 async def not_exportable(

@@ -22,9 +22,8 @@ from snapshots.referred import ReferencePath, ReferenceTarget
 from snapshots.unit import Counted
 
 ABOUT = "references"
-TOLD_OF: frozenset[Astray] = frozenset(
-    {"foreign", "odd"}
-)  # of what leads nowhere; the others are no references to the EHR
+# of what leads nowhere; the others are no references to the EHR
+TOLD_OF: frozenset[Astray] = frozenset({"foreign", "odd"})
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 _MET_AT_MOST = 20_000  # elements that are remembered, before all are forgotten: to note a thing again does no harm
 _LONGEST_MET = 400  # bytes: longer ones, a panel's results, come once

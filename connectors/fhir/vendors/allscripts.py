@@ -24,6 +24,7 @@ ALLSCRIPTS = VendorProfile(
         file_concurrency=2,  # likewise [I]
     ),
     search=SearchProfile(
+        # MedicationStatement holds old charts' medications [R] AA, vendor-facts 3.3
         types=(
             "Patient",
             "AllergyIntolerance",
@@ -43,8 +44,9 @@ ALLSCRIPTS = VendorProfile(
             "Procedure",
             "Provenance",
             "RelatedPerson",
-        ),  # MedicationStatement holds old charts' medications [R] AA, vendor-facts 3.3
+        ),
         page_size=50,  # default and maximum: not found [I] vendor-facts 3.3
+        # documented as common, with ge, gt, le, lt; not declared [D] VD, [R] AA, vendor-facts 3.3
         last_updated_types=(
             "AllergyIntolerance",
             "CarePlan",
@@ -62,7 +64,7 @@ ALLSCRIPTS = VendorProfile(
             "Observation",
             "Procedure",
             "RelatedPerson",
-        ),  # documented as common, with ge, gt, le, lt; not declared [D] VD, [R] AA, vendor-facts 3.3
+        ),
         patient_by="_id",  # a search parameter that is documented as common [D] VD, vendor-facts 3.3
     ),
     bulk=BulkProfile(

@@ -56,11 +56,12 @@ CERNER = VendorProfile(
             "RelatedPerson",
             "ServiceRequest",
         ),
+        # documented maxima [D] CR, vendor-facts 2.5
         page_size_by_type={
             "Observation": 200,
             "DiagnosticReport": 100,
             "DocumentReference": 100,
-        },  # documented maxima [D] CR, vendor-facts 2.5
+        },
         # the other types are unpaged or of unknown maximum [R] TM, vendor-facts 2.5: `_count` is left out
         patient_by="_id",  # the documented form [D] CR, vendor-facts 2.5
         # it moves with "clinically significant" changes only: hence the periodic full listing [D] CR, [R] TM, vendor-facts 2.5
@@ -83,14 +84,14 @@ CERNER = VendorProfile(
     references=ReferencesProfile(
         id_batch=50,  # the longest list: not found [I] vendor-facts 2.5
         id_batch_by_type={"CareTeam": 1, "Goal": 1},  # they take one id [D] CR, vendor-facts 2.5
-        id_batch_one_patient=(
-            "Observation",
-        ),  # a list of laboratory ones must be of one patient [D] CR, vendor-facts 2.5
+        # a list of laboratory ones must be of one patient [D] CR, vendor-facts 2.5
+        id_batch_one_patient=("Observation",),
     ),
     bulk=BulkProfile(
         # Patient level wants POST with an explicit list [D] OD, vendor-facts 2.7, so for `mode = "bulk"` with a cohort;
         # system: none
         levels=("group", "patient-list"),
+        # the documented list [D] CB, vendor-facts 2.7
         types=(
             "AllergyIntolerance",
             "CarePlan",
@@ -110,7 +111,7 @@ CERNER = VendorProfile(
             "Organization",
             "Practitioner",
             "Provenance",
-        ),  # the documented list [D] CB, vendor-facts 2.7
+        ),
         since=True,  # [D] CB, vendor-facts 2.7
         # need a clinical type beside them [D] CB, vendor-facts 2.7
         not_alone=("Location", "Organization", "Practitioner", "Provenance"),

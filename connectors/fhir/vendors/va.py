@@ -36,6 +36,7 @@ VA = VendorProfile(
         max_concurrency=5,  # no number published; the field's default [R] BR, vendor-facts 4.3
     ),
     search=SearchProfile(
+        # of these, what the CapabilityStatement declares [I]
         types=(
             "Patient",
             "AllergyIntolerance",
@@ -56,7 +57,7 @@ VA = VendorProfile(
             "MedicationStatement",
             "Observation",
             "Procedure",
-        ),  # of these, what the CapabilityStatement declares [I]
+        ),
         page_size=100,  # default 30, maximum 100, bigger is clamped [R] LV, LQ, vendor-facts 4.3
         last_updated_types=("Observation", "Procedure", "DiagnosticReport"),  # [R] LQ, vendor-facts 4.3
     ),
