@@ -29,7 +29,8 @@ from snapshots.tenancy import OWN_RIGHTS, TenantSession
 
 _SQL, _KEYS = load("encrypting"), load("sealing_keys")
 _AT_ONCE = 500  # rows in memory, and in one transaction
-_DOCUMENTS = 10  # which can be large
+_TOGETHER = 4 << 20  # bytes on the disk, at most, but of one row: 27 MB of inline documents took 130 MB of memory
+_MOST = {"most": _AT_ONCE, "together": _TOGETHER}
 _KEY = ("resource_type", "connection", "id")
 
 
@@ -176,6 +177,7 @@ async def _hashed(session: TenantSession, sealer: Sealer, table: str, how: _Hash
         "after": sql.SQL(", ").join(sql.Placeholder(f"after_{name}") for name in how.key),
         "upto": sql.SQL(", ").join(map(sql.Placeholder, how.key)),
         "body": sql.SQL("NULL" if how.body is None else "body::text"),
+        "size": sql.SQL("0" if how.body is None else "pg_column_size(body)"),
         "and_body": sql.SQL("" if how.body is None else _SQL["and_body"]).format(type=sql.SQL(how.body or "")),
     }
     upto, between, write, forget = (
@@ -185,7 +187,7 @@ async def _hashed(session: TenantSession, sealer: Sealer, table: str, how: _Hash
     while True:
         async with session.transaction():
             behind = {f"after_{name}": value for name, value in reached.items()}
-            last = await (await session.conn.execute(upto, {**behind, "most": _AT_ONCE})).fetchone()
+            last = await (await session.conn.execute(upto, {**behind, **_MOST})).fetchone()
             if last is None:
                 await session.conn.execute(_SQL["encrypted"], {"table": table})
                 return done
@@ -227,7 +229,7 @@ async def _input(session: TenantSession, sealer: Sealer) -> int:
     done, after = 0, {"run": 0, "digest": b""}
     while True:
         async with session.transaction():
-            values = {**after, "most": _AT_ONCE}
+            values = {**after, **_MOST}
             rows = await (await session.conn.execute(_SQL["input"], values)).fetchall()
             if not rows:
                 await session.conn.execute(_SQL["encrypted"], {"table": "quarantine"})
@@ -257,7 +259,7 @@ async def _documents(session: TenantSession, sealer: Sealer) -> int:
     done, after = 0, b""
     while True:
         async with session.transaction():
-            values = {"after": after, "most": _DOCUMENTS}
+            values = {"after": after, **_MOST}
             rows = await (await session.conn.execute(_SQL["documents"], values)).fetchall()
             if not rows:
                 await session.conn.execute(_SQL["encrypted"], {"table": "attachment"})

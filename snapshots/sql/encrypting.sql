@@ -30,10 +30,12 @@ INSERT INTO to_encrypt (table_name) SELECT unnest(%(tables)s::text[])
 SELECT table_name, resource_type, connection, id FROM to_encrypt
 
 -- name: upto
--- The key of the last of the next rows behind a key.
+-- The key of the last of the next rows behind a key: at least one, and together no more than a number of bytes on the disk.
 SELECT resource_type, connection, id FROM (
-    SELECT resource_type, connection, id FROM {table} WHERE ({key}) > ({after}) ORDER BY {key} LIMIT %(most)s
-) s ORDER BY {last} LIMIT 1
+    SELECT resource_type, connection, id, row_number() OVER w AS n, sum(size) OVER w AS size FROM (
+        SELECT resource_type, connection, id, {size} AS size FROM {table} WHERE ({key}) > ({after}) ORDER BY {key} LIMIT %(most)s
+    ) few WINDOW w AS (ORDER BY {key} ROWS UNBOUNDED PRECEDING)
+) counted WHERE n = 1 OR size <= %(together)s ORDER BY {last} LIMIT 1
 
 -- name: between
 -- The rows behind a key, up to another: each with its place in the table.
@@ -61,8 +63,13 @@ UPDATE to_encrypt SET resource_type = %(resource_type)s, connection = %(connecti
 DELETE FROM to_encrypt WHERE table_name = %(table)s
 
 -- name: input
--- The next quarantined input behind a key.
-SELECT run, digest, source, raw FROM quarantine WHERE (run, digest) > (%(run)s, %(digest)s::bytea) ORDER BY run, digest LIMIT %(most)s
+-- The next quarantined input behind a key, likewise.
+SELECT run, digest, source, raw FROM (
+    SELECT *, row_number() OVER w AS n, sum(pg_column_size(raw)) OVER w AS size FROM (
+        SELECT run, digest, source, raw FROM quarantine WHERE (run, digest) > (%(run)s, %(digest)s::bytea)
+        ORDER BY run, digest LIMIT %(most)s
+    ) few WINDOW w AS (ORDER BY run, digest ROWS UNBOUNDED PRECEDING)
+) counted WHERE n = 1 OR size <= %(together)s ORDER BY run, digest
 
 -- name: write_input
 -- Write it encrypted.
@@ -71,8 +78,12 @@ FROM unnest(%(runs)s::bigint[], %(former)s::bytea[], %(digests)s::bytea[], %(raw
 WHERE q.run = n.run AND q.digest = n.former
 
 -- name: documents
--- The next documents behind a key.
-SELECT sha256, content, text FROM attachment WHERE sha256 > %(after)s::bytea ORDER BY sha256 LIMIT %(most)s
+-- The next documents behind a key, likewise.
+SELECT sha256, content, text FROM (
+    SELECT *, row_number() OVER w AS n, sum(pg_column_size(content) + coalesce(pg_column_size(text), 0)) OVER w AS size FROM (
+        SELECT sha256, content, text FROM attachment WHERE sha256 > %(after)s::bytea ORDER BY sha256 LIMIT %(most)s
+    ) few WINDOW w AS (ORDER BY sha256 ROWS UNBOUNDED PRECEDING)
+) counted WHERE n = 1 OR size <= %(together)s ORDER BY sha256
 
 -- name: add_document
 -- A document under its keyed hash.

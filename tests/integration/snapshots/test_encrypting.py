@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import random
 import re
 from datetime import UTC, datetime
 
@@ -150,6 +152,28 @@ async def test_the_planner_keeps_no_sample_of_a_table_that_has_been_emptied(stor
         await store.rotate()
     samples = "".join(one for (one,) in rows(store_url, "SELECT s::text FROM pg_stats s"))
     assert {one for one in (*NAMED, *plain) if one in samples} == set()
+
+
+async def test_of_large_rows_few_are_in_memory_and_in_one_transaction(store_url: str) -> None:
+    data = base64.b64encode(random.Random(1).randbytes(1 << 20)).decode()  # which Postgres cannot compress
+    ids = [f"o{number}" for number in range(5)]
+    large = [record(id_, f'{{"resourceType":"Observation","id":"{id_}","data":"{data}"}}'.encode()) for id_ in ids]
+    documents = [DOCUMENT._replace(resource_id=id_, content=f"{id_}{data}".encode()) for id_ in ids]
+    lines = [LINE._replace(raw=f"{id_}{data}".encode()) for id_ in ids]
+    async with opened_store(store_url) as store:
+        await night(store, *large, documents=documents, quarantined=lines)
+    held = {
+        "resource_observation": "SELECT FROM resource_observation WHERE id = 'o4' FOR UPDATE",
+        "quarantine": "SELECT FROM quarantine ORDER BY digest DESC LIMIT 1 FOR UPDATE",
+        "attachment": "SELECT FROM attachment ORDER BY sha256 DESC LIMIT 1 FOR UPDATE",
+    }
+    for table, lock in held.items():
+        before = rows(store_url, f"SELECT xmin::text FROM {table}")
+        async with opened_store(store_url, keyring=KEYS, encrypts=True) as store:
+            await killed_at(store_url, lock, store.rotate)
+        after = rows(store_url, f"SELECT xmin::text FROM {table}")
+        assert set(before) & set(after), table
+        assert set(after) - set(before), table
 
 
 async def test_wherever_it_is_killed_the_next_call_goes_on_and_until_then_nothing_else_opens_the_store(
