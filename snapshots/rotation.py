@@ -11,7 +11,7 @@ cut has done, the next passes over. `sealing_keys` decides which keys open a sto
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, LiteralString, NamedTuple
 
 from psycopg import sql
@@ -29,6 +29,7 @@ from snapshots.tenancy import TenantSession
 _SQL = load("rotation")
 _BLOCKS = 64  # of 8 kB, in one transaction
 _AT_ONCE = 200  # rows in memory
+_TOGETHER = 4 << 20  # bytes on the disk that these have, at most, but for one row
 
 
 class Rotated(NamedTuple):
@@ -142,25 +143,38 @@ async def _of_blocks(
         "current": f"~sealed:1:{sealer.current}:".encode(),
     }
     older = sql.SQL(column.older).format(**names)
+    found = await (await session.conn.execute(sql.SQL(_SQL["older"]).format(older=older, **names), values)).fetchall()
     done = failed = 0
-    async with session.conn.cursor(name="older") as cursor:
-        await cursor.execute(sql.SQL(_SQL["older"]).format(older=older, **names), values)
-        while rows := await cursor.fetchmany(_AT_ONCE):
-            places, contents = [], []
-            for place, kind, id_, content in rows:
-                try:
-                    given = content.encode() if isinstance(content, str) else bytes(content)
-                    sealed = column.resealed(given, kind, id_, sealer)
-                except SealedValueError:
-                    failed += 1
-                    continue
-                if sealed != given:
-                    places.append(place)
-                    contents.append(sealed.decode() if isinstance(content, str) else sealed)
-            if places:
-                write: dict[str, Any] = {"places": places, "contents": contents}
-                done += (await session.conn.execute(sql.SQL(_SQL["write"]).format(**names), write)).rowcount
+    for some in _few(found):
+        rows = await (await session.conn.execute(sql.SQL(_SQL["at"]).format(**names), {"places": some})).fetchall()
+        places, contents = [], []
+        for place, kind, id_, content in rows:
+            try:
+                given = content.encode() if isinstance(content, str) else bytes(content)
+                sealed = column.resealed(given, kind, id_, sealer)
+            except SealedValueError:
+                failed += 1
+                continue
+            if sealed != given:
+                places.append(place)
+                contents.append(sealed.decode() if isinstance(content, str) else sealed)
+        if places:
+            write: dict[str, Any] = {"places": places, "contents": contents}
+            done += (await session.conn.execute(sql.SQL(_SQL["write"]).format(**names), write)).rowcount
     return done, failed
+
+
+def _few(found: Sequence[tuple[str, int]]) -> Iterator[list[str]]:
+    """The places of rows of which few are large, given with their bytes."""
+    some, size = list[str](), 0
+    for place, more in found:
+        if some and (len(some) == _AT_ONCE or size + more > _TOGETHER):
+            yield some
+            some, size = [], 0
+        some.append(place)
+        size += more
+    if some:
+        yield some
 
 
 async def _ended(session: TenantSession, sealer: Sealer, locked: set[str], *, forget: bool) -> bool:

@@ -16,9 +16,12 @@ SELECT (pg_relation_size(to_regclass(%(table)s)) / current_setting('block_size')
 substring({column} FROM 1 FOR length(%(current)s::bytea)) <> %(current)s::bytea
 
 -- name: older
--- Rows in some blocks with values of older keys: each with its place in the table, and what its values are bound to.
-SELECT ctid::text, {kind}, {id}, {column}{shown} FROM {table}
-WHERE ctid >= %(first)s::tid AND ctid < %(behind)s::tid AND {older}
+-- Rows in some blocks with values of older keys: each with its place in the table, and the bytes that it has on the disk.
+SELECT ctid::text, pg_column_size({column}) FROM {table} WHERE ctid >= %(first)s::tid AND ctid < %(behind)s::tid AND {older}
+
+-- name: at
+-- Some of them, with what their values are bound to.
+SELECT ctid::text, {kind}, {id}, {column}{shown} FROM {table} WHERE ctid = ANY(%(places)s::tid[])
 
 -- name: write
 -- Write them where they were found.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import random
+import tracemalloc
 from dataclasses import replace
 
 import anyio
@@ -199,3 +202,20 @@ async def test_a_damaged_row_stays_as_it_is_and_the_older_key_stays_with_it(stor
         assert (await store.rotate()).damaged == 1
     assert of_key(store_url, "k1")["resource_stored"] == 1
     assert {key for (key,) in rows(store_url, "SELECT key_id FROM sealing_key")} == {"k1", "k2"}
+
+
+async def test_large_rows_take_little_memory(store_url: str) -> None:
+    data = base64.b64encode(random.Random(1).randbytes(1 << 20)).decode()  # which Postgres cannot compress
+    bodies = {
+        f"o{number}": f'{{"resourceType":"Observation","id":"o{number}","data":"{data}"}}'.encode()
+        for number in range(9)
+    }
+    async with opened_store(store_url, keyring=OLD) as store:
+        await night(store, *(record(id_, body) for id_, body in bodies.items()))
+    async with opened_store(store_url, keyring=BOTH) as store:
+        tracemalloc.start()
+        try:
+            assert (await store.rotate()).rows["resource"] == len(bodies)
+            assert tracemalloc.get_traced_memory()[1] < 3 * sum(map(len, bodies.values()))
+        finally:
+            tracemalloc.stop()
