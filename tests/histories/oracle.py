@@ -385,13 +385,13 @@ class Oracle:
     def unnamed(self, ask: s.Ask) -> list[Key]:
         """Live rows that no run of any ask could list, and that the store does not name.
 
-        Whose Patient is doubted is asked for as before: the chart of a deleted patient whom nobody lists.
+        Who was deleted is on the roster still: of what the EHR has left of his chart, each run asks.
         """
-        doubted = self._view.doubted()
-        named = self._view.unwitnessed(self._ehr.true_time()) | doubted | self._witnessed
+        named = self._view.unwitnessed(self._ehr.true_time()) | self._view.doubted() | self._witnessed
         lists_patients = self._ehr.reach(ask) == "crawl" and ask.who == "all"  # whatever types it names
         survivors = {merge.survivor for merge, _, _ in self._ehr.merged.values()}  # asked for in the former's place
-        asked = survivors | {id_ for kind, id_ in doubted if kind == s.PATIENT}
+        orphaned = {row.patient for row in self._ehr.rows.values() if (s.PATIENT, row.patient) not in self._ehr.rows}
+        asked = survivors | (orphaned - {None})
         left = [key for key in self.unseen(ask) if key not in named and self._patient_of(key) not in asked]
         return [key for key in left if not (lists_patients and key[0] == s.PATIENT)]
 
