@@ -17,7 +17,7 @@ from snapshots.sealing import opened_input, values_of
 from snapshots.sql import load
 
 _SQL = load("erasure")
-_AT_ONCE = 500  # rows in memory
+_AT_ONCE = 20  # rows in memory: some have documents of megabytes
 _DOCUMENT = "/data"  # base64, in which a plain store finds nothing either
 
 
