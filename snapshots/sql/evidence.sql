@@ -141,7 +141,8 @@ ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way WHERE a.wa
 -- name: note_missed_of_patients
 -- Rows that a patient's search has listed before and that its complete answer no longer had. An empty answer counts only where the
 -- patient is known to be alive, or to be dead: else it may be an index that knows nobody. A survivor's answer speaks for rows that
--- still lie with the former id. Of a dead patient whose chart was not asked for, not even for news, every search of this run speaks.
+-- still lie with the former id. Of a dead patient whose chart was not asked for, or was refused, every search of this run speaks; not
+-- where its news were asked for.
 WITH answered AS MATERIALIZED (
     SELECT resource_type, patient_id, way FROM unit
     WHERE run = %(run)s AND kind = 'search' AND patient_id IS NOT NULL AND way IS NOT NULL
@@ -171,6 +172,7 @@ WITH answered AS MATERIALIZED (
         CROSS JOIN (
             SELECT id FROM dead EXCEPT SELECT patient_id FROM unit
             WHERE run = %(run)s AND kind = 'search' AND resource_type <> 'Patient' AND patient_id IS NOT NULL
+                AND (incremental OR state <> 'settled')
         ) d
 ), unseen AS MATERIALIZED (
     (

@@ -76,6 +76,22 @@ def test_who_is_a_patient_again_is_a_hole_of_an_export_that_names_others_in_his_
     assert (again.status, again.live) == ("complete", nights.at_ehr - {"Patient/p2"})
 
 
+def test_a_crawl_of_charts_alone_learns_from_the_patients_that_it_looks_at_who_is_merged_and_who_is_no_more(
+    stage: Stage,
+) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", (OBSERVATION,))))
+    nights.happens(P1, P2, O1, Q1)
+    nights.sync()
+    nights.happens(Merge("p1", "p2", "redirect"))
+    merged = nights.sync()
+    assert (merged.status, nights.state()["alias"]) == ("complete", [("p1", "p2", True)])
+    assert merged.live == {"Observation/o1", "Observation/q1"}
+    nights.happens(Unmerge("p1"), Add(OBSERVATION, "o3", "p1", age_d=100))
+    apart = nights.sync()
+    assert (apart.status, nights.state()["alias"]) == ("complete", [NOT_MERGED])
+    assert apart.live == {"Observation/o1", "Observation/o3", "Observation/q1", "Patient/p1"}
+
+
 def test_a_merge_that_a_failed_run_met_ends_when_the_patient_can_be_read_again(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "bulk"), levels=("patient",)))
     nights.happens(P1, P2)

@@ -68,7 +68,7 @@ class SearchFetcher:
             self._asking.pop(key).set()
 
     async def _fetch(self, unit: Unit, emit: Emit) -> UnitResult:
-        keep = emit if unit.kind == UnitKind.BATCH or SearchDetail.of(unit).store else _keep_nothing
+        keep = emit if unit.kind == UnitKind.BATCH or SearchDetail.of(unit).store else self._identities(emit)
         ways = {UnitKind.READ: self._gatherer.read, UnitKind.BATCH: self._gatherer.batch}
         try:
             result = await ways.get(unit.kind, self._search)(unit, keep)
@@ -80,6 +80,17 @@ class SearchFetcher:
                 self._deferrals.let_through(unit.resource_type)
         # what was looked at and not stored must not tombstone what is stored
         return result if keep is emit else replace(result, complete_listing=False)
+
+    def _identities(self, emit: Emit) -> Emit:
+        """Keep of Patients who are only looked at who they are: merges, and the Patients of those who are merged no more."""
+
+        async def keep(fetched: Fetched) -> None:
+            back = [record for record in fetched.records if record.id in self._gatherer.formers]
+            if back or fetched.aliases:
+                size = sum(len(record.body) for record in back)
+                await emit(Fetched(records=back, aliases=fetched.aliases, size=size))
+
+        return keep
 
     async def _search(self, unit: Unit, emit: Emit) -> UnitResult:
         tally = await self._gatherer.gather(unit, emit)
@@ -133,7 +144,3 @@ class SearchFetcher:
                 every_type=any(code in self._profile.answers.restricts_patient for code in codes),
             )
         return result
-
-
-async def _keep_nothing(fetched: Fetched) -> None:
-    """Collect, but do not store, what a unit found."""
