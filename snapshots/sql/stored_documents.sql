@@ -1,7 +1,6 @@
 -- name: with_document
 -- The body of a row `r`, and in it, as an extension, what is stored of the documents that this version has attached: of the first
--- with a text, otherwise of the first. Whether there is any document at
--- all is asked once: without one, a row costs a hundredth.
+-- with a text, otherwise of the first. Whether there is any document at all is asked once: without one, a row costs a hundredth.
 r.body || coalesce((
     SELECT jsonb_build_object('extension', coalesce(r.body -> 'extension', '[]') || jsonb_build_object(
         'url', {url}::text,
