@@ -110,7 +110,7 @@ url = "embedded"
 #: safe_harbor_key = "env:SAFE_HARBOR_KEY"  # of --profile safe-harbor: docs/safe-harbor.md
 #: refresh_views = true                     # materialised SQL views (`views create`), after each sync
 
-# Who reads charts, and why: docs/store.md. `chartferry audit` shows who saw a patient.
+# Who reads charts, and why: docs/audit.md. `chartferry audit` shows who saw a patient.
 #: [audit]
 #: require_reason = true                   # commands that read charts demand --reason
 #: keep_years = 6

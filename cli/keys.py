@@ -43,7 +43,7 @@ def rotate_store(context: typer.Context) -> int:
     elif rotated.was_plain:
         tell(
             f"the store was plain; all is encrypted with key {current} now. What was plain stays in the server's files until "
-            "VACUUM FULL, and in backups: see docs/store.md, Encrypting a plain store"
+            "VACUUM FULL, and in backups: see docs/encryption.md, Encrypting a plain store"
         )
     else:
         tell(

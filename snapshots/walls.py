@@ -2,7 +2,7 @@
 
 Wall one: the tenant's reader and its writer own nothing and have rights in its schema only; a login becomes one of them for each
 transaction (`tenancy`). Wall two: every table that can be addressed shows rows only in a transaction that is bound to the tenant.
-A schema's comment names its roles. `migrate` decides when to build; docs/store.md says which wall stops what.
+A schema's comment names its roles. `migrate` decides when to build; docs/tenants.md says which wall stops what.
 """
 
 from __future__ import annotations

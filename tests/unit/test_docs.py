@@ -12,6 +12,29 @@ from connectors.fhir.vendors import PROFILES
 from exports.catalogue import builtin_names
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("cron/*.md"))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: Path) -> list[str]:
+    """The relative links of a page whose file or heading does not exist."""
+    found = []
+    for link in re.findall(r"\]\((?!\w+:)([^)\s]+)\)", page.read_text()):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            found.append(link)
+    return found
+
+
+def test_every_link_between_pages_leads_to_a_heading() -> None:
+    assert {page.name: broken_links(page) for page in PAGES if broken_links(page)} == {}
 
 
 def row(page: str, first: str) -> list[str]:
