@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.user_site import Site, csv_rows, mock, source
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/exports.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/views.md"
 
 
 def test_the_query_of_the_page_runs_as_it_stands_there(site: Site) -> None:

@@ -68,7 +68,7 @@ def test_every_exit_code_is_documented() -> None:
 
 
 def test_every_built_in_view_is_documented() -> None:
-    page = (ROOT / "docs/exports.md").read_text()
+    page = (ROOT / "docs/views.md").read_text()
     assert [name for name in builtin_names() if f"`{name}`" not in page] == []
 
 
