@@ -55,10 +55,10 @@ def test_the_vendor_table_tells_the_profiles_limits() -> None:
         assert re.match(rf"{profile.limits.max_concurrency}\b", cell)
 
 
-def test_the_vendor_table_tells_the_profiles_way() -> None:
-    ways = {"crawl": "crawl", "bulk": "bulk", "auto": "bulk if declared"}
-    for profile, cell in of_vendors("docs/vendors.md", "way"):
-        assert cell.startswith(ways[profile.mode])
+def test_the_vendor_table_tells_the_profiles_mode() -> None:
+    modes = {"crawl": "crawl", "bulk": "bulk", "auto": "bulk if declared"}
+    for profile, cell in of_vendors("docs/vendors.md", "mode"):
+        assert cell.startswith(modes[profile.mode])
 
 
 def test_every_exit_code_is_documented() -> None:
