@@ -27,19 +27,19 @@ def account() -> str:
 def actor_of(invocation: Invocation, settings: Settings, *, reads_charts: bool) -> Actor:
     """Return who acts, and say so loudly if a mask is lifted.
 
-    A usage error says that the configuration demands a reason for reading charts, or that a mask is to be lifted, and there is
+    A usage error says that the configuration requires a reason for reading charts, or that a mask is to be lifted, and there is
     none; white space is none.
     """
     glass = (invocation.break_glass or "").strip() or None
     if invocation.break_glass is not None and glass is None:
         raise typer.BadParameter(
-            '--break-glass says nothing: say why, such as --break-glass "unconscious, ward 3". It is kept in the audit; name no '
+            '--break-glass needs a reason, such as --break-glass "unconscious, ward 3". It is kept in the audit; name no '
             "patient in it."
         )
     reason = (invocation.reason or "").strip() or glass
     if reads_charts and settings.audit.require_reason and not reason:
         raise typer.BadParameter(
-            f"{settings.source} demands a reason for reading charts ([audit] require_reason): add --reason, such as "
+            f"{settings.source} requires a reason for reading charts ([audit] require_reason): add --reason, such as "
             '--reason "treatment, ticket 4711". It is kept in the audit; name no patient in it.'
         )
     login = account()
@@ -50,11 +50,12 @@ def actor_of(invocation: Invocation, settings: Settings, *, reads_charts: bool) 
     if masked and reads_charts and not broke_glass:
         seeing = ", ".join(settings.encryption.shown_to or ()) or "nobody"
         say(
-            f"masked   {name} sees *** in place of what is encrypted (it is shown to: {seeing}); --break-glass REASON lifts that"
+            f"masked   {name} sees *** in place of encrypted values (shown to: {seeing}); --break-glass REASON lifts that"
         )
     if broke_glass:
         say(
-            f"BREAK-GLASS: {name} is in no role that sees what is encrypted, and sees it now. The audit keeps who, what and why."
+            f"BREAK-GLASS: {name} is in no role that sees encrypted values, and sees them now. The audit records who, what "
+            "and why."
         )
     return Actor(
         name=name,

@@ -37,7 +37,7 @@ PRUNE_EXAMPLES = ("chartferry audit prune",)
 STDOUT = "-"
 SHOWN_FAULTS = 20
 SinceOption = Annotated[
-    str | None, typer.Option("--from", metavar="INSTANT", help="Not before this moment.", show_default=False)
+    str | None, typer.Option("--from", metavar="INSTANT", help="At or after this moment.", show_default=False)
 ]
 UntilOption = Annotated[
     str | None, typer.Option("--to", metavar="INSTANT", help="Before this moment.", show_default=False)
@@ -67,7 +67,7 @@ def audit(
     since: SinceOption = None,
     until: UntilOption = None,
 ) -> int:
-    """Tell who saw a patient between two moments; check, export or prune the audit. The question is itself noted in the audit.
+    """Show who saw a patient between two moments; check, export or prune the audit. The question is itself noted in the audit.
 
     Exit codes: 0 listed, 4 nobody, 5 failed.
     """
@@ -75,7 +75,7 @@ def audit(
         return ExitCode.COMPLETE
     if patient is None:
         raise typer.BadParameter(
-            "which patient? --patient - reads the FHIR id from stdin; or use verify, export or prune"
+            "name a patient: --patient - reads the FHIR id from stdin; or use verify, export or prune"
         )
     who = one_patient(patient, "audit takes one")
     between = _between(since, until)
@@ -146,11 +146,9 @@ def _verified_as_json(found: Verified) -> dict[str, object]:
 def _print_verified(found: Verified) -> None:
     tell(f"{number(found.events)} events under {number(found.seals)} seals, {number(found.unsealed)} not sealed yet")
     if found.unused:
-        tell(
-            f"{number(found.unused)} numbers were never used: reads that failed, or that were stopped before they ended"
-        )
+        tell(f"{number(found.unused)} numbers were never used: reads that failed or were stopped")
     if found.pruned_through:
-        tell(f"events up to {found.pruned_through} were pruned, since they had been kept long enough")
+        tell(f"events up to {found.pruned_through} were pruned, because their retention had ended")
     for one in found.faults[:SHOWN_FAULTS]:
         where = ", ".join(
             f"{name} {value}" for name, value in (("event", one.event), ("seal", one.seal)) if value is not None
@@ -174,7 +172,7 @@ def export(
     since: SinceOption = None,
     until: UntilOption = None,
 ) -> int:
-    """Write the audit as one line a read and patient. This export is itself noted in the audit.
+    """Write the audit, one line per read and patient. This export is itself noted in the audit.
 
     Exit codes: 0 written, 4 nothing in that time, 5 failed.
     """
@@ -182,7 +180,7 @@ def export(
         raise typer.BadParameter(f"--format {format_}: one of {', '.join(AUDIT_FORMATS)}")
     invocation = invocation_of(context)
     if out == STDOUT and invocation.json:
-        raise typer.BadParameter("--out - writes the lines to stdout: leave out --json")
+        raise typer.BadParameter("--out - writes the lines to stdout, so leave out --json")
     tenant = choose_tenant(settings_of(invocation), invocation.tenant)
     between = _between(since, until)
     lines = _of_audit(invocation, lambda kept: _export(kept, tenant, out=out, format_=format_, between=between))

@@ -113,7 +113,7 @@ COMMANDS: tuple[Command | Group, ...] = (
             Command(
                 "backup",
                 "cli.store:backup",
-                "Write the embedded store, all tenants, to one file, as of one moment; a sync may go on meanwhile.",
+                "Write the embedded store, all tenants, to one file, as of one moment; a sync may be in progress.",
                 "BACKUP_EXAMPLES",
             ),
             Command(
@@ -154,7 +154,7 @@ COMMANDS: tuple[Command | Group, ...] = (
     ),
     Group(
         "audit",
-        "Tell who saw a patient between two moments; check, export or prune the audit.",
+        "Show who saw a patient between two moments; check, export or prune the audit.",
         (
             Command(
                 "verify",
@@ -162,7 +162,7 @@ COMMANDS: tuple[Command | Group, ...] = (
                 "Check that no event of the audit was altered or deleted.",
                 "VERIFY_EXAMPLES",
             ),
-            Command("export", "cli.audit:export", "Write the audit as one line a read and patient.", "EXPORT_EXAMPLES"),
+            Command("export", "cli.audit:export", "Write the audit, one line per read and patient.", "EXPORT_EXAMPLES"),
             Command(
                 "prune",
                 "cli.audit:prune",
@@ -171,7 +171,7 @@ COMMANDS: tuple[Command | Group, ...] = (
             ),
         ),
         alone=Command(
-            "audit", "cli.audit:audit", "Tell who saw a patient between two moments; check, export or prune the audit."
+            "audit", "cli.audit:audit", "Show who saw a patient between two moments; check, export or prune the audit."
         ),
     ),
     Group(
@@ -199,18 +199,18 @@ COMMANDS: tuple[Command | Group, ...] = (
             Command(
                 "create",
                 "cli.sql_views:create",
-                "Create SQL views in the tenant's schema, or put them in the place of those that chartferry created before.",
+                "Create SQL views in the tenant's schema, or replace those that chartferry created before.",
                 "CREATE_EXAMPLES",
             ),
             Command(
                 "drop", "cli.sql_views:drop", "Drop SQL views that chartferry created, all or none.", "DROP_EXAMPLES"
             ),
-            Command("refresh", "cli.sql_views:refresh", "Give materialised views the rows of now.", "REFRESH_EXAMPLES"),
+            Command("refresh", "cli.sql_views:refresh", "Refresh the rows of materialised views.", "REFRESH_EXAMPLES"),
         ),
     ),
     Group(
         "tenants",
-        "List, make, migrate and delete the store's tenants.",
+        "List, create, migrate and delete the store's tenants.",
         (
             Command(
                 "list",
@@ -221,13 +221,13 @@ COMMANDS: tuple[Command | Group, ...] = (
             Command(
                 "add",
                 "cli.tenants:add",
-                "Make a tenant's schema, its roles and policies; a sync does it as well.",
+                "Create a tenant's schema, its roles and policies; a tenant's first sync does it too.",
                 "ADD_EXAMPLES",
             ),
             Command(
                 "migrate",
                 "cli.tenants:migrate",
-                "Bring the tenants' schemas and walls up to date, each in a transaction of its own; run it again to go on.",
+                "Bring the tenants' schemas and walls up to date, each in its own transaction; run it again to finish.",
                 "MIGRATE_EXAMPLES",
             ),
             Command(

@@ -238,7 +238,7 @@ def server_warnings(server: FhirServer) -> Iterator[str]:
         yield f"{server.path}.base_url is http: charts and tokens travel unencrypted"
     for key, ref in server.secrets.items():
         if ref.scheme == "file" and Path(ref.where).stat().st_mode & READABLE_BY_OTHERS:
-            yield f"{server.path}.{key}: others on this machine can read {ref.where}; chmod 600 it"
+            yield f"{server.path}.{key}: others on this machine can read {ref.where}: chmod 600 it"
 
 
 def connection_warnings(connection: Connection) -> Iterator[str]:

@@ -62,7 +62,7 @@ def checked_profile(name: ProfileName | None, settings: Settings) -> SafeHarbor 
     ref = settings.export.safe_harbor_key
     if ref is None:
         raise typer.BadParameter(
-            'set `safe_harbor_key = "env:NAME"` in [export] of the configuration: by this key ids are replaced; '
+            'set `safe_harbor_key = "env:NAME"` in [export] of the configuration, the key by which ids are replaced; '
             "`openssl rand -hex 32` makes one"
         )
     key = ref.read(os.environ).reveal().encode()

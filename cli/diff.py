@@ -42,7 +42,7 @@ def diff(
     ] = None,
     types: OnlyTypesOption = None,
     values: Annotated[
-        bool, typer.Option("--values", help="Show old and new values too; without it only where they differ.")
+        bool, typer.Option("--values", help="Also show old and new values; default: only where they differ.")
     ] = False,
 ) -> int:
     """List what was added, changed and deleted between the ends of two runs; for changes, the JSON pointers of what changed.

@@ -28,9 +28,10 @@ def erase(
 ) -> int:
     """Delete every version of a patient's chart, with attachments, quarantined lines and whatever refers to the patient.
 
-    The audit keeps who saw the patient, and how many rows were erased. All tables are searched before it is done.
+    The audit keeps who saw the patient, and how many rows were erased. All tables are searched before it commits.
 
-    Exit codes: 0 erased, 2 without --yes, 3 not all could be searched, 4 nothing is stored, 5 failed, 6 a run is in progress.
+    Exit codes: 0 erased, 2 without --yes, 3 some values could not be searched, 4 nothing is stored, 5 failed, 6 a run
+    is in progress.
     """
     if not yes:
         raise typer.BadParameter("this deletes the patient's chart and its whole history; repeat it with --yes")
@@ -52,11 +53,13 @@ def erase(
     else:
         tell(f"{name}: the store has nothing about this patient; check the id (a FHIR id, not an MRN)")
     if erased.shared:
-        tell(f"{erased.shared} of them were other patients' as well: the next full sync brings what the EHR still has")
+        tell(
+            f"{erased.shared} of them also belonged to other patients: the next full sync fetches what the EHR still has"
+        )
     if erased.unread:
         tell(
             f"not shown to be complete: {how_many(len(erased.unread), 'value')} cannot be decrypted, so nobody can tell "
-            "whether the patient is named there. Take the rows from a backup, or add the key, and erase again:"
+            "whether the patient is named there. Restore the rows from a backup, or add the key, and erase again:"
         )
         for place in erased.unread[:_NAMED]:
             say(f"  {place}")

@@ -176,7 +176,7 @@ def export(
 ) -> int:
     """Write NDJSON by type, tables by view, and a manifest.json with counts and checksums; or publish a dataset.
 
-    The same request on the same runs gives the same bytes, except of DuckDB, whose files have a random identifier. Exit codes:
+    The same request on the same runs gives the same bytes, except for DuckDB, whose files have a random identifier. Exit codes:
     0 complete, 4 nothing stored, 5 failed, 2 usage.
     """
     reading = _reading(invocation_of(context), types, connections, patients)
@@ -184,14 +184,14 @@ def export(
         _refuse_beside(context, _BESIDE_PUBLISH, "--publish, which writes the NDJSON of what is stored now")
         return _publish(reading, publish, base_url)
     if base_url is not None:
-        raise typer.BadParameter("--base-url is said with --publish")
+        raise typer.BadParameter("--base-url needs --publish")
     moment = checked_moment(as_of)
     if to is not None or {*DATABASES} & {*split_words(formats)}:
         _refuse_beside(context, _BESIDE_TO, f"--format {' or '.join(DATABASES)}, which load views into tables")
         wanted = _to_database(reading, to, schema=schema, formats=formats, views=views, strict=strict)
         return _load(reading, wanted, as_of=moment, changed_since=changed_since)
     if schema is not None:
-        raise typer.BadParameter("--schema is said with --format postgres --to URL")
+        raise typer.BadParameter("--schema needs --format postgres --to URL")
     request = _request(reading, out=out, formats=formats, views=views, queries=queries, params=params, strict=strict)
     request = replace(request, csv_dialect=csv.value, compression=compress.value, freeze=freeze)
     request = replace(request, part_size=checked_size(part_size), recipients=checked_recipients(encrypt_to))

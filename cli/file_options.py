@@ -96,9 +96,9 @@ def _keys_in(word: str) -> list[str]:
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise typer.BadParameter(f"--encrypt-to {word}: cannot be read: {why}") from None
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
-        raise typer.BadParameter(f"--encrypt-to {word}: has no public key; one a line is expected, such as age1…")
+        raise typer.BadParameter(f"--encrypt-to {word}: has no public key; expected one per line, such as age1…")
     return keys

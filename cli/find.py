@@ -87,9 +87,9 @@ def find(
 def _term(mrn: str | None, ssn: str | None, name: str | None, birth_date: str | None) -> Term:
     """Return what is searched for; a usage error says what is expected, and quotes nothing."""
     if sum(one is not None for one in (mrn, ssn, name)) != 1:
-        raise typer.BadParameter("by what? exactly one of --mrn, --ssn, and --name with --birth-date")
+        raise typer.BadParameter("give exactly one of --mrn, --ssn, or --name with --birth-date")
     if (name is None) != (birth_date is None):
-        raise typer.BadParameter("--name and --birth-date belong together")
+        raise typer.BadParameter("--name and --birth-date must be given together")
     try:
         if mrn is not None:
             system, bar, value = _unseen(mrn, "the identifier, SYSTEM|VALUE").rpartition("|")

@@ -88,7 +88,7 @@ def in_store(
 
     `encrypts`: the work encrypts a plain store (`opened_store`).
 
-    A usage error says that the configuration demands a reason for reading charts, if there is none.
+    A usage error says that the configuration requires a reason for reading charts, if there is none.
     """
     actor = actor_of(invocation, settings, reads_charts=reads_charts)
 

@@ -79,7 +79,7 @@ def _options(
         str | None,
         _shared(
             "--as",
-            "On whose behalf you read; the audit has this name beside your account. Default: your account.",
+            "The person for whom you read; the audit records this name beside your account. Default: your account.",
             metavar="NAME",
         ),
     ] = None,
@@ -90,7 +90,7 @@ def _options(
         str | None,
         _shared(
             "--break-glass",
-            "See what is masked for you, this once; the audit keeps it apart, with why. Name no patient.",
+            "See what is masked for you, this once; the audit records it separately, with this reason. Name no patient.",
             metavar="REASON",
         ),
     ] = None,

@@ -17,11 +17,11 @@ EXAMPLES = ("chartferry keys rotate-store", "chartferry keys rotate-store --tena
 def rotate_store(context: typer.Context) -> int:
     """Encrypt a plain store, or what older keys have encrypted, with the current key.
 
-    Afterwards older keys can be thrown away. Back a plain store up first; until all is encrypted, no other command opens it.
+    Afterwards you can throw away older keys. Back up a plain store first: no other command opens it until all is encrypted.
 
     No sync can run meanwhile. If it is stopped, run it again: it continues.
 
-    Exit codes: 0 encrypted, 3 some rows are damaged, 4 all is of the current key already, 5 failed, 6 a run is in progress.
+    Exit codes: 0 encrypted, 3 some rows are damaged, 4 nothing to encrypt, 5 failed, 6 a run is in progress.
     """
     invocation = invocation_of(context)
     settings = settings_of(invocation)
@@ -38,15 +38,17 @@ def rotate_store(context: typer.Context) -> int:
     current = settings.encryption.current_key
     if rotated.damaged:
         tell(
-            f"{rotated.damaged} rows are damaged, and stay as they are: keep the older keys, or take the rows from a backup"
+            f"{rotated.damaged} rows are damaged, and stay as they are: keep the older keys, or restore the rows from a backup"
         )
     elif rotated.was_plain:
         tell(
-            f"the store was plain; all is encrypted with key {current} now. What was plain stays in the server's files until "
+            f"the store was plain; everything is encrypted with key {current} now. Old plain text stays in the server's files "
+            "until "
             "VACUUM FULL, and in backups: see docs/encryption.md, Encrypting a plain store"
         )
     else:
         tell(
-            f"all is encrypted with key {current}: the other keys can be taken out of [encryption], of backups not yet"
+            f"everything is encrypted with key {current}: you can remove the other keys from [encryption]; keep them for "
+            "earlier backups"
         )
     return code

@@ -47,5 +47,5 @@ def narrowed(
 ) -> ExportRequest:
     """Return the request with what the options say; a usage error for a seed of no sample."""
     if seed is not None and sample is None:
-        raise typer.BadParameter("--seed chooses the patients of --sample, and is said with it")
+        raise typer.BadParameter("--seed chooses the patients of --sample: give both")
     return replace(request, where=tuple(where or ()), sample=sample, seed=seed or 0, limit=limit)

@@ -90,21 +90,21 @@ def _of_open_run(preview: Preview) -> list[str]:
     said = f"{preview.connection}: run {found.run}, which began {found.began:%Y-%m-%d %H:%M} UTC, "
     if found.fate == "in progress":
         return [
-            f"{said}is in progress: a sync now would end at once (exit code {ExitCode.BUSY.value}). After it, a new run:"
+            f"{said}is in progress: a sync now would stop at once (exit code {ExitCode.BUSY.value}). After it, a new run:"
         ]
     if found.fate == "given up":
         return [
-            f"{said}is open, but of another request or address, or too old: the next sync gives it up and starts a new run:"
+            f"{said}is open, but has another request or address, or is too old: the next sync gives it up and starts a new run:"
         ]
     left = sum(found.left.values())
     what = (
         f"{left:,} of its {found.units:,} units are left ({by_type(found.left)})"
         if left
-        else "none of its units is left"
+        else "none of its units are left"
     )
     if not found.units:
         what = "it has planned nothing yet"
-    job = ", and goes on with its export at the server" if found.has_export else ""
+    job = ", and continues its export at the server" if found.has_export else ""
     return [f"{said}is open: the next sync resumes it{job}; {what}. A new run would be:"]
 
 

@@ -73,7 +73,7 @@ def prove(
     compared, 5 failed, 6 a sync is in progress, 2 usage or configuration.
     """
     if everyone and sample is not None:
-        raise typer.BadParameter("--all asks about every patient, --sample about some: choose one")
+        raise typer.BadParameter("--all asks about every patient, --sample about some: give one of them")
     invocation = invocation_of(context)
     settings = settings_of(invocation)
     chosen = choose_connections(settings, invocation.tenant, [connection])[0]

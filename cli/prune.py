@@ -117,4 +117,4 @@ def _before(option: str, age: str | None, now: datetime) -> datetime | None:
             now - timedelta(days=count) if found[2] == "d" else now.replace(year=now.year - count, day=min(now.day, 28))
         )
     except (ValueError, OverflowError):
-        raise typer.BadParameter(f"{option} {age}: that is before any calendar begins") from None
+        raise typer.BadParameter(f"{option} {age}: that is before the year 1") from None

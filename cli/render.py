@@ -219,7 +219,7 @@ def print_holes(
             write(f"hole     {report.connection}: all {len(report.holes):,}: `chartferry runs {report.id}`")
         if report.units_pruned:
             write(
-                f"note     {report.connection}: what run {report.id} asked for was pruned: its holes are known no more"
+                f"note     {report.connection}: the units of run {report.id} were pruned: its holes are no longer known"
             )
         if report.quarantined:
             write(f"note     {report.connection}: {how_many(report.quarantined, 'unreadable item')} kept in quarantine")

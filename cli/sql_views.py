@@ -37,9 +37,9 @@ def create(
         bool, typer.Option("--materialized", help="Store the rows: quicker to read, and as of the last refresh.")
     ] = False,
 ) -> int:
-    """Create SQL views in the tenant's schema, or put them in the place of those that chartferry created before.
+    """Create SQL views in the tenant's schema, or replace those that chartferry created before.
 
-    A column that a view had, and has no more, is told. Exit codes: 0 created, 2 a view is wrong, 5 failed.
+    Columns that a view no longer has are named. Exit codes: 0 created, 2 a view is wrong, 5 failed.
     """
     invocation = invocation_of(context)
     loaded = [load_view(name) for name in views or builtin_names()]
@@ -74,7 +74,7 @@ def refresh(
     context: typer.Context,
     views: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Materialised views; default: all.")] = None,
 ) -> int:
-    """Give materialised views the rows of now. `refresh_views = true` in the section export does it after each sync.
+    """Refresh the rows of materialised views. `refresh_views = true` in the section export does it after each sync.
 
     Exit codes: 0 refreshed, 4 there is none, 5 failed.
     """
@@ -110,5 +110,5 @@ def _told(views: list[SqlView], what: str, *, json: bool) -> int:
         cells = [(view.name, "materialised" if view.materialized else "", str(len(view.columns))) for view in views]
         print_table((what, "", "columns#"), cells)
     else:
-        tell("no view of chartferry's is materialised: `chartferry views create --materialized` makes one")
+        tell("chartferry has no materialised view: `chartferry views create --materialized` creates one")
     return ExitCode.COMPLETE if views else ExitCode.NOTHING

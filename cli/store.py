@@ -27,9 +27,9 @@ def backup(
     *,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write it.", show_default=False)],
 ) -> int:
-    """Write the embedded store, all tenants, to one file, as of one moment; a sync may go on meanwhile.
+    """Write the embedded store, all tenants, to one file, as of one moment; a sync may be in progress.
 
-    The file has charts in plain text, but for values that the store encrypts.
+    The file has charts in plain text, except for values that the store encrypts.
 
     Exit codes: 0 written, 5 failed.
     """
@@ -59,7 +59,7 @@ def restore_store(
         emit_json({"status": "complete", "directory": str(directory)})
     else:
         tell(f"{directory}: restored from {file}")
-        tell("next     `chartferry tenants list` and `chartferry audit verify` look at what is there")
+        tell("next     `chartferry tenants list` and `chartferry audit verify` check what was restored")
     return ExitCode.COMPLETE
 
 
@@ -76,23 +76,23 @@ def upgrade_store(
         ),
     ] = None,
 ) -> int:
-    """Move the embedded store to the Postgres of this chartferry. It is dumped and restored; the former data stay beside it.
+    """Move the embedded store to the Postgres of this chartferry. It is dumped and restored; the old data stay beside it.
 
-    Exit codes: 0 upgraded, 4 it is already, 5 failed.
+    Exit codes: 0 upgraded, 4 nothing to upgrade, 5 failed.
     """
     invocation = invocation_of(context)
     directory = _directory(invocation)
     where = None if programs is None else programs.absolute()
-    former = supervise_blocking(lambda: upgrade(directory, where), resume="run it again to go on")
+    former = supervise_blocking(lambda: upgrade(directory, where), resume="run it again to continue")
     code = ExitCode.NOTHING if former is None else ExitCode.COMPLETE
     if invocation.json:
         told = {} if former is None else {"former": str(former)}
         emit_json({"status": "nothing" if former is None else "complete", "directory": str(directory), **told})
     elif former is None:
-        tell(f"{directory}: the store is of this Postgres already")
+        tell(f"{directory}: the store already has this Postgres")
     else:
-        tell(f"{directory}: upgraded; the former data are in {former}")
-        tell("next     look at the store (`chartferry runs`, `chartferry audit verify`), then delete that folder")
+        tell(f"{directory}: upgraded; the old data are in {former}")
+        tell("next     check the store (`chartferry runs`, `chartferry audit verify`), then delete that folder")
     return code
 
 
@@ -100,7 +100,7 @@ def _directory(invocation: Invocation) -> Path:
     directory = embedded_directory(settings_of(invocation).store_url)
     if directory is None:
         raise StoreError(
-            "store.url names a server, and this command is for the embedded one: back that up with pg_dump, or as its "
-            "administrator does (docs/store.md)."
+            "store.url names your own server, but this command is for the embedded server: back up your own with pg_dump, "
+            "or as its administrator does (docs/store.md)."
         )
     return directory.expanduser().resolve()

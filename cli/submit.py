@@ -81,7 +81,7 @@ def submit(
 ) -> int:
     """Submit a published dataset to a receiver ($bulk-submit), follow it, and count what was refused.
 
-    The same command goes on with a submission that the receiver has already, and sends nothing twice.
+    If the receiver already has the submission, the same command follows it, and sends nothing twice.
 
     Exit codes: 0 the receiver took everything, 3 it refused some, 5 failed, 2 usage or configuration.
     """
@@ -109,7 +109,7 @@ def submit(
                 on_progress=_progress(invocation, receiver),
                 keep=keep,
             ),
-            resume="the receiver goes on; run the same command again to follow it",
+            resume="the receiver continues; run the same command again to follow it",
         )
     return _show(done, state, receiver, json=invocation.json)
 
@@ -117,7 +117,7 @@ def submit(
 def _base_url(settings: Settings, receiver: Receiver, state: DatasetState) -> str:
     connection = settings.connections.get(state.connection or "")
     if connection is None:
-        raise typer.BadParameter("the dataset is of no connection of the configuration: add --fhir-base-url URL")
+        raise typer.BadParameter("the configuration has no connection for this dataset: add --fhir-base-url URL")
     if connection.tenant != receiver.tenant:
         raise typer.BadParameter(
             f"tenants' data never mix: the dataset is of tenant {connection.tenant}, the receiver of {receiver.tenant}"
@@ -175,7 +175,7 @@ def _show(done: Submitted, state: DatasetState, receiver: Receiver, *, json: boo
     if issues:
         print_table(("severity", "code", "issues#"), [(*told, number(count)) for told, count in issues])
     if done.unread:
-        tell(f"{number(done.unread)} outcomes are missing or cannot be read: what they say may be refusals")
+        tell(f"{number(done.unread)} outcomes are missing or cannot be read: they may be refusals")
     verb = "submitted" if done.sent else "nothing was sent again: submitted before,"
     ended = "the receiver took everything" if done.is_whole else f"the receiver refused {number(done.refused)}"
     tell(

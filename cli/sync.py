@@ -100,7 +100,7 @@ def sync(
     patients: PatientsOption = None,
     plan: PlanOption = False,
 ) -> int:
-    """Fetch what is new from EHRs into the store. Safe to repeat: a run that was stopped resumes where it was.
+    """Fetch what is new from EHRs into the store. Safe to repeat: a run that was stopped resumes where it stopped.
 
     Exit codes: 0 complete, 3 partial (each hole is named), 4 nothing to do, 5 failed, 6 busy, 2 usage or configuration.
     """

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def list_tenants(context: typer.Context) -> int:
-    """List the store's tenants: size, migration, and whether its walls stand. Exit codes: 0 listed, 4 there is none."""
+    """List the store's tenants: size, migration, and whether its walls stand. Exit codes: 0 listed, 4 there are none."""
     invocation = invocation_of(context)
     found = _on_tenants(invocation, lambda there: there.existing())
     if invocation.json:
@@ -38,20 +38,23 @@ def list_tenants(context: typer.Context) -> int:
         ]
         print_table(("tenant", "migration#", "", "size#"), cells)
     else:
-        tell("the store has no tenants yet: the first sync makes one, or `chartferry tenants add`")
+        tell("the store has no tenants yet: the first sync creates one, or `chartferry tenants add`")
     return ExitCode.COMPLETE if found else ExitCode.NOTHING
 
 
 def add(
     context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new tenant.")]
 ) -> int:
-    """Make a tenant's schema, its roles and policies; a sync does it as well. Exit codes: 0 made, 4 it was there, 5 failed."""
+    """Create a tenant's schema, its roles and policies; a tenant's first sync does it too.
+
+    Exit codes: 0 created, 4 it exists already, 5 failed.
+    """
     invocation = invocation_of(context)
     made = _on_tenants(invocation, lambda there: there.add(name))
     if invocation.json:
         emit_json({"status": "complete" if made else "nothing", "tenant": name})
     else:
-        tell(f"made tenant {name}" if made else f"tenant {name} is there already")
+        tell(f"made tenant {name}" if made else f"tenant {name} exists already")
     return ExitCode.COMPLETE if made else ExitCode.NOTHING
 
 
@@ -59,7 +62,7 @@ def migrate(
     context: typer.Context,
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Default: all tenants.")] = None,
 ) -> int:
-    """Bring the tenants' schemas and walls up to date, each in a transaction of its own; run it again to go on.
+    """Bring the tenants' schemas and walls up to date, each in its own transaction; run it again to finish.
 
     Exit codes: 0 all are up to date, 3 some failed, 4 there is none, 5 the store cannot be opened.
     """
@@ -104,7 +107,7 @@ def drop(
     else:
         tell(f"deleted tenant {name}")
         for role in left:
-            say(f"the role {role} stays, because another database has rights for it, or this login may not drop it")
+            say(f"the role {role} stays, because it has rights in another database, or this login may not drop it")
     return ExitCode.COMPLETE
 
 

@@ -92,7 +92,7 @@ def check(
     for name in unchecked:
         say(f"view {Path(name).name!r} is not for R4: its elements were not looked up")
     if not invocation_of(context).json and not wrong:
-        tell(f"{len(found)} {'view is' if len(found) == 1 else 'views are'} right")
+        tell(f"{len(found)} {'view is' if len(found) == 1 else 'views are'} correct")
     return ExitCode.USAGE if wrong else ExitCode.COMPLETE
 
 

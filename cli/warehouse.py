@@ -63,15 +63,13 @@ def checked_warehouse(to: str | None, schema: str | None, formats: Sequence[str]
         found = "a folder or a URL" if "delta" in formats else "the database, as --to env:NAME or --to service=NAME"
         raise typer.BadParameter(f"--format {','.join(formats)} needs --to: {found}")
     if len({*formats}) != 1 or not {*formats} <= {*DATABASES}:
-        raise typer.BadParameter(f"--to takes --format {' or '.join(DATABASES)}, and no other format beside it")
+        raise typer.BadParameter(f"--to needs --format {' or '.join(DATABASES)}, and no other format")
     if "delta" in formats:
         if schema is not None:
-            raise typer.BadParameter(
-                "--schema is said with --format postgres; of --format delta each table is a folder"
-            )
+            raise typer.BadParameter("--schema needs --format postgres; with --format delta each table is a folder")
         return delta_folder(SecretRef.parse(to, Path.cwd()).read(os.environ).reveal() if to.startswith("env:") else to)
     if schema is not None and not schema.strip():
-        raise typer.BadParameter(f"--schema is empty; without it, it is {DEFAULT_SCHEMA}")
+        raise typer.BadParameter(f"--schema is empty; without the option it is {DEFAULT_SCHEMA}")
     return PostgresSchema(_url(to), schema or DEFAULT_SCHEMA)
 
 

@@ -31,7 +31,7 @@ def schedule_problem(text: str) -> str | None:
     """Return what is wrong with a schedule; None if cron would accept it."""
     fields = text.split()
     if len(fields) != len(FIELDS):
-        return f"must be five crontab fields such as {EXAMPLE}; found {len(fields)}"
+        return f"must be five crontab fields, such as {EXAMPLE}; found {len(fields)}"
     return next((wrong for field, rule in zip(fields, FIELDS, strict=True) if (wrong := _wrong(field, rule))), None)
 
 

@@ -18,7 +18,7 @@ from config.errors import ConfigError, Problem, SecretUnreadableError
 from config.secret_refs import SecretRef
 
 KEY_BYTES = 32
-ALLOWED = f"{KEY_BYTES} random bytes as base64, such as `openssl rand -base64 {KEY_BYTES}` makes"
+ALLOWED = f"{KEY_BYTES} random bytes as base64, as `openssl rand -base64 {KEY_BYTES}` prints them"
 
 
 def _ref(value: Any, info: ValidationInfo) -> object:
@@ -79,7 +79,9 @@ class Encryption(BaseModel):
         if self.paths and not self.keys:
             yield Problem("encryption.paths", "no keys", "keys: without them nothing is encrypted")
         if self.current is None and len(self.keys) > 1:
-            yield Problem("encryption.current", "nothing", f"which key encrypts, one of: {', '.join(self.keys)}")
+            yield Problem(
+                "encryption.current", "nothing", f"the id of the key that encrypts, one of: {', '.join(self.keys)}"
+            )
         elif self.current is not None and self.current not in self.keys:
             yield Problem(
                 "encryption.current", repr(self.current), f"one of: {', '.join(self.keys) or 'none, without keys'}"
@@ -97,9 +99,9 @@ class Encryption(BaseModel):
                 yield Problem(path, found, allowed)
                 continue
             if key is None:
-                yield Problem(path, f"{ref}, which is no key", ALLOWED)
+                yield Problem(path, f"{ref}, which is not a key", ALLOWED)
             elif key in read:
-                yield Problem(path, f"the same key as {read[key]}", "each key of its own")
+                yield Problem(path, f"the same key as {read[key]}", "a different key under each id")
             else:
                 read[key] = name
 

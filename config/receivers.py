@@ -14,7 +14,7 @@ from config.fhir_server import FhirServer, secret_ref
 from config.secret_refs import SecretRef
 
 SUBMITTER_RULE = (
-    'must be "SYSTEM|VALUE", the identifier under which the receiver knows us, such as '
+    'must be "SYSTEM|VALUE", the identifier by which the receiver knows us, such as '
     '"urn:oid:2.16.840.1.113883.4.6|1234567893"'
 )
 

@@ -87,8 +87,8 @@ class SecretRef:
             return path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
             raise SecretUnreadableError(
-                f"{self} is not text in UTF-8: give a PEM, JWK or JWKS file; `openssl pkey -in FILE -out KEY.pem` makes a "
-                "PEM of DER, `openssl pkcs12 -in FILE -nodes -nocerts -out KEY.pem` of PKCS#12"
+                f"{self} is not text in UTF-8: give a PEM, JWK or JWKS file; `openssl pkey -in FILE -out KEY.pem` converts "
+                "DER, `openssl pkcs12 -in FILE -nodes -nocerts -out KEY.pem` converts PKCS#12"
             ) from None
         except OSError as exc:
             reason = (exc.strerror or type(exc).__name__).lower()

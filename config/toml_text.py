@@ -147,7 +147,7 @@ def texts(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
 def pasted_problem(text: str) -> tuple[str, str] | None:
     """Return what is wrong with a pasted value: a key, stray quotes, invisible characters, an escape in a path."""
     if "-----BEGIN " in text:
-        return "a key itself, not shown", "file:PATH or env:NAME: a key is kept outside this file"
+        return "the key itself, not shown", "file:PATH or env:NAME: a key is kept outside this file"
     if any(end and end in DOUBLE_QUOTES + SINGLE_QUOTES for end in (text[:1], text[-1:])):
         return "a value with typographic quotes around it", "the value in straight quotes, once"
     for sign in text:

@@ -66,8 +66,8 @@ FAULTS = {
     "altered": "an event was altered after it was sealed, or its patients were",
     "missing": "a sealed event was deleted",
     "added": "an event was added to a range that had been sealed",
-    "seal altered": "a seal does not have the hash of what it says",
-    "chain broken": "a seal does not continue the one before: seals between them were deleted or replaced",
+    "seal altered": "a seal's hash does not match its content",
+    "chain broken": "a seal does not continue the previous one: seals between them were deleted or replaced",
     "no event": "patients are noted for an event that does not exist",
     "head missing": "the chain does not contain the head that you noted: its end was cut off or replaced",
 }

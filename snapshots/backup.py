@@ -53,7 +53,7 @@ def restore(file: Path, directory: Path) -> None:
     """
     with _files(file), file.open("rb") as read:
         if read.read(len(_MAGIC)) != _MAGIC:
-            raise StoreError(f"{file} is no backup that `chartferry store backup` has written.")
+            raise StoreError(f"{file} is not a backup that `chartferry store backup` wrote.")
     with _files(directory):
         is_used = directory.exists() and any(directory.iterdir())
     if is_used:
@@ -152,7 +152,7 @@ def _alone_in(making: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreError(f"another restore is at work in {making}; wait for it to end.") from None
+            raise StoreError(f"another restore is in progress in {making}; wait until it ends.") from None
         stop_abandoned(making)
         with _files(making):
             for left in making.iterdir():
@@ -172,7 +172,7 @@ def _files(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"{path}: {error.strerror}. Check the folder and who may use it, and run the command again."
+            f"{path}: {error.strerror}. Check the folder and its permissions, and run the command again."
         ) from error
 
 
@@ -188,6 +188,6 @@ def _run(program: Path, *args: str) -> None:
         )
     if done.returncode:
         raise StoreError(
-            f"{program.name} ended with {done.returncode}: the disk may be full, or the file damaged. Nothing was changed; check "
-            "the room that is left, and run the command again."
+            f"{program.name} ended with {done.returncode}: the disk may be full, or the file damaged. Nothing was changed; "
+            "check the free space, and run the command again."
         )

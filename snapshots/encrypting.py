@@ -99,8 +99,9 @@ async def _require_no_views(owner: TenantSession) -> None:
         ways = [f"`chartferry views drop {' '.join(ours)}`"] if ours else []
         ways += [f"DROP {kind} {name}" for kind, name in others]
         raise StoreError(
-            f"the store of tenant {owner.tenant} has views that hold plain values, or would show ciphertext. Take [encryption] "
-            f"out of the configuration, drop them ({'; '.join(ways)}), and put it back; then encrypt the store, and create them "
+            f"the store of tenant {owner.tenant} has views that hold plain values, or would show ciphertext. Remove "
+            f"[encryption] from the configuration, drop them ({'; '.join(ways)}), and put it back; then encrypt the store, "
+            "and create them "
             "again. Nothing was encrypted."
         )
 

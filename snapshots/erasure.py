@@ -89,8 +89,8 @@ async def _number(conn: AsyncConnection[Any], connection: str) -> int:
     run = await (await conn.execute(_SQL["unended_run"], {"connection": found[0]})).fetchone()
     if run is not None:
         raise StoreError(
-            f"run {run[0]} of connection {connection} has not ended, and may bring the patient again: let the next sync end it, "
-            f"or give it up with `chartferry runs discard {run[0]}`."
+            f"run {run[0]} of connection {connection} has not ended, and may fetch the patient again: let the next sync "
+            f"finish it, or give it up with `chartferry runs discard {run[0]}`."
         )
     return int(found[0])
 

@@ -143,11 +143,11 @@ def _translated(error: psycopg.Error, doing: str) -> StoreError:
         )
     if state is None and isinstance(error, psycopg.OperationalError):
         return StoreUnavailableError(
-            f"{doing}: the server is gone (connection lost). What was committed is safe; "
+            f"{doing}: the connection to the server was lost. What was committed is safe; "
             "check that the server is up and run the same command again."
         )
     if state == "57014":
-        return StoreQueryError(f"{doing}: the statement took longer than it may, and was stopped.", sqlstate=state)
+        return StoreQueryError(f"{doing}: the statement exceeded its time limit, and was stopped.", sqlstate=state)
     said = f"{error.diag.message_primary} (SQLSTATE {state})" if quotable else f"SQLSTATE {state or 'none'}"
     if isinstance(error, psycopg.OperationalError) and state and state[:2] in {"08", "28", "3D", "53", "57", "58"}:
         return StoreUnavailableError(

@@ -58,35 +58,35 @@ async def inquire_store(url: str, tenants: list[str], keyring: Keyring | None = 
         finally:
             await conn.close()
     except MissingRightsError as error:
-        steps.append(StoreStep(name, "fail", "this login may not do what is needed", str(error)))
+        steps.append(StoreStep(name, "fail", "this login lacks a right", str(error)))
     except StoreError as error:
         steps.append(StoreStep(name, "fail", str(error)))
     return steps
 
 
 async def _log(conn: AsyncConnection[Any]) -> StoreStep:
-    with store_border("asking what the server logs"):
+    with store_border("checking what the server logs"):
         found = await settings_that_log(conn)
     if not found:
         return StoreStep("log", "ok", "errors leave no values of patients in the server's log")
     return StoreStep(
         "log",
         "warn",
-        "where a statement fails, the server's log can get values of patients",
-        f'a superuser must run: GRANT SET ON PARAMETER {", ".join(found)} TO "{conn.info.user}"; or protect that log as charts',
+        "if a statement fails, patients' values may reach the server's log",
+        f'a superuser must run: GRANT SET ON PARAMETER {", ".join(found)} TO "{conn.info.user}"; or protect that log like charts',
     )
 
 
 async def _rights(conn: AsyncConnection[Any], tenant: str) -> list[StoreStep]:
     """Raise MissingRightsError, with the GRANT, if a right is missing."""
     schema = tenant_schema(tenant)
-    with store_border("asking what this login may do"):
+    with store_border("checking what this login may do"):
         walls = await find_walls(conn, schema)
         session = TenantSession(conn=conn, tenant=tenant, actor=Actor(name="config check"), roles=walls.roles)
         found = await rights_of(conn, schema, session.roles)
         if not found.there:
             await require_making(session, found)
-            told = f"{found.login} may read and write; the first sync makes {schema}"
+            told = f"{found.login} may read and write; the first sync creates {schema}"
         else:
             await require_reading(session, found)
             await require_writing(session)
@@ -97,7 +97,7 @@ async def _rights(conn: AsyncConnection[Any], tenant: str) -> list[StoreStep]:
 async def _keys(conn: AsyncConnection[Any], tenant: str, keyring: Keyring | None) -> list[StoreStep]:
     """Whether the keys fit; of a schema that is yet to be made or upgraded nothing can be said."""
     schema = tenant_schema(tenant)
-    with store_border("asking whether the keys fit"):
+    with store_border("checking whether the keys fit"):
         roles = (await find_walls(conn, schema)).roles
         session = TenantSession(conn=conn, tenant=tenant, actor=Actor(name="config check"), roles=roles)
         if await version_of(session, schema) != len(migrations()):
@@ -117,16 +117,14 @@ def _walls(schema: str, walls: Walls, found: Rights) -> StoreStep:
             return StoreStep(
                 "walls", "ok", f"{schema}: it reads as {walls.names.reader}, and writes as {walls.names.writer}"
             )
-        return StoreStep(
-            "walls", "ok", f"{schema}: they stand; {found.login} works with its own rights where it has no role"
-        )
+        return StoreStep("walls", "ok", f"{schema}: they stand; {found.login} uses its own rights where it has no role")
     if walls.can_be_built:
-        return StoreStep("walls", "ok", f"the first command of the owner builds those of {schema}")
-    told = f"{schema} is kept from other tenants by chartferry's own statements only"
+        return StoreStep("walls", "ok", f"the owner's first command builds those of {schema}")
+    told = f"{schema} is separated from other tenants only by chartferry's own statements"
     if walls.names is None:
         advice = (
-            f"{found.login} may not create roles: sync once, which makes the schema; then this check names the statements that a "
-            "superuser must run"
+            f"{found.login} may not create roles: sync once, which creates the schema; then this check prints the statements "
+            "that a superuser must run"
         )
         return StoreStep("walls", "warn", told, advice)
     reader, writer = walls.names[:2]
@@ -134,7 +132,7 @@ def _walls(schema: str, walls: Walls, found: Rights) -> StoreStep:
     granted = (
         f'GRANT "{reader}", "{writer}" TO "{found.login}"; GRANT TEMPORARY ON DATABASE "{found.database}" TO "{writer}"'
     )
-    advice = f"a superuser must run: {made}{granted}; then the owner any command"
+    advice = f"a superuser must run: {made}{granted}; then the owner must run any command"
     return StoreStep("walls", "warn", told, advice)
 
 
@@ -144,5 +142,5 @@ def _directory(directory: Path, *, is_there: bool) -> StoreStep:
         advice = 'choose another folder with store.url = "embedded:DIR"'
         return StoreStep("directory", "fail", f"{nearest} cannot be written by this user", advice)
     return StoreStep(
-        "directory", "ok", f"embedded Postgres in {directory}" + ("" if is_there else ", made by the first sync")
+        "directory", "ok", f"embedded Postgres in {directory}" + ("" if is_there else ", created by the first sync")
     )

@@ -80,8 +80,8 @@ async def migrate(session: TenantSession, *, with_login: bool = False) -> Walls:
             version = await _newest(conn)
             if version > len(known):
                 raise MigrationError(
-                    f"schema {schema} is at migration {version}, this chartferry knows {len(known)}: "
-                    "a newer chartferry has upgraded it. Upgrade this one."
+                    f"schema {schema} is at migration {version}, but this chartferry knows only {len(known)}: a newer one has "
+                    "upgraded it. Upgrade this one."
                 )
             for step in known[version:]:
                 await conn.execute(step.statements)

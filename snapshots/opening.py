@@ -81,7 +81,7 @@ async def _as_left(
     for one in sources:
         if one.newest is not None and one.newest < (one.history_from or 0):
             raise HistoryPrunedError(
-                f"what connection {one.name} had then is known no more: its history before run {one.history_from} was pruned. "
+                f"what connection {one.name} had then is no longer known: its history before run {one.history_from} was pruned. "
                 f"Name run {one.history_from} or a later one, or a moment after it had ended."
             )
     numbers = {"connections": [one.number for one in sources]}

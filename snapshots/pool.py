@@ -77,8 +77,8 @@ class SessionPool:
         except PoolTimeout:
             await (await connect(self._url)).close()  # says why, if the server is the reason
             raise StoreUnavailableError(
-                f"the store at {describe_server(self._url)} gave no session for {self._wait_s:.0f} s: this process uses "
-                f"{self._most} already, or the server is short of them. Run fewer connections at a time."
+                f"the store at {describe_server(self._url)} provided no session for {self._wait_s:.0f} s: this process "
+                f"already uses {self._most}, or the server has no more. Run fewer connections at a time."
             ) from None
         return TenantSession(conn=conn, tenant=self._tenant, actor=self._actor, roles=self._roles, sealer=self._sealer)
 

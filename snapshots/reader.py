@@ -356,7 +356,7 @@ class Snapshot:
         The last only where the login may set it, as a superuser may.
         """
         values = {"milliseconds": str(seconds * 1000), "memory": f"{memory_mb}MB", "disk": f"{memory_mb * 64}MB"}
-        with store_border("setting the limits of a query"):
+        with store_border("setting a query's limits"):
             await self._conn.execute(_SQL["limits"], values)
 
     async def fetch(self, query: sql.Composable, values: Sequence[str] | None = None) -> list[tuple[Any, ...]]:

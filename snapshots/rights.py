@@ -54,7 +54,7 @@ async def rights_of(conn: AsyncConnection[Any], schema: str, roles: TenantRoles 
 
 async def _rights_of_session(session: TenantSession) -> tuple[str, Rights]:
     schema = tenant_schema(session.tenant)
-    with store_border(f"asking what may be done in schema {schema}"):
+    with store_border(f"checking rights in schema {schema}"):
         return schema, await rights_of(session.conn, schema, session.roles)
 
 
@@ -68,7 +68,8 @@ async def require_auditing(session: TenantSession) -> None:
     """Raise MissingRightsError unless the session may note in the audit what it reads; refuse a standby, which cannot."""
     if _is_standby(session.conn):
         raise StoreUnavailableError(
-            "this server is a read-only standby: who reads patient data is noted in the audit, which a standby cannot do. "
+            "this server is a read-only standby: each read of patient data is noted in the audit, and a standby cannot write "
+            "that. "
             "Name its primary in store.url. Of several hosts in the URL, target_session_attrs=read-write chooses the primary."
         )
     _, found = await _rights_of_session(session)
@@ -85,8 +86,8 @@ async def require_making(session: TenantSession, found: Rights) -> None:
     elif found.there and not found.owns_tables:
         # no GRANT of the owner's role: it would give a login that reads everything, of all tenants
         raise MissingRightsError(
-            f"schema {tenant_schema(session.tenant)} of database {found.database} is of an earlier chartferry, and only its "
-            f"owner, {found.owner}, may upgrade it. As that login, run: chartferry tenants migrate {session.tenant}"
+            f"schema {tenant_schema(session.tenant)} of database {found.database} was written by an earlier chartferry, and "
+            f"only its owner, {found.owner}, may upgrade it. As that login, run: chartferry tenants migrate {session.tenant}"
         )
     elif found.there and not found.create:
         missing.append("GRANT CREATE ON SCHEMA {schema} TO {login}")
@@ -156,7 +157,7 @@ async def _refuse_without_role(
     await _refuse(session, found, doing, ["GRANT {role} TO {login}"] if role else [], role=role)
     raise MissingRightsError(
         f"the login {found.login} may not {doing} schema {tenant_schema(session.tenant)} of database {found.database}, and the "
-        f"tenant's roles, which have the rights for it, do not stand. Its owner, {found.owner}, must run: chartferry tenants "
+        f"tenant's roles, which have the rights for it, do not exist. Its owner, {found.owner}, must run: chartferry tenants "
         f"migrate {session.tenant}; if that login may not create roles, `chartferry config check --connect` names what a "
         "superuser must run first. Then run this again: it names the role to grant (docs/store.md)."
     )

@@ -87,10 +87,11 @@ async def rotate(session: TenantSession) -> Rotated:
     sealer = session.sealer
     if sealer is None:
         raise StoreKeyError(
-            f"the store of tenant {session.tenant} is plain, and stays so without keys: name them in [encryption] keys."
+            f"the store of tenant {session.tenant} is plain, and there are no keys to encrypt it with: name them in "
+            "[encryption] keys."
         )
     rows, damaged, locked, was_plain = Counter[str](), 0, set[str](), False
-    with store_border("encrypting the store anew"):
+    with store_border("encrypting the store"):
         await require_owning(session, "encrypt anew")
         while True:
             names = await connections_of(session)

@@ -113,7 +113,9 @@ class Sealer:
         """
         found = TOKEN.fullmatch(sealed)
         if found is None:
-            raise SealedValueError(f"an encrypted value of {kind} is damaged, or of a newer chartferry. {_RESTORE}")
+            raise SealedValueError(
+                f"an encrypted value of {kind} is damaged, or was written by a newer chartferry. {_RESTORE}"
+            )
         key, id_, pointer, content = (part.decode() for part in found.groups())
         place = Place(kind, unquote(id_), unquote(pointer))
         try:
@@ -162,7 +164,7 @@ class Sealer:
         return f"{place.kind} ~{self.digest(place.id.encode()).hex()[:8]}, {place.pointer or 'the whole'},"
 
 
-_RESTORE = "Take the row from a backup, or sync it again into an empty store."
+_RESTORE = "Restore the row from a backup, or sync it again into an empty store."
 
 
 def _derived(key: bytes, tenant: str) -> _Derived:

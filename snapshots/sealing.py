@@ -171,8 +171,8 @@ def _opened(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = "") -
         here = Place(kind, id_, leaf.pointer.removeprefix(below))
         if place != here:
             raise SealedValueError(
-                f"{sealer.told(here)} has the encrypted value of another row or place: it was moved. Take the row from a backup, "
-                "or sync it again into an empty store."
+                f"{sealer.told(here)} has the encrypted value of another row or place: somebody moved it. Restore the row "
+                "from a backup, or sync it again into an empty store."
             )
         yield leaf.span, plain, place
 

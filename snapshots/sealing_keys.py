@@ -46,7 +46,7 @@ async def require_fitting(session: TenantSession, keyring: Keyring | None) -> bo
     if kept and keyring is not None:
         _secret(session.tenant, keyring, kept)
     elif keyring is not None:
-        with store_border("asking whether the store has charts"):
+        with store_border("checking whether the store has charts"):
             async with session.transaction():
                 await _require_no_charts(session)
     return bool(kept)
@@ -54,14 +54,14 @@ async def require_fitting(session: TenantSession, keyring: Keyring | None) -> bo
 
 async def _fitting(session: TenantSession, keyring: Keyring | None, *, encrypts: bool = False) -> dict[str, bytes]:
     """Return the store's secrets, unless there are no keys for them, or some of its rows are plain yet."""
-    with store_border("asking whether the store is encrypted"):
+    with store_border("checking whether the store is encrypted"):
         async with session.transaction():
             kept = await kept_secrets(session)
             row = await (await session.conn.execute(_SQL["being_encrypted"])).fetchone() if kept else (False,)
     if kept and keyring is None:
         raise StoreKeyError(
-            f"the store of tenant {session.tenant} is encrypted, and no keys are configured: give them in [encryption] keys. "
-            f"It knows {_listed(kept)}."
+            f"the store of tenant {session.tenant} is encrypted, and no keys are configured: set them in [encryption] keys. "
+            f"It was encrypted with {_listed(kept)}."
         )
     if keyring is not None and (row is None or row[0]):
         _require_all(session, keyring, kept, encrypts=encrypts)
@@ -77,8 +77,8 @@ def _require_all(session: TenantSession, keyring: Keyring, kept: Mapping[str, by
         )
     if missing := kept.keys() - keyring.keys.keys():
         raise StoreKeyError(
-            f"the store of tenant {session.tenant} is being encrypted, and its encryption began with key {_listed(missing)}: "
-            "give that one in [encryption] keys as well."
+            f"the store of tenant {session.tenant} is being encrypted, and its encryption started with key "
+            f"{_listed(missing)}: add that key to [encryption] keys."
         )
 
 
@@ -97,7 +97,7 @@ async def require_same(session: TenantSession) -> None:
         )
     if session.sealer is not None and await _paths(session) - session.sealer.paths:
         raise StoreKeyError(
-            f"another command has added paths to what is encrypted in the store of tenant {session.tenant}: run this one again. "
+            f"another command has added encrypted paths to the store of tenant {session.tenant}: run this one again. "
             "Nothing was written."
         )
 
@@ -119,8 +119,8 @@ async def sealer_of_moment(session: TenantSession) -> Sealer | None:
 def _require_keys(session: TenantSession, kept: Mapping[str, bytes]) -> None:
     if session.sealer is None and kept:
         raise StoreKeyError(
-            f"the store of tenant {session.tenant} has been encrypted meanwhile: give the keys in [encryption] keys, and run the "
-            "command again. Nothing was read or written."
+            f"the store of tenant {session.tenant} has been encrypted meanwhile: set the keys in [encryption] keys, and run "
+            "the command again. Nothing was read or written."
         )
 
 
@@ -143,8 +143,8 @@ def _secret(tenant: str, keyring: Keyring, kept: dict[str, bytes]) -> bytes:
             found = _of_key(tenant, keyring, name).unseal_whole(kept[name], _PLACE)
         except SealedValueError:
             raise StoreKeyError(
-                f"key {name} is not the one that the store of tenant {tenant} was encrypted with: "
-                f"give the right one in [encryption] keys. Nothing was read or written."
+                f"key {name} is not the one that the store of tenant {tenant} was encrypted with: set the right one in "
+                "[encryption] keys. Nothing was read or written."
             ) from None
     return found
 
@@ -169,8 +169,8 @@ async def _require_no_charts(session: TenantSession) -> None:
     row = await (await session.conn.execute(_SQL["has_runs"])).fetchone()
     if row is None or row[0]:
         raise StoreKeyError(
-            f"keys are configured, but the store of tenant {session.tenant} already has charts in plain text: `chartferry keys "
-            "rotate-store` encrypts them; or take [encryption] out. Nothing was read or written."
+            f"keys are configured, but the store of tenant {session.tenant} already has charts in plain text: `chartferry "
+            "keys rotate-store` encrypts them; or remove [encryption]. Nothing was read or written."
         )
 
 
@@ -181,12 +181,12 @@ async def keep_secret(owner: TenantSession, keyring: Keyring) -> None:
 
 async def _known(session: TenantSession, keyring: Keyring, kept: dict[str, bytes], secret: bytes) -> Keyring:
     """Note a new current key, and paths that are new; return the keyring with all paths that the store knows."""
-    with store_border("asking what is encrypted in the store"):
+    with store_border("reading what is encrypted in the store"):
         async with session.transaction():
             paths = await _paths(session)
     if keyring.current not in kept or not keyring.paths <= paths:
         owner = replace(session, roles=OWN_RIGHTS)
-        with store_border("noting a new key, or what else is encrypted"):
+        with store_border("noting a new key or encrypted path"):
             async with owner.transaction():
                 await _require_owner(owner)
                 await owner.conn.execute(_SQL["shut_out"])

@@ -133,13 +133,14 @@ async def check_server(conn: AsyncConnection[Any], url: str, *, wait_s: float = 
     encoding = conn.info.parameter_status("server_encoding")
     if encoding != ENCODING:
         raise StoreUnavailableError(
-            f"{where} has the encoding {encoding}, which cannot hold FHIR, because FHIR is Unicode. Name a {ENCODING} database "
-            f"in store.url; to make one: CREATE DATABASE charts ENCODING '{ENCODING}' TEMPLATE template0 (docs/store.md)."
+            f"{where} has the encoding {encoding}, which cannot hold FHIR, because FHIR is Unicode. Name a {ENCODING} "
+            f"database in store.url; to create one: CREATE DATABASE charts ENCODING '{ENCODING}' TEMPLATE template0 "
+            "(docs/store.md)."
         )
     if await _pooled(conn, url, wait_s):
         raise StoreUnavailableError(
             f"{where} is behind a pooler that gives a session to other clients between transactions (pgbouncer: pool_mode = "
-            "transaction or statement). chartferry needs sessions of its own: its locks, settings and prepared "
+            "transaction or statement). chartferry needs its own sessions: its locks, settings and prepared "
             "statements live in them. Set pool_mode = session for this database, or name the server itself in store.url "
             "(docs/store.md)."
         )
@@ -161,8 +162,8 @@ async def _pooled(conn: AsyncConnection[Any], url: str, wait_s: float) -> bool:
         except psycopg.errors.ProtocolViolation:  # pgbouncer's refusal of a transaction in statement mode
             return True
     raise StoreUnavailableError(
-        f"the store at {describe_server(url)} is behind a pooler that provides one session and lets a second wait: chartferry "
-        "needs several at a time. Raise its pool_size (docs/store.md)."
+        f"the store at {describe_server(url)} is behind a pooler that provides one session and makes a second one wait: "
+        "chartferry needs several at a time. Raise its pool_size (docs/store.md)."
     )
 
 

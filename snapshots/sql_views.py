@@ -84,7 +84,7 @@ class SqlViews:
                 former = found.get(name)
                 if name in found and former is None:
                     raise StoreError(
-                        f"{name} is the name of a table or view that is not chartferry's: rename the view, or drop the other."
+                        f"{name} is a table or view that is not chartferry's: rename your view, or drop the other."
                     )
                 if not (materialized or former is None or former.materialized) and await self._replaced(name, query):
                     return await self._noted(name, digest, former, materialized=False)

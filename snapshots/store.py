@@ -100,7 +100,7 @@ class Store:
         """
         async with self._pool.owner_session() as session:
             await require_creating(session)
-            with store_border("asking what is encrypted in the store"):
+            with store_border("reading what is encrypted in the store"):
                 async with session.transaction():
                     sealer = await sealer_of_moment(session)
             yield SqlViews(replace(session, sealer=sealer))

@@ -129,7 +129,7 @@ class Tenants:
                     await lock_shared_rights(self._conn)
                 except errors.LockNotAvailable:
                     raise ConnectionBusyError(
-                        f"tenant {name} is in use, and nothing of it was deleted: an export or another session reads it. "
+                        f"tenant {name} is in use, and nothing was deleted: an export or another session is reading it. "
                         "Wait until it ends, or stop its process.",
                         run=None,
                     ) from None

@@ -110,9 +110,9 @@ def _names_in(schema: str, comment: str | None) -> RoleNames | None:
         return RoleNames(**json.loads(comment)[_KEY])
     except (ValueError, TypeError, KeyError):
         raise SchemaCommentError(
-            f"the comment of schema {schema} is not chartferry's, which keeps the names of the tenant's roles there. Put back "
-            "the one that a backup has; or, so that chartferry makes new roles, which you grant to your logins, its owner must "
-            f'run: COMMENT ON SCHEMA "{schema}" IS NULL; and then: chartferry tenants migrate {schema.removeprefix(_SCHEMA)}'
+            f"the comment of schema {schema}, which must name the tenant's roles, was replaced. Restore the comment from a "
+            "backup. Or let chartferry create new roles, which you then grant to your logins: the owner must run "
+            f'COMMENT ON SCHEMA "{schema}" IS NULL; and then: chartferry tenants migrate {schema.removeprefix(_SCHEMA)}'
         ) from None
 
 

@@ -38,7 +38,7 @@ def test_a_word_that_is_no_term_is_refused_and_not_quoted(site: Site) -> None:
         (("--ssn", "12-secret"), "9 digits"),
         (("--mrn", "secret"), "SYSTEM|VALUE"),
         (("--name", "secret", "--birth-date", "3.2.1950"), "YYYY-MM-DD"),
-        (("--name", "secret"), "belong together"),
+        (("--name", "secret"), "must be given together"),
         (("--mrn", "urn:x|secret\udcff"), "the identifier is not UTF-8"),
         ((), "exactly one of"),
     ):

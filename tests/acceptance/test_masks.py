@@ -27,7 +27,7 @@ def test_who_is_in_no_role_that_sees_it_gets_masks_and_may_break_the_glass_once_
         (person,) = source(served, ["Patient"]).values()
     out = site.folder / "out"
     done = site.run("export", "--out", "out", "--as", "ben")
-    assert (done.code, "ben sees *** in place of what is encrypted (it is shown to: care)" in done.stderr) == (0, True)
+    assert (done.code, "ben sees *** in place of encrypted values (shown to: care)" in done.stderr) == (0, True)
     (masked,) = patients(out)
     assert (masked["birthDate"], masked["gender"], masked["id"]) == ("***", person["gender"], person["id"])
     assert {one["family"] for one in masked["name"]} == {"***"}  # type: ignore[attr-defined]
@@ -40,7 +40,7 @@ def test_who_is_in_no_role_that_sees_it_gets_masks_and_may_break_the_glass_once_
         assert (refused.code, "masked for you" in refused.stderr) == (2, True), refused.stderr
     assert not (site.folder / "new").exists()
     broken = site.run("export", "--out", "out", "--as", "ben", "--break-glass", "unconscious, ward 3")
-    assert (broken.code, "BREAK-GLASS: ben is in no role that sees what is encrypted" in broken.stderr) == (0, True)
+    assert (broken.code, "BREAK-GLASS: ben is in no role that sees encrypted values" in broken.stderr) == (0, True)
     assert patients(out) == [person]
     assert "masked" not in json.loads((out / "manifest.json").read_bytes())
     seen = site.run("export", "--out", "out", "--as", "ana", "--break-glass", "not needed")

@@ -39,8 +39,8 @@ def test_views_are_loaded_into_another_database_and_then_only_what_has_changed(
     ("words", "said"),
     [
         (("--format", "postgres"), "needs --to"),
-        (("--format", "postgres,csv", "--to", "service=x"), "no other format beside it"),
-        (("--to", "service=x"), "--to takes --format postgres or delta"),
+        (("--format", "postgres,csv", "--to", "service=x"), "and no other format"),
+        (("--to", "service=x"), "--to needs --format postgres or delta"),
         (("--format", "delta"), "--format delta needs --to: a folder or a URL"),
         (("--format", "delta", "--to", ""), "--format delta needs --to: a folder or a URL"),
         (("--format", "postgres", "--to", " "), "--format postgres needs --to"),
@@ -53,7 +53,7 @@ def test_views_are_loaded_into_another_database_and_then_only_what_has_changed(
         (("--format", "postgres", "--to", "postgresql://ana:h/hunter2@h/d"), "must be written %40 or %2F"),
         (("--format", "postgres", "--to", "hunter2"), "pg_service.conf"),
         (("--format", "postgres", "--to", "service=x", "--schema", ""), "--schema is empty"),
-        (("--schema", "x", "--out", "y"), "--schema is said with"),
+        (("--schema", "x", "--out", "y"), "--schema needs --format postgres"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_before_anything_is_read(

@@ -105,7 +105,7 @@ async def test_a_view_that_changes_keeps_its_rights_and_tells_the_columns_it_los
 async def test_what_is_not_chartferrys_is_left_alone(store: Store, store_url: str, tmp_path: Path) -> None:
     execute(store_url, "CREATE VIEW people AS SELECT 1 AS mine")
     for name in ("people", "resource"):
-        with pytest.raises(StoreError, match=f"{name} is the name of a table or view that is not chartferry's"):
+        with pytest.raises(StoreError, match=f"{name} is a table or view that is not chartferry's"):
             await created(store, view_file(tmp_path, name, KEY))
     async with store.sql_views() as there:
         with pytest.raises(StoreError, match="has created no view people; there are: none"):

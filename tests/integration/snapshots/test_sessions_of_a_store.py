@@ -68,5 +68,5 @@ async def test_who_wants_more_sessions_than_there_are_is_told_so(store_url: str)
         opened_pool(store_url, "default", ANA, walls=Walls(names=None), most=1, wait_s=0.1) as sessions,
         sessions.session(),
     ):
-        with pytest.raises(StoreUnavailableError, match=r"gave no session.*this process uses 1 already"):
+        with pytest.raises(StoreUnavailableError, match=r"provided no session.*this process already uses 1"):
             await sessions.lend()

@@ -68,7 +68,7 @@ def test_an_upgrade_that_was_killed_half_way_lets_nobody_take_the_store_for_empt
 ) -> None:
     filled(directory)
     (directory / "data").rename(directory / f"{FORMER}15")  # all that the killed one did
-    with pytest.raises(StoreUnavailableError, match="stopped half way"):
+    with pytest.raises(StoreUnavailableError, match="stopped half-way"):
         values(directory)
     assert upgrade(directory, OLD) == directory / f"{FORMER}15"
     assert values(directory) == ["1.50"]

@@ -39,7 +39,7 @@ def test_who_acts_for_another_is_known_beside_the_other_whose_roles_apply() -> N
 
 
 def test_a_reason_that_the_configuration_demands_is_demanded_for_charts_only() -> None:
-    with pytest.raises(typer.BadParameter, match=r"demands a reason for reading charts.*--reason"):
+    with pytest.raises(typer.BadParameter, match=r"requires a reason for reading charts.*--reason"):
         actor_of(Invocation(), STRICT, reads_charts=True)
     assert actor_of(Invocation(), STRICT, reads_charts=False).reason is None
     assert actor_of(Invocation(reason="audit of June"), STRICT, reads_charts=True).reason == "audit of June"
@@ -64,8 +64,8 @@ def test_who_is_in_no_role_that_sees_what_is_encrypted_is_masked_unless_the_glas
 
 @pytest.mark.parametrize("nothing", ["", " ", "\n\t"])
 def test_white_space_is_no_reason_to_read_charts_and_none_to_lift_a_mask(nothing: str) -> None:
-    with pytest.raises(typer.BadParameter, match="demands a reason"):
+    with pytest.raises(typer.BadParameter, match="requires a reason"):
         actor_of(Invocation(reason=nothing), STRICT, reads_charts=True)
-    with pytest.raises(typer.BadParameter, match="--break-glass says nothing: say why"):
+    with pytest.raises(typer.BadParameter, match="--break-glass needs a reason"):
         actor_of(Invocation(acting_as="ben", break_glass=nothing), SEALED, reads_charts=True)
     assert actor_of(Invocation(reason=" ticket 7 "), STRICT, reads_charts=True).reason == "ticket 7"

@@ -353,8 +353,8 @@ def test_each_key_of_the_store_is_read_and_checked(
     found = problems(tmp_path, f"[encryption]\nkeys = {keys}\n", capsys)
     assert {path: told[0] for path, told in found.items()} == {
         "encryption.current": "nothing",
-        "encryption.keys.b": "env:SHORT, which is no key",
-        "encryption.keys.c": "env:TEXT, which is no key",
+        "encryption.keys.b": "env:SHORT, which is not a key",
+        "encryption.keys.c": "env:TEXT, which is not a key",
         "encryption.keys.d": "env:NOT_SET is not set",
         "encryption.keys.e": "the same key as a",
     }

@@ -24,7 +24,7 @@ def test_the_built_in_views_are_listed_and_right(capsys: pytest.CaptureFixture[s
     of_sets = [name for names in view_sets().values() for name in names]
     assert [view["name"] for view in json.loads(capsys.readouterr().out)["views"]] == [*builtin_names(), *of_sets]
     assert call(["views", "check"]) == 0
-    assert f"{len(builtin_names()) + len(of_sets)} views are right" in capsys.readouterr().out
+    assert f"{len(builtin_names()) + len(of_sets)} views are correct" in capsys.readouterr().out
 
 
 def test_a_view_is_shown_with_types_and_meanings(capsys: pytest.CaptureFixture[str]) -> None:
