@@ -52,6 +52,8 @@ def erase(
         print_table(("erased from", "rows#"), [(table, str(count)) for table, count in erased.rows.items()])
     else:
         tell(f"{name}: the store has nothing about this patient; check the id (a FHIR id, not an MRN)")
+    if erased.rows:
+        tell("exports, datasets and warehouses made before still have the chart: make them anew")
     if erased.shared:
         tell(
             f"{erased.shared} of them also belonged to other patients: the next full sync fetches what the EHR still has"

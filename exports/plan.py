@@ -203,6 +203,20 @@ def check_snapshot(profile: SafeHarbor, connections: Sequence[str], changed_sinc
         )
 
 
+def check_changes(changed_since: int | None, erased_since: Sequence[str]) -> None:
+    """Refuse changes that lead to what the store has from nothing that an export ever gave.
+
+    Raises:
+        PlanError: a patient of these connections was erased after the run since which changes are wanted.
+    """
+    if erased_since:
+        raise PlanError(
+            f"a patient of {', '.join(erased_since)} was erased after run {changed_since} had ended. An export of before has the "
+            "chart, and no change says whose it was: export without --changed-since, delete what was exported before, and next "
+            f"time name a run later than {changed_since}"
+        )
+
+
 def _table_file(table: PlannedTable, kind: str, request: ExportRequest) -> PlannedFile:
     if FILE_FORMATS[kind].typed:
         return PlannedFile(f"{table.name}.{kind}", kind, tables=(table,), compress="no")

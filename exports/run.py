@@ -39,7 +39,7 @@ from exports.formats.ndjson import Lines, ndjson_rows
 from exports.formats.table_file import load_formats
 from exports.parallel_reading import fill_all
 from exports.partitions import divided_tables, division_of, rows_of
-from exports.plan import DIVIDED, TYPE, ExportRequest, PlannedFile, check_snapshot, plan_export
+from exports.plan import DIVIDED, TYPE, ExportRequest, PlannedFile, check_changes, check_snapshot, plan_export
 from exports.queries.statement import Statement, compile_libraries, load_library
 from exports.request_told import request_told
 from exports.safe_harbor.deidentify import Deidentifier
@@ -187,6 +187,7 @@ class _Work:
 async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:
     """Narrow the snapshot, plan, and compile all: what is wrong with a request is found here."""
     load_formats(request.wanted_formats)
+    check_changes(snapshot.changed_since, snapshot.erased_since)
     if request.safe_harbor is not None:
         check_snapshot(request.safe_harbor, snapshot.connections, snapshot.changed_since)
         if snapshot.mask is not None:

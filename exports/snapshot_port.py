@@ -128,6 +128,14 @@ class Snapshot(Protocol):
     def changed_from_run(self) -> int | None:
         """What `left_by` was after that run."""
 
+    @property
+    def erasures(self) -> int:
+        """How many patients of these connections have been erased by now; what was read before that has their charts."""
+
+    @property
+    def erased_since(self) -> tuple[str, ...]:
+        """The connections of which a patient was erased after `changed_since` had ended: no change says whose chart it was."""
+
     async def narrow(
         self,
         *,

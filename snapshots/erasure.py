@@ -75,6 +75,7 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
             for one in ids:
                 await _require_nothing(session.conn, _values(number, one))
             if erased:
+                await session.conn.execute(_SQL["count_erased"], {"connection": number, "patients": len(erased)})
                 whose = named_patients(connection, erased)
                 read = WhatWasRead(connections=[connection], types=sorted(types), patients=[whose])
                 left = len(unread) + len(unread_input)

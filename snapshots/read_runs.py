@@ -31,6 +31,13 @@ class Source(NamedTuple):
     last_complete: int | None
     history_from: int | None  # the first run whose moment can still be read; None: all can
     ended: datetime | None  # the run
+    erasures: int  # patients who were erased so far
+    erased_after: int | None  # its newest run when the last of them was erased; None: nobody was
+
+    @property
+    def has_erased_since(self) -> bool:
+        """Whether a patient was erased after the newest of these runs had ended."""
+        return self.newest is not None and self.erased_after is not None and self.erased_after >= self.newest
 
 
 class UnendedRun(NamedTuple):

@@ -1,8 +1,7 @@
 """Reads the store: one consistent moment of a selection, as counts, NDJSON, CSV, or a subquery.
 
-A `Snapshot` is one REPEATABLE READ transaction, bound to its tenant, that notes in the audit whose data it has read. It shows
-what ended runs left, and nothing of a run that is in progress, suspended or killed, but it names that run. `opening`
-makes it, `copy_stream` reads the bytes, exports names and packs the files.
+A `Snapshot` is one REPEATABLE READ transaction of its tenant; the audit notes whose data it has read. It shows what ended runs
+left, and names runs that have not ended. `opening` makes it, `copy_stream` reads the bytes, exports packs the files.
 """
 
 from __future__ import annotations
@@ -273,11 +272,21 @@ class Snapshot:
         """What `left_by` was when `changed_since` had ended."""
         return None if self._before is None else self._before.left_by
 
-    def removed(self) -> CopyStream:
-        """Return the keys that the selection has lost since `changed_since`, as lines of JSON: {"id": …, "type": …}.
+    @property
+    def erasures(self) -> int:
+        """How many patients of these connections have been erased by now; what was read before that has their charts."""
+        return sum(one.erasures for one in self._sources)
 
-        They were deleted, or belong to the selected patients no more. Ordered by (connection name, type, id); nothing without
-        `changed_since`.
+    @property
+    def erased_since(self) -> tuple[str, ...]:
+        """The connections of which a patient was erased after `changed_since` had ended: no change says whose chart it was."""
+        before = () if self._before is None else self._before._sources  # noqa: SLF001 - a snapshot as well
+        return tuple(one.name for one in before if one.has_erased_since)
+
+    def removed(self) -> CopyStream:
+        """Return the keys that the selection has lost since `changed_since` as lines of JSON, {"id": …, "type": …}; else nothing.
+
+        Deleted, or no longer the selected patients'. Ordered by (connection name, type, id).
         """
         comparisons = self._comparisons()
         self._read.removed = bool(comparisons)
@@ -286,9 +295,8 @@ class Snapshot:
     async def differences(self) -> CopyStream:
         """Return what differs from the moment of `changed_since`, as lines of JSON; nothing without it.
 
-        Each has `type`, `id`, `patient` (null: of none) and `change`: "added", "changed" or "deleted"; of what has changed, `old`
-        and `new` are its contents as texts. Ordered by (connection name, patient, type, id). A version that came and went is no
-        difference; what is no more the selected patients' counts as deleted, what has become theirs as added.
+        Each has `type`, `id`, `patient` (null: of none) and `change` ("added", "changed", "deleted"); if changed, `old` and `new`
+        as texts. Ordered by (connection name, patient, type, id). What is no longer the selected patients' counts as deleted.
         """
         comparisons = self._comparisons()
         self._read.types.update(await self.present() if comparisons else ())
@@ -313,8 +321,7 @@ class Snapshot:
     def sources(self, resource_type: str, *, documents: bool = False) -> tuple[sql.Composable, ...]:
         """Return subqueries (connection text, id text, body jsonb) of the type's live rows, one a connection by name, by key.
 
-        `documents`: bodies have what is stored of their documents, as the extension of `stored_documents`; and what has changed
-        `since` are also rows of whose documents something has become.
+        `documents`: bodies have what is stored of their documents (`stored_documents`), whose outcomes count as changes.
         """
         self._read.types.add(resource_type)
         self._read.documents |= documents

@@ -121,15 +121,21 @@ def add_increment(destination: Destination, chain: Chain, page: Page, moment: Mo
     _close_others(destination, {name, *[one for one, _ in chain.pages]})
 
 
-def begin_chain(destination: Destination, former: Chain | None, page: Page, moment: Moment, links: Links) -> None:
-    """Put a new snapshot in the place of the dataset. What followers of the former one still read stays until the next time."""
+def begin_chain(
+    destination: Destination, former: Chain | None, page: Page, moment: Moment, links: Links, *, keep_files: bool
+) -> None:
+    """Put a new snapshot in the place of the dataset.
+
+    What followers of the former one still read stays until the next time: its pages, and with `keep_files` its files.
+    """
     stub = Page(page.members, next=PENDING)
     name = _page_name(stub, moment)
     root = replace(page, next=links.to(name))
     destination.put(name, stub.content())
     destination.put(ROOT, root.content())
     _close_others(destination, {name})
-    kept = Chain(root, ((name, stub),)).names | (former.names if former is not None else frozenset())
+    last = frozenset[str]() if former is None else former.names
+    kept = Chain(root, ((name, stub),)).names | {one for one in last if keep_files or not _DATA.fullmatch(one)}
     for other in sorted(destination.names() - kept):
         if _PAGE.fullmatch(other) or _DATA.fullmatch(other):
             destination.remove(other)

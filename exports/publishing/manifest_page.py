@@ -78,12 +78,16 @@ class Page:
         return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def dataset_members(moment: Moment, *, version: str, connection: str, request: str) -> dict[str, Any]:
-    """Return the members that the pages of a new dataset share. `request` names what is published, as a checksum."""
+def dataset_members(moment: Moment, *, version: str, connection: str, request: str, erasures: int) -> dict[str, Any]:
+    """Return the members that the pages of a new dataset share.
+
+    `request` names what is published, as a checksum; `erasures` is the number of patients who had been erased by then.
+    """
     own = (
         {"url": "chartferry", "valueString": version},
         {"url": "connection", "valueString": connection},
         {"url": "request", "valueString": request},
+        {"url": "erasures", "valueUnsignedInt": erasures},
     )
     return {
         "manifestType": BULK_PUBLISH,
@@ -131,6 +135,12 @@ def connection_of(page: Page) -> str | None:
     """Return whose charts chartferry publishes there; None: the dataset is not chartferry's."""
     told = _parts(page.members.get("extension"), DATASET).get("connection")
     return told if isinstance(told, str) else None
+
+
+def erasures_of(page: Page) -> int:
+    """Return how many patients had been erased when the dataset's snapshot was made; datasets that say nothing are older."""
+    told = _parts(page.members.get("extension"), DATASET).get("erasures")
+    return told if isinstance(told, int) else 0
 
 
 def _entries(entries: Any, where: str) -> tuple[FileEntry, ...]:

@@ -31,13 +31,22 @@ from exports.publishing.chain import (
     data_name,
     read_chain,
 )
-from exports.publishing.manifest_page import INCREMENT, FileEntry, Moment, Page, dataset_members, request_of
+from exports.publishing.manifest_page import (
+    INCREMENT,
+    FileEntry,
+    Moment,
+    Page,
+    dataset_members,
+    erasures_of,
+    request_of,
+)
 from exports.run import FileProgress
 from exports.snapshot_port import RowChunks, Snapshot, UnendedRun
 from snapshots.errors import HistoryPrunedError, RunNotFoundError
 
 MOST_INCREMENTS = 30  # then a new follower would read more pages than a snapshot is worth
 DELETED = "deleted"
+ERASED = "a patient was erased from the store since the last one"
 
 OpenSnapshot = Callable[[int | None], AbstractAsyncContextManager[Snapshot]]
 
@@ -99,10 +108,13 @@ async def publish(
         if chain is not None and chain.moment is not None and why is None:
             try:
                 async with open_snapshot(chain.moment.run) as snapshot:
-                    if snapshot.changed_from == chain.moment.as_of:
+                    if snapshot.erasures != erasures_of(chain.root):
+                        why = ERASED
+                    elif snapshot.changed_from == chain.moment.as_of:
                         work = _Work(request, destination, working, snapshot, on_progress)
                         return await work.increment(chain, chain.moment)
-                why = f"the store's run {chain.moment.run} is not the one that was published"
+                    else:
+                        why = f"the store's run {chain.moment.run} is not the one that was published"
             except HistoryPrunedError:
                 why = f"what has changed since run {chain.moment.run}, which was published, was pruned from the store's history"
             except RunNotFoundError:
@@ -164,8 +176,9 @@ class _Work:
         check_written(self._destination, output)
         (connection,) = self._snapshot.connections
         own = {"version": version("chartferry"), "connection": connection, "request": self._request.checksum}
-        page = Page(dataset_members(moment, **own), output)
-        begin_chain(self._destination, former, page, moment, self._links)
+        page = Page(dataset_members(moment, **own, erasures=self._snapshot.erasures), output)
+        has_erased = former is not None and erasures_of(former.root) != self._snapshot.erasures
+        begin_chain(self._destination, former, page, moment, self._links, keep_files=not has_erased)
         journal.end()
         return Published("snapshot", moment, output, not_included=self._snapshot.not_included)
 
@@ -195,7 +208,8 @@ class _Work:
 
     def _purpose(self, moment: Moment, since: Moment | None = None) -> dict[str, object]:
         moments = [None if one is None else [one.run, instant(one.as_of)] for one in (moment, since)]
-        return {"request": self._request.checksum, "to": moments[0], "since": moments[1]}
+        erasures = self._snapshot.erasures  # a file of before has a chart that is gone
+        return {"request": self._request.checksum, "to": moments[0], "since": moments[1], "erasures": erasures}
 
     async def _written(self, journal: Journal) -> tuple[FileEntry, ...]:
         """Write a file for each type that has rows."""

@@ -178,20 +178,23 @@ def _check_standing(
         return
     held = None if standing is None else standing.held
     began = "" if snapshot.changed_from is None else instant(snapshot.changed_from)
-    wanted = Held(name, one.view.digest, request.checksum, began, snapshot.changed_from_run)
+    wanted = Held(name, one.view.digest, request.checksum, began, snapshot.changed_from_run, snapshot.erasures)
     if held != wanted:
         same = held is not None and (held.digest, held.request) == (wanted.digest, wanted.request)
+        has_erased = held is not None and held.erasures != wanted.erasures
         why = (
             "is not there"
             if standing is None
             else "no longer says what it holds"
             if held is None
+            else "may hold the chart of a patient who was erased since, and no change says whose it was"
+            if has_erased
             else f"holds what run {held.run} left, not what run {snapshot.changed_since} left"
             if same
             else "was loaded by another version of the view, or for other connections or patients"
         )
         instead = "load it whole, without --changed-since"
-        if held is not None and same and held.run != wanted.run:
+        if held is not None and same and not has_erased and held.run != wanted.run:
             ended = "" if target.at_once else f"end a load that broke off after this table with --as-of {held.run}, or "
             instead = f"name run {held.run}, or {ended}{instead}"
         raise WarehouseError(f"{name} in {target} {why}: {instead}")
@@ -233,7 +236,8 @@ class _Work:
 
     def _held(self, one: _Table) -> Held:
         view, snapshot = one.view, self.snapshot
-        return Held(view.name, view.digest, self.request.checksum, instant(snapshot.as_of), snapshot.left_by)
+        held = instant(snapshot.as_of), snapshot.left_by, snapshot.erasures
+        return Held(view.name, view.digest, self.request.checksum, *held)
 
     async def load(self, one: _Table, standing: Standing | None) -> LoadedTable:
         """Bring one table to what the snapshot shows."""

@@ -16,6 +16,7 @@ class Held:
     """What a table holds: a view, by the checksum of its definition, of a request, as of a moment (ISO 8601).
 
     `run` ended last of the runs whose work it is: several moments may have one `as_of`, since that is when a run began.
+    `erasures` is the number of patients who had been erased by then; tables that say nothing of it are older.
     """
 
     view: str
@@ -23,6 +24,7 @@ class Held:
     request: str
     as_of: str
     run: int | None
+    erasures: int = 0
 
 
 @dataclass(frozen=True)

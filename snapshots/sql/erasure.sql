@@ -10,6 +10,11 @@ WITH RECURSIVE who (id, depth) AS (
 )
 SELECT id FROM who GROUP BY id ORDER BY min(depth), id
 
+-- name: count_erased
+-- From here on, what was exported of the connection before is told from what was exported since.
+UPDATE connection SET erasures = erasures + %(patients)s, erased_after = (SELECT max(run.id) FROM run WHERE run.connection = connection.id)
+WHERE id = %(connection)s
+
 -- name: forget_found
 -- Make room for what is found of another id.
 DROP TABLE erased_key

@@ -17,7 +17,7 @@ SELECT set_config('statement_timeout', %(milliseconds)s, true), set_config('work
 -- Connections with the newest run that had finished by then (NULL: by now); the newest of those that left anything, for a run that
 -- failed before its first batch shows nothing, nor does a pull of a patient whom nobody knows; and the newest sync that was complete.
 SELECT c.name, c.id, coalesce(c.base_url, ''), newest.id, shown.id, shown.started_at, shown.kind, shown.status, whole.id,
-    c.history_from, shown.finished_at
+    c.history_from, shown.finished_at, c.erasures, c.erased_after
 FROM connection c
 LEFT JOIN LATERAL (
     SELECT run.id FROM run WHERE run.connection = c.id AND run.finished_at <= coalesce(%(until)s::timestamptz, 'infinity')

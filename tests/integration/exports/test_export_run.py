@@ -399,6 +399,24 @@ async def test_what_has_changed_since_a_run_comes_in_every_format_with_what_is_d
     assert result.files[-1].rows_by_connection == {"site": 1, "south": 1}
 
 
+async def test_changes_since_a_run_before_an_erasure_are_refused_and_those_since_a_later_run_are_not(
+    store: Store, tmp_path: Path
+) -> None:
+    await fill(store, [patient("a"), patient("b")])
+    await fill(store, [patient("c")], connection="south")
+    await store.erase("site", "a")
+    await fill(store, [patient("b", gender="male")])
+    request = ExportRequest(out=LocalFolder(tmp_path), formats=("ndjson",))
+    async with store.snapshot(Selection(changed_since=1)) as snapshot:
+        with pytest.raises(PlanError, match="a patient of site was erased after run 1 had ended"):
+            await export(request, snapshot)
+    async with store.snapshot(Selection(changed_since=1, connections=("south",))) as snapshot:
+        await export(request, snapshot)
+    async with store.snapshot(Selection(changed_since=3)) as snapshot:
+        await export(request, snapshot)
+    assert (tmp_path / "manifest.json").exists()
+
+
 async def test_rows_say_which_connection_they_come_from(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("1", birthDate="1970")], connection="north")
     await fill(store, [patient("1", birthDate="1980")], connection="south")

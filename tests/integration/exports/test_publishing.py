@@ -11,7 +11,7 @@ import pytest
 from exports.delivery.destination import LocalFolder
 from exports.errors import DatasetError, DestinationError, PlanError
 from exports.plan import ExportRequest
-from exports.publishing.publish import PublishRequest
+from exports.publishing.publish import ERASED, PublishRequest
 from exports.run import FileProgress, export
 from snapshots.selection import Selection
 from snapshots.store import Store
@@ -175,6 +175,36 @@ async def test_files_of_a_snapshot_stay_until_the_one_after_the_next(store: Stor
     assert first < kept[1]
     assert not first & kept[2]
     assert len(kept[2]) == len(kept[1]) == 4  # two snapshots, each with its stub
+
+
+async def test_after_an_erasure_a_follower_begins_anew_and_no_file_has_the_chart(store: Store, tmp_path: Path) -> None:
+    await fill(store, [patient("kept"), patient("gone")])
+    with static(tmp_path) as url:
+        await published(store, tmp_path)
+        follower = Follower(url)
+        follower.poll()
+        await store.erase("site", "gone")
+        assert (await published(store, tmp_path)).why == ERASED  # though no run has ended since
+        follower.poll()
+        assert (set(follower.copy), follower.begun) == ({("Patient", "kept")}, 2)
+    assert not [name for name, path in files_in(tmp_path).items() if "gone" in path.read_text()]
+    assert (await published(store, tmp_path)).what == "unchanged"
+
+
+async def test_a_publication_that_an_erasure_has_overtaken_takes_nothing_of_what_it_wrote(
+    store: Store, tmp_path: Path
+) -> None:
+    await fill(store, [patient("kept"), patient("gone"), {"resourceType": "Zygote", "id": "z"}])
+
+    def kill(progress: FileProgress) -> None:
+        if progress.file.startswith("Zygote"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        await published(store, tmp_path, on_progress=kill)
+    await store.erase("site", "gone")
+    await published(store, tmp_path)
+    assert not [name for name, path in files_in(tmp_path).items() if "gone" in path.read_text()]
 
 
 async def test_several_connections_are_refused(store: Store, tmp_path: Path) -> None:

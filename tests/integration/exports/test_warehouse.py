@@ -161,6 +161,22 @@ async def test_changes_are_refused_where_the_table_is_of_another_selection_view_
     assert people(warehouse) == [("a", "male")]
 
 
+async def test_after_an_erasure_changes_are_refused_until_the_tables_are_loaded_whole(
+    store: Store, warehouse: str, tmp_path: Path
+) -> None:
+    view = view_file(tmp_path, "people", *KEYS, GENDER)
+    await fill(store, [patient("a", gender="male"), patient("b", gender="male")])
+    await load(store, warehouse, view)
+    await store.erase("site", "a")
+    with pytest.raises(WarehouseError, match=r"a patient who was erased since.*: load it whole"):
+        await load(store, warehouse, view, since=1)
+    await load(store, warehouse, view)
+    assert people(warehouse) == [("b", "male")]
+    await fill(store, [patient("b", gender="female")])
+    await load(store, warehouse, view, since=1)
+    assert people(warehouse) == [("b", "female")]
+
+
 async def test_a_load_that_fails_leaves_every_table_as_it_was(store: Store, warehouse: str, tmp_path: Path) -> None:
     await fill(store, [patient("a", gender="male")])
     good = view_file(tmp_path, "people", *KEYS, GENDER)

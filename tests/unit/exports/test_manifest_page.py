@@ -11,10 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exports.errors import DatasetError
-from exports.publishing.manifest_page import INCREMENT, FileEntry, Moment, Page, dataset_members, read_page, request_of
+from exports.publishing.manifest_page import (
+    INCREMENT,
+    FileEntry,
+    Moment,
+    Page,
+    dataset_members,
+    erasures_of,
+    read_page,
+    request_of,
+)
 
 MOMENT = Moment(7, datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC))
-MEMBERS = dataset_members(MOMENT, version="1", connection="site", request="abc")
+MEMBERS = dataset_members(MOMENT, version="1", connection="site", request="abc", erasures=2)
 WHOLE = json.loads(Page(MEMBERS, next="#pending").content())
 names = st.text(min_size=1, max_size=8)
 own = st.builds(lambda run: (Moment(run, MOMENT.as_of).extension(INCREMENT),), st.integers(1, 9))
@@ -36,7 +45,7 @@ def test_a_page_reads_back_as_it_was_written(
     again = read_page(page.content(), "page")
     assert again == page
     assert again.content() == page.content()
-    assert request_of(again) == "abc"
+    assert (request_of(again), erasures_of(again)) == ("abc", 2)
     told = [entry.extension[0]["extension"][0]["valuePositiveInt"] for entry in output + deleted if entry.extension]
     assert again.moment == Moment(told[0] if told else 7, MOMENT.as_of)
 
