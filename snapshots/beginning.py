@@ -135,7 +135,7 @@ async def _abandon(
 
 
 async def lock_connection(session: TenantSession, connection: str) -> None:
-    """Take the connection's lock, until the session gives it back; raise ConnectionBusyError if a run has it."""
+    """Take the connection's lock, until the session gives it back; raise ConnectionBusyError if another has it."""
     conn = session.conn
     await conn.execute(_SQL["bound_wait"])
     try:
@@ -144,11 +144,13 @@ async def lock_connection(session: TenantSession, connection: str) -> None:
         async with session.transaction(writes=True):
             row = await (await conn.execute(_SQL["holder"], {"connection": connection})).fetchone()
         run = row[0] if row else None
-        raise ConnectionBusyError(
-            f"connection {connection} is busy: run {run or 'unknown'} is in progress. Wait until it ends, "
-            "or stop its process; what it has written stays, and the next run resumes from there.",
-            run=run,
-        ) from None
+        at_work = (
+            "another command is at work on it, such as `erase` or `keys rotate-store`. Wait until it ends, then repeat this one."
+            if run is None
+            else f"run {run} is in progress. Wait until it ends, or stop its process; what it has written stays, and the "
+            "next run resumes from there."
+        )
+        raise ConnectionBusyError(f"connection {connection} is busy: {at_work}", run=run) from None
     await conn.execute(_SQL["bound_locks"])
 
 
