@@ -338,16 +338,16 @@ async def run_export(
             store.snapshot(selection) as snapshot,
         ):
             began = time.monotonic()
-            result = await export_snapshot(request, snapshot, on_progress=show, sessions=_sessions(request))
+            sessions = min(os.cpu_count() or 1, MOST_SESSIONS)
+            result = await export_snapshot(
+                request, snapshot, on_progress=show, sessions=sessions, at_once=_files_at_once(request)
+            )
             return result, time.monotonic() - began
 
 
-def _sessions(request: ExportRequest) -> int:
-    """How many files are read at a time: two where there are two cores.
-
-    One of Parquet and DuckDB, which have a thread of their own for the second core; two would hold two groups of rows.
-    """
-    return 1 if {*TYPED} & {*request.wanted_formats} else min(os.cpu_count() or 1, MOST_SESSIONS)
+def _files_at_once(request: ExportRequest) -> int | None:
+    """One of Parquet and DuckDB: two would hold two groups of rows."""
+    return 1 if {*TYPED} & {*request.wanted_formats} else None
 
 
 def _refuse_beside(context: typer.Context, allowed: frozenset[str], what: str) -> None:

@@ -96,12 +96,14 @@ async def export(
     *,
     on_progress: Callable[[FileProgress], None] = lambda _: None,
     sessions: int = 1,
+    at_once: int | None = None,
 ) -> ExportResult:
     """Write the files of a request and their manifest; equal requests on equal runs give equal bytes, or tables of DuckDB.
 
     Compiles every view before it writes anything, and completes every new file before it touches the previous export. Then it
     removes the previous manifest, replaces or deletes the previous files, and writes the new manifest last. Files that no export
-    has listed stay. `sessions`: how many read at a time, each one file; fewer, if the server gives no more.
+    has listed stay. `sessions`: how many read at a time; fewer, if the server gives no more. `at_once`: how many files are
+    written at a time; None: one for each session.
 
     Raises:
         ViewError: a view that does not exist or is wrong.
@@ -113,7 +115,7 @@ async def export(
     work = await _prepared(request, snapshot)
     with work.charts or nullcontext(), request.out.opened() as folder, _outgoing(request, folder) as files:
         drift, doubts = _drift(request.out, work.described, freeze=request.freeze)
-        await _write(work, files, snapshot, on_progress, sessions=sessions)
+        await _write(work, files, snapshot, on_progress, sessions=sessions, at_once=at_once)
         deleted = () if snapshot.changed_since is None else (DELETED_NAME,)
         delivered = files.in_order((*(planned.name for planned in work.files), *deleted))
         descriptions = _describe(files, work.described)
@@ -257,7 +259,13 @@ def _described(files: Sequence[PlannedFile], tables: Mapping[str, Table]) -> lis
 
 
 async def _write(
-    work: _Work, files: Outgoing, snapshot: Snapshot, on_progress: Callable[[FileProgress], None], *, sessions: int
+    work: _Work,
+    files: Outgoing,
+    snapshot: Snapshot,
+    on_progress: Callable[[FileProgress], None],
+    *,
+    sessions: int,
+    at_once: int | None,
 ) -> None:
     """Write and stage the files with data; they are not in their places yet."""
 
@@ -273,7 +281,7 @@ async def _write(
             (table,) = tables.values()
             await fill_table(files, planned, table, snapshot, show)
 
-    await fill_all(_largest_first(work), snapshot, fill, sessions=sessions)
+    await fill_all(_largest_first(work), snapshot, fill, sessions=sessions, at_once=at_once)
     if snapshot.changed_since is not None:
         planned = PlannedFile(DELETED_NAME, "deleted")
         show = _shown(DELETED_NAME, None, on_progress)

@@ -105,6 +105,9 @@ class Snapshot(Protocol):
             StoreUnavailableError: the server gives no further session.
         """
 
+    def lent(self) -> AbstractAsyncContextManager[None]:
+        """Let the streams of snapshots beside this one read in its session too, until the end of the block; it reads nothing."""
+
     @property
     def sealed(self) -> SealedElements | None:
         """What is encrypted: NDJSON has it decrypted, SQL has not. None: the store is plain."""
@@ -179,8 +182,11 @@ class Snapshot(Protocol):
         changed since a run are also rows of whose documents something has become.
         """
 
-    def csv(self, *queries: Composable) -> RowChunks:
-        """Return the rows of queries of the same columns as CSV, with one header."""
+    def csv(self, *queries: Composable, resource_type: str | None = None) -> RowChunks:
+        """Return the rows of queries of the same columns as CSV, with one header.
+
+        `resource_type`: there is one for each of its `sources`, with rows in the order of ids: sessions may share them.
+        """
 
     def table(self, query: Composable) -> RowChunks:
         """Return the rows of any one query as CSV, with a header."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import orjson
 from psycopg import sql
 
-from snapshots.copy_stream import Opened
+from snapshots.copying import Opened
 from snapshots.sealed_values import Sealer
 from snapshots.sealing import marked_row, opened_row
 from snapshots.sql import load

@@ -54,7 +54,10 @@ async def open_snapshot(
                 before = await _as_left(session, replace(selection, changed_since=None), then)
             snapshot = await _as_left(session, selection, until, before=before, audited=audited, lend=lend)
             await snapshot.find_mentioned()
-            yield snapshot
+            try:
+                yield snapshot
+            finally:
+                await snapshot.sessions.own.stop()
             await snapshot.end()
 
 

@@ -10,18 +10,19 @@ import copy
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import AsyncConnection, sql
 
 from snapshots.comparison import Comparison, difference_opened_by
-from snapshots.copy_stream import CopyStream, Opened
+from snapshots.copy_stream import CopyStream
+from snapshots.copying import Opened, Sessions
 from snapshots.errors import store_border
 from snapshots.identifying import SealedElements
 from snapshots.read_runs import ShownRun, Source, UnendedRun
-from snapshots.reading import Reading, WhatWasRead, reading_beside
+from snapshots.reading import AskedFor, Reading, WhatWasRead, reading_beside
 from snapshots.sealed_values import Sealer
 from snapshots.sealing import MASK, masked_row, opened_row
 from snapshots.selected_rows import SelectedRows
@@ -33,16 +34,6 @@ from snapshots.tenancy import TenantSession
 _SQL = load("reader")
 BEFORE_ALL_RUNS = datetime.fromtimestamp(0, UTC)
 Lend = Callable[[], AbstractAsyncContextManager[TenantSession]]  # a session for the length of a block
-
-
-@dataclass
-class _Read:
-    """What somebody has asked for so far, in any session of a snapshot: the audit is told."""
-
-    types: set[str] = field(default_factory=set)
-    documents: bool = False
-    removed: bool = False
-    before: bool = False
 
 
 class Snapshot:
@@ -66,7 +57,7 @@ class Snapshot:
 
         `before`: the same selection as it was when `changed_since` had ended. `masks`: no decrypted value is given.
         """
-        self._conn = conn
+        self.sessions = Sessions(conn)  # its own, and those beside it
         self._sources = sources
         self._open_runs = tuple(open_runs)
         self._later = tuple(later)
@@ -76,7 +67,7 @@ class Snapshot:
         self._sealer = sealer
         self._masks = masks
         self._limit: int | None = None
-        self._read = _Read()
+        self._read = AskedFor()
         self._of = SelectedRows(
             selection=selection,
             connections=tuple(one.number for one in sources),
@@ -130,9 +121,14 @@ class Snapshot:
                 await opened.enter_async_context(reading_beside(session, self._audited))
                 await session.conn.execute(_SQL["settings"])
             second = copy.copy(self)
-            second._conn, second._audited = session.conn, None  # noqa: SLF001 - a snapshot as well
+            second._audited = None  # noqa: SLF001 - a snapshot as well
             with store_border("reading in a second session"):
-                yield second
+                async with self.sessions.beside(session.conn) as second.sessions:
+                    yield second
+
+    def lent(self) -> AbstractAsyncContextManager[None]:
+        """Let the streams of snapshots beside this one read in its session too, until the end of the block; it reads nothing."""
+        return self.sessions.own.lent()
 
     @property
     def as_of(self) -> datetime:
@@ -191,11 +187,9 @@ class Snapshot:
 
         Fast, whereas `types` reads everything: for deciding what to read, and for progress.
         """
-        connections = sql.Literal([one.number for one in self._sources])
-        query = sql.SQL(_SQL["present"])
-        rows = await self.fetch(
-            query.format(connections=connections, rows=self._of.rows(), selected=self._of.selected())
-        )
+        of = {"rows": self._of.rows(), "selected": self._of.selected()}
+        numbers = sql.Literal([one.number for one in self._sources])
+        rows = await self.fetch(sql.SQL(_SQL["present"]).format(connections=numbers, **of))
         whole = self._of.selection.patients is None and self._before is None and self._limit is None
         return {row[0]: row[1] if whole and row[0] not in self._of.kept else None for row in rows}
 
@@ -213,22 +207,24 @@ class Snapshot:
 
     def _of_type(self, statement: str, resource_type: str) -> CopyStream:
         self._read.types.add(resource_type)
-        key = sql.SQL("" if self._sealer is None else _SQL["row_key"])
+        of = {
+            "key": sql.SQL("" if self._sealer is None else _SQL["row_key"]),
+            "resource_type": sql.Literal(resource_type),
+            **self._rows_to_read(documents=False),
+        }
         queries = [
             sql.SQL(_SQL[statement]).format(
-                key=key,
-                base=sql.Literal(one.base_url.rstrip("/")),
-                resource_type=sql.Literal(resource_type),
-                connection=sql.Literal(one.number),
-                rows=self._of.rows(),
-                selected=self._of.selected(),
+                base=sql.Literal(one.base_url.rstrip("/")), connection=sql.Literal(one.number), **of
             )
             for one in self._sources
         ]
-        # a few patients are found by index and sorted; everybody is read in key order
-        by_key = self._of.selection.patients is None
         opened = self._opened(resource_type, below="/resource" if statement == "entries" else "")
-        return CopyStream(self._conn, queries, of_json=True, opened=opened, by_key=by_key, limit=self._limit)
+        by_key = self._of.some_ids(resource_type)
+        return CopyStream(self.sessions, queries, of_json=True, opened=opened, by_key=by_key, limit=self._limit)
+
+    def _rows_to_read(self, *, documents: bool) -> dict[str, sql.Composable]:
+        selected = self._of.selected(documents=documents)
+        return {"rows": self._of.rows(), "selected": selected, "of_stretch": self._of.of_stretch()}
 
     def _opened(self, resource_type: str, below: str) -> Opened | None:
         sealer = self._sealer
@@ -290,7 +286,7 @@ class Snapshot:
         """
         comparisons = self._comparisons()
         self._read.removed = bool(comparisons)
-        return CopyStream(self._conn, [one.removed() for one in comparisons], of_json=True)
+        return CopyStream(self.sessions, [one.removed() for one in comparisons], of_json=True)
 
     async def differences(self) -> CopyStream:
         """Return what differs from the moment of `changed_since`, as lines of JSON; nothing without it.
@@ -303,7 +299,7 @@ class Snapshot:
         self._read.removed = self._read.before = bool(comparisons)
         queries = [one.differences(with_id=self.sealed is not None) for one in comparisons]
         return CopyStream(
-            self._conn, queries, of_json=True, opened=difference_opened_by(self._sealer, masks=self._masks)
+            self.sessions, queries, of_json=True, opened=difference_opened_by(self._sealer, masks=self._masks)
         )
 
     def _comparisons(self) -> list[Comparison]:
@@ -332,8 +328,7 @@ class Snapshot:
                 resource_type=sql.Literal(resource_type),
                 name=sql.Literal(one.name),
                 connection=sql.Literal(one.number),
-                rows=self._of.rows(),
-                selected=self._of.selected(documents=documents),
+                **self._rows_to_read(documents=documents),
             )
             for one in self._sources
         )
@@ -343,18 +338,21 @@ class Snapshot:
             return PLAIN_BODY
         return with_document(sql.Literal(list(self._later)) if self._later else None)
 
-    def csv(self, *queries: sql.Composable) -> CopyStream:
-        """Return the rows of queries with equal columns as CSV (RFC 4180, header first, UTF-8), one after the other."""
-        return CopyStream(self._conn, queries, by_key=self._of.selection.patients is None, limit=self._limit)
+    def csv(self, *queries: sql.Composable, resource_type: str | None = None) -> CopyStream:
+        """Return the rows of queries with equal columns as CSV (RFC 4180, header first, UTF-8), one after the other.
+
+        `resource_type`: there is one for each of its `sources`, with rows in the order of ids: sessions may share them.
+        """
+        return CopyStream(self.sessions, queries, by_key=self._of.some_ids(resource_type), limit=self._limit)
 
     def table(self, query: sql.Composable) -> CopyStream:
         """Return the rows of any one query as CSV, with a header; how it is best read, Postgres decides."""
-        return CopyStream(self._conn, [query], limit=self._limit)
+        return CopyStream(self.sessions, [query], limit=self._limit)
 
     async def columns(self, query: sql.Composable) -> list[tuple[str, str]]:
         """Return the names and SQL types of a query's columns, without their modifiers: ("n", "int8"), ("ids", "text[]")."""
         with store_border("describing a query"):
-            found = await self._conn.execute(sql.SQL(_SQL["described"]).format(query=query))
+            found = await self.sessions.own.conn.execute(sql.SQL(_SQL["described"]).format(query=query))
             return [(one.name, re.sub(r"\(.*?\)", "", one.type_display)) for one in found.description or ()]
 
     async def limit(self, *, seconds: int, memory_mb: int) -> None:
@@ -364,12 +362,14 @@ class Snapshot:
         """
         values = {"milliseconds": str(seconds * 1000), "memory": f"{memory_mb}MB", "disk": f"{memory_mb * 64}MB"}
         with store_border("setting a query's limits"):
-            await self._conn.execute(_SQL["limits"], values)
+            await self.sessions.own.conn.execute(_SQL["limits"], values)
 
     async def fetch(self, query: sql.Composable, values: Sequence[str] | None = None) -> list[tuple[Any, ...]]:
         """Return all rows of a query: for counts and checks, not for data. `values` are bound, so that no statement has them."""
         with store_border("reading a snapshot"):
-            rows: list[tuple[Any, ...]] = await (await self._conn.execute(sql.Composed([query]), values)).fetchall()
+            rows: list[tuple[Any, ...]] = await (
+                await self.sessions.own.conn.execute(sql.Composed([query]), values)
+            ).fetchall()
             return rows
 
     def what_was_read(self) -> WhatWasRead:
@@ -395,6 +395,6 @@ class Snapshot:
             audited, self._audited = self._audited, None
             with store_border("noting what was read"):
                 await audited.end_reads()
-                await self._conn.execute(_SQL["by_hash"])
+                await self.sessions.own.conn.execute(_SQL["by_hash"])
                 await audited.note(self.what_was_read())
                 await audited.end()

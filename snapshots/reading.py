@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from psycopg import AsyncTransaction, Rollback, pq, sql
 from psycopg.types.json import Jsonb
@@ -33,6 +33,16 @@ class WhatWasRead:
     runs: Sequence[int] = ()
     patients: Sequence[sql.Composable] = ()
     everyone: bool = False  # the ids of all patients of the connections
+
+
+@dataclass
+class AskedFor:
+    """What somebody has asked for so far, in any session of a snapshot: the audit is told."""
+
+    types: set[str] = field(default_factory=set)
+    documents: bool = False
+    removed: bool = False
+    before: bool = False
 
 
 class Reading:

@@ -14,6 +14,7 @@ from snapshots.comparison import Side
 from snapshots.selection import Selection
 from snapshots.sql import load
 from snapshots.stored_documents import of_changed
+from snapshots.stretches import SAMPLED_PERCENT
 
 _SQL = load("reader")
 
@@ -44,6 +45,19 @@ class SelectedRows:
         """Return the condition on these rows; `documents`: one has also changed if what is stored of its documents has."""
         changed = self._changed(documents=documents)
         return self._conditions([*self._of_types(), *self._of_patients(), *changed, *self._keep()])
+
+    def of_stretch(self) -> sql.Composable:
+        """Return the condition for queries that may be read by stretches of ids, in the order of the key."""
+        return sql.SQL(_SQL["of_stretch"] if self.selection.patients is None else "")
+
+    def some_ids(self, resource_type: str | None) -> list[sql.Composable] | None:
+        """Return of each connection a query of some ids of a type; None: a few patients' rows are found by index, and sorted."""
+        if self.selection.patients is not None:
+            return None
+        of = {"resource_type": sql.Literal(resource_type), "percent": sql.Literal(SAMPLED_PERCENT)}
+        query = sql.SQL(_SQL["some_ids"])
+        numbers = self.connections if resource_type is not None else ()
+        return [query.format(connection=sql.Literal(number), **of) for number in numbers]
 
     def members(self) -> sql.Composable:
         """Return whose rows they are beside the patient that they are filed under."""

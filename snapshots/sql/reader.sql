@@ -1,6 +1,7 @@
 -- name: settings
 -- Indexes are as good as sequential reads for what fits in memory; big answers may use more of it.
-SELECT set_config('random_page_cost', '1.1', true), set_config('work_mem', '64MB', true)
+SELECT set_config('random_page_cost', '1.1', true), set_config('work_mem', '64MB', true),
+    set_config('app.from_id', '', true), set_config('app.before_id', chr(1114111), true)
 
 -- name: little_memory
 -- A recursive query is given, and clears, as much as its rows may need by the planner's estimate, which is a hundred billion: of 64 MB
@@ -210,16 +211,25 @@ WHERE m.resource_type = ANY({types}::text[]) AND EXISTS (
 -- Live resources of a type and connection, as something to select from.
 (
     SELECT {name}::text AS connection, r.id, {body} AS body FROM {rows} r
-    WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected} {once}
+    WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected} {of_stretch} {once}
 )
 
+-- name: of_stretch
+-- Condition: the rows whose ids a session reads just now, by the primary key; else all. The planner knows the ids as if they stood here.
+AND r.id >= current_setting('app.from_id') AND r.id < current_setting('app.before_id')
+
+-- name: some_ids
+-- Ids of some of a type's rows, by blocks: how ids are spread. Nothing else depends on which they are.
+SELECT r.id FROM resource r TABLESAMPLE SYSTEM ({percent}) WHERE r.resource_type = {resource_type} AND r.connection = {connection} ORDER BY r.id
+
 -- name: by_key
--- Read in the order of the primary key, whose index has it; sorting bodies would go through the disk.
-SELECT set_config('enable_sort', %(sort)s, true)
+-- Read a stretch of ids in the order of the primary key, whose index has it; sorting bodies would go through the disk.
+SELECT set_config('enable_sort', %(sort)s, true), set_config('app.from_id', %(from_id)s, true),
+    set_config('app.before_id', %(before_id)s, true)
 
 -- name: ndjson
 -- Live resources of a type and connection.
-SELECT {key} r.body FROM {rows} r WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected}
+SELECT {key} r.body FROM {rows} r WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected} {of_stretch}
 ORDER BY r.id
 
 -- name: row_key
@@ -230,7 +240,7 @@ r.id,
 -- The same as entries of a Bundle: each with its URL below the EHR's base, if that is known (R4, Bundle.entry.fullUrl).
 SELECT {key} CASE WHEN {base} = '' THEN '{{}}' ELSE jsonb_build_object('fullUrl', {base} || '/' || r.resource_type || '/' || r.id) END
     || jsonb_build_object('resource', r.body)
-FROM {rows} r WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected} ORDER BY r.id
+FROM {rows} r WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected} {of_stretch} ORDER BY r.id
 
 -- name: first_rows
 -- The first rows of a query, which has an order, and no LIMIT of its own.

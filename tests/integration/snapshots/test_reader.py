@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing, nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -20,7 +21,7 @@ from snapshots.record import Batch
 from snapshots.selection import Selection
 from snapshots.store import Store
 from snapshots.witness import Deletion
-from tests.integration.snapshots.stored import full_run, record, rows, scope, search
+from tests.integration.snapshots.stored import execute, full_run, record, rows, scope, search
 
 pytestmark = pytest.mark.anyio
 U = search()
@@ -110,6 +111,58 @@ async def test_a_session_beside_sees_the_same_moment_and_reads_at_the_same_time(
         async with snapshot.beside() as second:
             async for first in snapshot.ndjson("Observation"):
                 assert await read(second.ndjson("Observation")) == first
+
+
+async def test_a_session_that_is_lent_reads_along_and_nobody_sees_it_in_the_rows_or_their_chunks(
+    store: Store, store_url: str
+) -> None:
+    await full_run(await store.begin_run(scope()), [record("a", "x" * 200)], [U])
+    for connection in ("zeta", "alpha"):
+        await full_run(await store.begin_run(scope(connection=connection)), [record("b", "y" * 200)], [U])
+    execute(
+        store_url,
+        "INSERT INTO resource_stored (connection, resource_type, id, first_run, last_changed_run, content_hash, body)"
+        " SELECT connection, resource_type, md5(n::text) || id, 1, 1, content_hash, jsonb_set(body, '{id}', to_jsonb(n))"
+        " FROM resource_stored, generate_series(1, 20000) n WHERE length(id) = 1",
+    )
+    seen = []
+    async with store.snapshot(Selection()) as snapshot, snapshot.beside() as second:
+        who = sql.SQL("SELECT s.connection, s.id, pg_backend_pid() AS reader FROM {} s ORDER BY s.id")
+        queries = [who.format(one) for one in snapshot.sources("Observation")]
+        for lent in (nullcontext, second.lent):
+            async with lent():
+                lines, cells = (snapshot.ndjson("Observation"), snapshot.csv(*queries, resource_type="Observation"))
+                chunks = [chunk async for chunk in lines]
+                assert (lines.rows_by_query, lines.rows) == ([20001] * 3, 60003)
+                table = await read(cells)
+                assert cells.rows == 60003
+            keys, readers = zip(*[line.rsplit(b",", 1) for line in table.splitlines()[1:]], strict=True)
+            seen.append((chunks, keys, len({*readers})))
+    (alone, keys_alone, readers_alone), (shared, keys, readers) = seen
+    assert (shared, keys) == (alone, keys_alone)
+    assert (readers_alone, readers) == (1, 2)
+
+
+async def test_who_stops_reading_stops_the_session_that_was_lent(store: Store, store_url: str) -> None:
+    await full_run(await store.begin_run(scope()), [record("a")], [U])
+    execute(
+        store_url,
+        "INSERT INTO resource_stored (connection, resource_type, id, first_run, last_changed_run, content_hash, body)"
+        " SELECT connection, resource_type, md5(n::text), 1, 1, content_hash, jsonb_build_object('x', repeat('x', 9000))"
+        " FROM resource_stored, generate_series(1, 9000) n",
+    )
+    copying = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND left(query, 4) = 'COPY'"
+
+    async def broken_off() -> None:
+        async with store.snapshot(Selection()) as snapshot, snapshot.beside() as second, second.lent():
+            async with aclosing(aiter(snapshot.ndjson("Observation"))) as chunks:
+                assert [await anext(chunks) for _ in range(9)]
+                assert rows(store_url, copying) != [(0,)]
+            assert rows(store_url, copying) == [(0,)]
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await broken_off()
 
 
 async def test_a_session_beside_cannot_write(store: Store):
