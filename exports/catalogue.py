@@ -88,7 +88,7 @@ def load_view(name_or_file: str) -> LoadedView:
     if not path.is_file():
         close = difflib.get_close_matches(name_or_file, places, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        problem = f"no built-in view and no file of that name{hint}"
+        problem = f"neither a built-in view nor a file has that name{hint}"
         allowed = f"{', '.join((*builtin_names(), *view_sets()))}, or a file"
         raise UnknownViewError(name_or_file, "", problem, allowed=allowed)
     try:

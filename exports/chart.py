@@ -44,9 +44,9 @@ def check_place(out: Path) -> None:
     if out.is_dir():
         raise DestinationError(f"cannot write {out}: it is a folder; name a file in it")
     if not out.parent.is_dir():
-        raise DestinationError(f"cannot write {out}: there is no folder {out.parent}; make it, or name another place")
+        raise DestinationError(f"cannot write {out}: there is no folder {out.parent}; create it, or name another place")
     if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise DestinationError(f"cannot write {out}: you may not write in {out.parent}; name another place")
+        raise DestinationError(f"cannot write {out}: you may not write to {out.parent}; name another place")
 
 
 class _Content:

@@ -41,11 +41,11 @@ def criteria_by_type(paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
             raise PlanError(f"--where, expression {number}: {error}") from None
         if first is None or not is_resource(first):
             raise PlanError(
-                f"--where, expression {number}: it must begin with a resource type, as Observation.status = 'final' does"
+                f"--where, expression {number}: it must start with a resource type, as Observation.status = 'final' does"
             )
         if STORED_DOCUMENT in path:  # no resource has it here, so that none would be left
             raise PlanError(
-                f"--where, expression {number}: what is stored of documents is read by views alone: ask in the `where` of one"
+                f"--where, expression {number}: stored documents can be read only by views: use the `where` of a view"
             )
         found.setdefault(first, []).append(path)
     return {resource_type: tuple(found[resource_type]) for resource_type in sorted(found)}

@@ -40,7 +40,7 @@ def drift_between(former: bytes, now: bytes) -> tuple[Drift, ...]:
         before = dict(_tables(json.loads(former)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DriftError(
-            "whether columns have changed since the last export is not known, because its datapackage.json cannot be read; an "
+            "whether columns have changed since the last export is unknown, because its datapackage.json cannot be read; an "
             "export without --freeze replaces it"
         ) from None
     pairs = [(name, before[name], columns) for name, columns in _tables(json.loads(now)) if name in before]

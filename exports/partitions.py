@@ -43,8 +43,8 @@ def divided_tables(column: str, tables: Mapping[str, Sequence[TableColumn]]) -> 
             {one.name for columns in tables.values() for one in columns if _says_nothing_of_a_patient(one)}
         )
         raise PlanError(
-            f"--partition-by {column}: in {', '.join(telling)} it may tell of patients, and would be seen in the names of "
-            f"folders; allowed: {', '.join((TYPE, *allowed))}"
+            f"--partition-by {column}: in {', '.join(telling)} it may say something about patients, and folder names would "
+            f"show it; allowed: {', '.join((TYPE, *allowed))}"
         )
     return sorted(having)
 

@@ -158,24 +158,26 @@ def _check_partition(request: ExportRequest) -> None:
         )
     if column != TYPE and len({*DIVIDED} & {*request.wanted_formats}) != 1:
         raise PlanError(
-            f"--partition-by {column} divides the tables of one format, since readers take a folder whole: --format "
+            f"--partition-by {column} divides the tables of one format, because readers read a whole folder: --format "
             f"{' or '.join(DIVIDED)}"
         )
     if column != TYPE and request.safe_harbor is not None:
-        raise PlanError(f"--profile {request.safe_harbor.name} divides no tables: leave out --partition-by {column}")
+        raise PlanError(
+            f"--profile {request.safe_harbor.name} does not divide tables: leave out --partition-by {column}"
+        )
 
 
 def _check_profile(request: ExportRequest, profile: SafeHarbor, views: Sequence[LoadedView]) -> None:
     """Refuse what could tell of patients beside the de-identified resources."""
     said = f"--profile {profile.name}"
     if request.queries:
-        raise PlanError(f"{said} has no --query, which would read the resources as they are; --view reads what is left")
-    if request.where:
-        raise PlanError(f"{said}: the manifest would have what --where says of patients; leave it out")
-    if request.limit is not None:
         raise PlanError(
-            f"{said}: the first rows by --limit are those of the lowest ids, which are to be hidden; use --sample"
+            f"{said} does not allow --query, which would read the resources as they are; views read the de-identified ones"
         )
+    if request.where:
+        raise PlanError(f"{said}: the manifest would contain what --where says about patients; leave it out")
+    if request.limit is not None:
+        raise PlanError(f"{said}: --limit writes the rows with the lowest ids, and ids must stay hidden; use --sample")
     if len(profile.key) < LEAST_KEY_BYTES:
         raise PlanError(
             f"the key of {said} has fewer than {LEAST_KEY_BYTES} bytes, and could be guessed; `openssl rand -hex "
@@ -183,7 +185,7 @@ def _check_profile(request: ExportRequest, profile: SafeHarbor, views: Sequence[
         )
     asked = {*request.types, *((view.resource for view in views) if request.views else ())}
     if unknown := sorted(asked - allowed_paths().keys()):
-        raise PlanError(f"{said} lets no {', '.join(unknown)} out; allowed: {', '.join(sorted(allowed_paths()))}")
+        raise PlanError(f"{said} does not allow {', '.join(unknown)}; allowed: {', '.join(sorted(allowed_paths()))}")
 
 
 def check_snapshot(profile: SafeHarbor, connections: Sequence[str], changed_since: int | None) -> None:
@@ -194,11 +196,11 @@ def check_snapshot(profile: SafeHarbor, connections: Sequence[str], changed_sinc
     """
     if changed_since is not None:
         raise PlanError(
-            f"--profile {profile.name} has no --changed-since: what it deletes has the ids that are to be hidden"
+            f"--profile {profile.name} does not allow --changed-since: its deletions have the ids that must stay hidden"
         )
     if len(connections) > 1:
         raise PlanError(
-            f"--profile {profile.name} takes one connection, since ids are unique only within one; the store has "
+            f"--profile {profile.name} takes one connection, because ids are unique only within one; the store has "
             f"{', '.join(connections)}: export each into a folder of its own, with --connection"
         )
 
@@ -232,7 +234,7 @@ def _database(request: ExportRequest, format_: FileFormat, tables: Sequence[Plan
         raise PlanError(f"a {format_.label} file has no parts: leave out --part-size, or --format {format_.name}")
     if twice := names_alike([one.name for one in tables]):
         raise PlanError(
-            f"{format_.label} does not tell upper case from lower: two tables would be named {', '.join(twice)}; rename one"
+            f"{format_.label} does not distinguish upper and lower case: two tables would be named {', '.join(twice)}; rename one"
         )
     return PlannedFile(format_.database, format_.name, tables=tuple(tables), compress="no")
 

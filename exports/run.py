@@ -314,8 +314,7 @@ async def _narrow(request: ExportRequest, snapshot: Snapshot, views: Sequence[Lo
         return ()
     if snapshot.changed_since is not None:
         raise PlanError(
-            "--where, --sample and --limit leave out some of what has changed, and nobody could follow such changes: give them "
-            "without --changed-since"
+            "--where, --sample and --limit leave out some changes, so nobody could follow them: leave out --changed-since"
         )
     criteria = criteria_by_type(request.where)
     read = {*request.types} if request.types or not request.wants_tables else {view.resource for view in views}

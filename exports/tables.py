@@ -199,7 +199,7 @@ def described(planned: PlannedFile, table: Table) -> DescribedTable:
     format_ = FILE_FORMATS[kind]
     if format_.database and (twice := names_alike([one.name for one in columns])):
         raise PlanError(
-            f"{format_.label} does not tell upper case from lower: {table.definition['name']} would have two columns named "
+            f"{format_.label} does not distinguish upper and lower case: {table.definition['name']} would have two columns named "
             f"{', '.join(twice)}; rename one of them"
         )
     return DescribedTable(paths, kind, table.definition, columns)

@@ -34,7 +34,7 @@ async def fetch_pending(
     before: list[Unit] = []
     while pending := await run.store.pending(AT_ONCE, kinds):
         if pending == before:
-            raise ConnectorError("The store did not settle what was fetched: the same units are pending again.")
+            raise ConnectorError("The store did not settle the fetched units: they are pending again.")
         run.progress.units = max(run.progress.units, run.progress.units_done + len(pending))
         if doing is not None:
             run.show(doing)

@@ -100,7 +100,7 @@ def _odd_bundle(body: bytes) -> Listed:
         items = _ITEMS.decode(entry) if entry.startswith(b"[") else [msgspec.Raw(entry)] if entry != b"null" else []
         said = {name: json_from(members[name]) for name in ("resourceType", "type", "total") if name in members}
     except TwiceError:
-        raise NotABundleError("one name stands twice in the answer, so that its content is unknown") from None
+        raise NotABundleError("one name appears twice in the answer, so its content is unknown") from None
     except (UnreadableJsonError, *_UNREADABLE):
         raise NotABundleError("the answer is not a Bundle in JSON") from None
     objects = {name: objects_beside({name: value}, ()) for name, value in strangers.items()}

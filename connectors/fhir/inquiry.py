@@ -71,7 +71,7 @@ async def inquire(
         if not (isinstance(error, TransientFetchError) and (error.status or 0) >= _SERVER_ERROR):
             yield _failed("metadata", error, "/metadata is requested below base_url")
             return
-        advice = "until it is answered, a sync plans by the vendor's profile alone, or by the last sync"
+        advice = "until it is answered, a sync is planned only from the vendor's profile, or from the last sync"
         yield Step(name="metadata", verdict="warn", found=str(error), advice=advice)
     except UnreadableJsonError:
         yield Step(
@@ -200,7 +200,7 @@ async def _capability(request: SyncRequest, client: EhrClient) -> Capability:
 def _declared(capability: Capability) -> Step:
     version = capability.fhir_version
     if not capability.search_params and not capability.bulk_levels:
-        advice = "check base_url; a sync plans only by the vendor's profile"
+        advice = "check base_url; a sync is planned only from the vendor's profile"
         return Step(name="metadata", verdict="warn", found="it declares nothing that can be requested", advice=advice)
     said = f"FHIR {version or 'of unstated version'}, {how_many(len(capability.search_params), 'type')}"
     if version is not None and not version.startswith(_R4):
@@ -227,7 +227,7 @@ def _scopes(readable: Readable, needed: tuple[str, ...], referred: tuple[str, ..
         advice = "register the app for them, or remove them from types"
         return Step(name="scopes", verdict="warn", found=f"not granted: {named(lacking)}", advice=advice)
     if further := sorted({t for t in referred if not readable(t)}):
-        advice = "charts come without the resources of these types that they refer to; register the app for them"
+        advice = "charts will lack the resources of these types that they refer to; register the app for them"
         return Step(name="scopes", verdict="warn", found=f"not granted: {named(further)}", advice=advice)
     return Step(name="scopes", verdict="ok", found="the server says that everything requested is granted")
 

@@ -87,10 +87,10 @@ def members_of(body: bytes) -> dict[str, bytes]:
     for name, value in found.items():
         here = _NAME.match(body, at)
         if here is None or json_from(here[1]) != name or not body.startswith(value, here.end()):
-            raise TwiceError("one name stands twice in it")
+            raise TwiceError("one name appears twice in it")
         at = here.end() + len(value)
     if body[at:].strip(b"{ \t\r\n") != b"}":
-        raise TwiceError("one name stands twice in it")
+        raise TwiceError("one name appears twice in it")
     return found
 
 

@@ -14,7 +14,7 @@ from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 
 _SERVER_ERROR = 500
-_PROFILE_ALONE = "planned by the vendor profile alone"
+_PROFILE_ALONE = "planned from the vendor profile alone"
 
 
 class Declared(NamedTuple):
@@ -46,12 +46,12 @@ async def declared(client: EhrClient, base_url: str) -> Declared:
         is_down = client.pace_state().down_until is not None or isinstance(error, BudgetExhaustedError)
         if is_down or (error.status or 0) < _SERVER_ERROR:
             raise
-        said = f"the server could not be asked for its CapabilityStatement (HTTP {error.status} to all tries)"
+        said = f"the server's CapabilityStatement could not be fetched (HTTP {error.status} after all retries)"
         return Declared(Capability(), f"{said}: {_PROFILE_ALONE}", error)
     if capability.unread:
         return Declared(
             capability,
-            f"the server's CapabilityStatement has {capability.unread} parts that could not be read: types that they declare "
-            "are not requested, unless the connection names them",
+            f"the server's CapabilityStatement has {capability.unread} parts that could not be read: types that only these "
+            "declare are not requested, unless the connection names them",
         )
     return Declared(capability)

@@ -134,9 +134,9 @@ def record_from(
         is_bundle = resource_type == "Bundle"
         raise UnreadableResourceError("a Bundle instead of a single resource" if is_bundle else "no usable id")
     if resource_type in _CONTAINERS and _is_answer(body):
-        raise UnreadableResourceError("an answer with resources of its own, in place of a resource")
+        raise UnreadableResourceError("an answer that contains resources, in place of a resource")
     if subsetted and not in_part:
-        raise SubsettedError("it came SUBSETTED, although the whole resource was requested")
+        raise SubsettedError("it is SUBSETTED, although the whole resource was requested")
     first = b"resourceType", resource_type.encode(), b"id", resource_id.encode("utf-8", "surrogatepass")
     if tuple(begins[1:8:2]) != first:
         _only_once(body)
@@ -168,7 +168,7 @@ def _only_once(body: bytes) -> None:
     except UnreadableJsonError:
         named = _object(body)
         if TWICE in (named.get("resourceType", TWICE), named.get("id", TWICE)):
-            raise UnreadableResourceError("its resourceType or its id stands twice") from None
+            raise UnreadableResourceError("its resourceType or its id appears twice") from None
 
 
 def _object(body: bytes) -> dict[str, Any]:

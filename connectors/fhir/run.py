@@ -144,8 +144,8 @@ class EhrRun(Run):
         if self.down_until is not None:
             found = f" ({state.down_reason})" if state.down_reason else ""
             self.notes.append(
-                f"the EHR counts as down until {self.down_until:%H:%M} UTC{found}: what was not requested is a hole, "
-                "a sync before then sends one request"
+                f"the EHR counts as down until {self.down_until:%H:%M} UTC{found}: what was not requested is a hole, and a "
+                "sync before then sends one request"
             )
         limits = self.client.limits
         if limits.paused_s >= 1:

@@ -141,7 +141,7 @@ class _Earned(NamedTuple):
 
 async def _fetch_all(run: EhrRun, notices: Notices, log_in: LogIn) -> _Earned:
     """The steps between the lock and the report; they give the watermark that the run earns."""
-    run.show("asking what the server offers")
+    run.show("reading what the server offers")
     capability = await _capability(run)
     request = run.request
     mode = choose_mode(
@@ -292,7 +292,7 @@ async def _since(run: EhrRun, granted: Sequence[str]) -> Mapping[str, str]:
     # what was known up to an instant that has not come was dated by a clock that was wrong, or set back: news since would be none
     latest = run.now() + timedelta(seconds=run.client.ahead_s - run.client.behind_s) + CLOCKS_DIFFER
     if any(found is not None and found > latest for found in map(moment, watermarks.values())):
-        run.notes.append("an earlier run was dated ahead of the clocks, or the EHR's was set back: listed in full")
+        run.notes.append("an earlier run is dated ahead of the clocks, or the EHR's clock was set back: listed in full")
         return {}
     return watermarks
 

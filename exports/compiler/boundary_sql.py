@@ -52,7 +52,7 @@ def _boundary(node: Boundary, environment: Environment) -> Value:
             number=_of_number(node, v),
             time=_of_time(node, v),
             date=_of_date(node, v),
-            odd=environment.poison("needs a decimal, a date or a time, and holds something else"),
+            odd=environment.poison("needs a decimal, a date or a time, but holds something else"),
         )
 
     return Value(bound(environment, [one.sql], found), "item", safe=False)
@@ -124,7 +124,7 @@ def _shifted(node: Shifted, environment: Environment) -> Value:
         ).format(
             v=v,
             moment=Literal(MOMENT),
-            odd=environment.poison("needs a date or a time, and holds something else"),
+            odd=environment.poison("needs a date or a time, but holds something else"),
             whens=SQL(" ").join(whens),
             clock=_moved_clock(amount, unit),
         )

@@ -89,7 +89,7 @@ def _whole_list(node: Expression, environment: Environment, kind: Fragment) -> F
     found = items(node, environment)
     if found.safe:
         return SQL("({})::{}").format(found.sql, kind)
-    several = environment.odd("has no value that can be told", kind)
+    several = environment.odd("has no definite value", kind)
     template = SQL("CASE WHEN {a} IS NULL THEN {odd} ELSE {a}::{kind} END")
     return bound(environment, [found.sql], lambda a: template.format(a=a, odd=several, kind=kind))
 

@@ -184,7 +184,7 @@ def _join(node: Join, environment: Environment) -> Value:
         ).format(
             row=row,
             separator=separator,
-            odd=environment.poison("joins something that is no string"),
+            odd=environment.poison("joins something that is not a string"),
             elements=_ELEMENTS.format(array, row),
         )
 

@@ -171,7 +171,7 @@ def _ordered(node: Comparison, environment: Environment) -> Value:
 
 def _unordered(node: Comparison) -> str:
     if "number" in {category(node.left.type), category(node.right.type)}:
-        return "needs a number, and holds something else"
+        return "needs a number, but holds something else"
     return "compares what is neither two numbers nor two strings"
 
 
@@ -184,7 +184,7 @@ def moment(node: Expression, environment: Environment) -> Value:
         environment,
         [one.sql],
         lambda v: SQL("CASE WHEN {v} = 'null' OR ({v} #>> '{{}}') ~ {pattern} THEN {v} ELSE {odd} END").format(
-            v=v, pattern=Literal(MOMENT), odd=environment.poison("compares with a date or time what is none")
+            v=v, pattern=Literal(MOMENT), odd=environment.poison("compares a date or time with something else")
         ),
     )
     return Value(checked, "item", safe=False)
@@ -222,7 +222,7 @@ def _equal_moments(node: Comparison, environment: Environment) -> Value:
             " WHEN {none} THEN {odd} ELSE COALESCE(to_jsonb({singles}), 'null') END"
         ).format(
             a=a, b=b, operator=operator, none=SQL(" OR ").join(none) if none else SQL("false"), singles=singles,
-            odd=environment.poison("compares with a date or time what is none"),
+            odd=environment.poison("compares a date or time with something else"),
         )  # fmt: skip
 
     found = computed(environment, [(array, "items") for array in arrays], "item", equal)

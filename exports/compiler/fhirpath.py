@@ -111,7 +111,7 @@ def _tokens(text: str) -> list[_Token]:
     while offset < len(text):
         match = _TOKEN.match(text, offset)
         if match is None:
-            raise FhirPathError(f"{text[offset]!r} cannot begin an expression", offset=offset)
+            raise FhirPathError(f"{text[offset]!r} cannot start an expression", offset=offset)
         kind = match.lastgroup or ""
         if kind != "space":
             tokens.append(_Token(kind, match.group(), offset))

@@ -193,7 +193,7 @@ def _boundary(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
 
 def _moment(_of: Expression, call: syntax.Call, scope: Scope) -> Expression:
     if scope.as_of is None:
-        raise FhirPathError(f"{call.name}() needs the moment that the data stands for, and none was given")
+        raise FhirPathError(f"{call.name}() needs the moment that the data represent, and none was given")
     moment = scope.as_of.astimezone(UTC)
     if call.name == "today":
         return Constant(value=moment.strftime("%Y-%m-%d"), type="date")
@@ -225,7 +225,7 @@ def _text(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
     if call.name in {"matches", "replaceMatches"} and not isinstance(arguments[0], Nothing):
         _check_pattern(arguments[0], call)
     if call.name == "split" and not (isinstance(arguments[0], Constant) and arguments[0].value):
-        raise FhirPathError("split() takes a text that is known beforehand, one character at least")
+        raise FhirPathError("split() takes a constant text of at least one character")
     return TextFunction(
         name=call.name, of=of, arguments=arguments, type=_TEXT_TYPES.get(call.name, "string"), many=call.name == "split"
     )
@@ -234,9 +234,7 @@ def _text(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
 def _check_pattern(pattern: Expression, call: syntax.Call) -> None:
     at = call.arguments[0].at
     if not isinstance(pattern, Constant) or not isinstance(pattern.value, str):
-        raise FhirPathError(
-            f"{call.name}() takes a pattern that is known beforehand", offset=at, allowed="a string or a constant"
-        )
+        raise FhirPathError(f"{call.name}() takes a constant pattern", offset=at, allowed="a string or a constant")
     try:
         re.compile(pattern.value)
     except (re.error, RecursionError, OverflowError) as error:

@@ -123,7 +123,7 @@ def _resolved(node: syntax.Node, scope: Scope) -> Expression:
         case syntax.Literal(value, type_):
             return Constant(value=value, type=type_)
         case syntax.Quantity():
-            raise FhirPathError("a quantity can only be added to a date or time, or taken from one")
+            raise FhirPathError("a quantity can only be added to a date or time, or subtracted from one")
         case syntax.Empty():
             return Nothing()
         case syntax.This():
@@ -368,7 +368,7 @@ def typed_by(of: Expression, specifier: syntax.Node, operator: str, scope: Scope
         return of
     found = of_type(of, wanted, of_r4=scope.of_r4)
     if isinstance(found, Nothing):
-        note_type(wanted.name, f"{wanted.name!r} is no type that this has in R4", specifier.at, scope)
+        note_type(wanted.name, f"{wanted.name!r} is not a type that this can have in R4", specifier.at, scope)
     elif of.type == "Resource":
         note_resource(wanted.name, specifier.at, scope)
     return is_of_type(of, found) if operator == "is" else found
@@ -383,7 +383,7 @@ def note_type(wanted: str, problem: str, offset: int, scope: Scope) -> None:
 def note_resource(wanted: str, offset: int, scope: Scope) -> None:
     """Note a type of resource that R4 does not have."""
     if not is_resource(wanted):
-        note_type(wanted, f"{wanted!r} is no type of resource in R4", offset, scope)
+        note_type(wanted, f"{wanted!r} is not a resource type in R4", offset, scope)
 
 
 def _call(call: syntax.Call, scope: Scope) -> Expression:

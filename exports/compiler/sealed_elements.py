@@ -35,7 +35,7 @@ from snapshots.identifying import ELEMENTS, PLAIN, PLAIN_OF_PERSON, TYPES
 _HOLDERS = frozenset({"HumanName", "Address", "ContactPoint", "Identifier", "Attachment"})
 _ANYWHERE = frozenset({"display", "div", "data", "identifier"})  # in what R4 does not know
 _NEVER_COMPARED = frozenset({"Reference", "boolean"})
-_REACHABLE = "elements whose type R4 knows, and that are no person's; NDJSON shows it"
+_REACHABLE = "elements whose type R4 knows, and that do not belong to a person; NDJSON shows it"
 
 
 def sealed_keys(node: Child, of: Expression, resource_type: str, further: frozenset[str]) -> frozenset[str]:

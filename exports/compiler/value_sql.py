@@ -183,11 +183,11 @@ def number(node: Expression, environment: Environment) -> Value:
     if isinstance(node, Constant) and isinstance(node.value, (int, Decimal)) and not isinstance(node.value, bool):
         return Value(SQL("{}::numeric").format(Literal(str(node.value))), "number")
     good = "CASE jsonb_typeof({v}) WHEN 'number' THEN abs({v}::numeric) < 1e308 ELSE false END"
-    return _checked(node, environment, "number", good, "needs a number, and holds something else")
+    return _checked(node, environment, "number", good, "needs a number, but holds something else")
 
 
 def text(
-    node: Expression, environment: Environment, problem: str = "needs a string, and holds something else"
+    node: Expression, environment: Environment, problem: str = "needs a string, but holds something else"
 ) -> Value:
     """The one item as a text: a text, or an item that is a string or empty."""
     if isinstance(node, Constant) and isinstance(node.value, str):
@@ -200,7 +200,7 @@ def truth(node: Expression, environment: Environment, *, strict: bool) -> Value:
     if isinstance(node, Constant) and isinstance(node.value, bool):
         return Value(SQL("true" if node.value else "false"), "boolean")
     if strict:
-        problem = "needs a boolean, and holds something else"
+        problem = "needs a boolean, but holds something else"
         return _checked(node, environment, "boolean", "COALESCE(jsonb_typeof({v}) = 'boolean', false)", problem)
     found = lower(node, environment)
     if found.kind == "boolean":

@@ -123,7 +123,7 @@ def parse_view(
         reader.fail("", "a ViewDefinition must be a JSON object with `resource` and `select`")
     kind = definition.get("resourceType", "ViewDefinition")
     if not isinstance(kind, str) or kind.rsplit("/", 1)[-1] != "ViewDefinition":
-        reader.fail("resourceType", f"this is no ViewDefinition but {kind!r}", allowed="ViewDefinition")
+        reader.fail("resourceType", f"this is not a ViewDefinition but {kind!r}", allowed="ViewDefinition")
     if name is not None:
         reader.sql_name(name, "name")
     resource = definition.get("resource")
@@ -172,7 +172,7 @@ class _Reader:
 
     def sql_name(self, value: Any, where: str) -> str:
         if not isinstance(value, str) or not _SQL_NAME.fullmatch(value):
-            self.fail(where, f"{value!r} is no SQL name", allowed="a letter, then letters, digits and _")
+            self.fail(where, f"{value!r} is not an SQL name", allowed="a letter, then letters, digits and _")
         if len(value) > MAX_NAME_BYTES:
             self.fail(
                 where, f"the name is {len(value)} characters long", allowed=f"at most {MAX_NAME_BYTES}, as in Postgres"
@@ -212,7 +212,7 @@ class _Reader:
                 )
             fits = isinstance(given, wanted) and (type_ == "boolean" or not isinstance(given, bool))
             if not fits:
-                self.fail(f"{where}.{values[0]}", f"{given!r} is no {type_}")
+                self.fail(f"{where}.{values[0]}", f"{given!r} is not a {type_}")
             if isinstance(given, (float, Decimal)) and not _is_number(given):
                 self.fail(f"{where}.{values[0]}", f"{given} is not a number that a resource can hold")
             if type_ in TEMPORAL_TYPES and not fhirpath.is_moment(str(given)):
@@ -363,7 +363,7 @@ class _Reader:
         at, text = named[0]
         found = read_ansi_type(text) if isinstance(text, str) else None
         if found is None or len(named) > 1:
-            self.fail(f"{where}[{at}]", f"{text!r} is no SQL type, or not the only one", allowed=ALLOWED)
+            self.fail(f"{where}[{at}]", f"{text!r} is not an SQL type, or not the only one", allowed=ALLOWED)
         if collection:
             self.fail(f"{where}[{at}]", "a column of lists has no SQL type of its own", allowed="no ansi/type")
         if category(value.type) not in SORTS[found.sort]:

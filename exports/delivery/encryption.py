@@ -46,13 +46,13 @@ def recipients_of(public_keys: Sequence[str]) -> Recipients:
         if _IDENTITY in word.upper():
             raise PlanError(
                 f"recipient {at} is an identity, which decrypts, and others may have seen it by now: make a new one, keep it "
-                "away from here, and give the age1… that `age-keygen -y` prints of it"
+                "elsewhere, and give the age1… that `age-keygen -y` prints for it"
             )
         try:
             key = ssh.Recipient.from_str(word) if word.startswith(_SSH) else x25519.Recipient.from_str(word)
         except RecipientError:
             raise PlanError(
-                f"recipient {at} is no public key that age knows; allowed: age1…, as age-keygen prints it, ssh-ed25519 … and "
+                f"recipient {at} is not a public key that age knows; allowed: age1…, as age-keygen prints it, ssh-ed25519 … and "
                 "ssh-rsa …"
             ) from None
         found[word] = key

@@ -210,7 +210,7 @@ class AtomicFile:
         self._stream = os.fdopen(descriptor, "wb", buffering=0)
         if not self._own(descriptor):
             self._stream.close()
-            raise DestinationError(f"{self._target} is being written by another process; wait for it to end")
+            raise DestinationError(f"{self._target} is being written by another process; wait until it ends")
         self._encoder = Encoder(self._stream, compress=self._compress, recipients=self._recipients)
         self._placed = False
         return self
@@ -316,7 +316,7 @@ def output_folder(folder: Path) -> Iterator[Path]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DestinationError(
-                f"another export is writing into {folder}; wait for it to end, or choose another"
+                f"another export is writing into {folder}; wait until it ends, or choose another folder"
             ) from error
         with destination_errors(folder):
             for leftover in folder.glob(f".*{LEFTOVER_SUFFIX}"):

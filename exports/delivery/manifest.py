@@ -136,7 +136,7 @@ def retire_manifest(destination: Destination, names: Collection[str]) -> None:
     leaves if it is killed.
     """
     remembered = {
-        "chartferry": "an export has begun to place files",
+        "chartferry": "an export has started to place files",
         "files": [{"path": name} for name in sorted(names)],
     }
     destination.put(_FORMER_NAME, json.dumps(remembered).encode())

@@ -74,12 +74,12 @@ class Outgoing:
             self._refuse(name)
         for folder in list(PurePosixPath(name).parents)[:-1]:
             if self._destination.has(str(folder)):
-                self._refuse(f"{folder}, a file where a folder is to be,")
+                self._refuse(f"{folder}, a file where a folder must be,")
 
     def _refuse(self, what: str) -> NoReturn:
         raise DestinationError(
-            f"{what} in {self._destination} is not of an export's: nothing was replaced. Move it away, or choose another "
-            "destination"
+            f"{what} in {self._destination} was not written by an export: nothing was replaced. Move it away, or choose "
+            "another destination"
         )
 
     def begin(self, planned: str, compress: Compress) -> AtomicFile:

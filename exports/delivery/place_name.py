@@ -21,7 +21,7 @@ def destination_of(place: str) -> Destination:
     if "://" not in place:
         scheme = place.partition(":/")[0]
         if scheme in REMOTE_SCHEMES and scheme != place:
-            raise PlanError(f"{place} is neither a folder nor a URL; {scheme}:// begins one")
+            raise PlanError(f"{place} is neither a folder nor a URL; a URL starts with {scheme}://")
         return LocalFolder(Path(place))
     try:
         parts = urlsplit(place)
@@ -32,7 +32,7 @@ def destination_of(place: str) -> Destination:
 
         return RemoteFolder(place)
     if parts.netloc not in _THIS_MACHINE or not parts.path:
-        raise PlanError("a file:// URL names a folder of this machine, as file:///srv/charts does")
+        raise PlanError("a file:// URL names a folder on this machine, as file:///srv/charts does")
     return LocalFolder(Path(unquote(parts.path)))
 
 

@@ -86,7 +86,7 @@ class RemoteFolder:
             digest.update(chunk)
         if digest.hexdigest() != sealed.sha256:
             raise DestinationError(
-                f"{self._told}: {sealed.path} does not read back as it was written. Run the same command again"
+                f"{self._told}: {sealed.path} reads back differently from what was written. Run the same command again"
             )
         return _StagedObject(self, sealed.path)
 
@@ -171,8 +171,8 @@ class RemoteFolder:
 
     def _failed(self, doing: str, error: Exception) -> DestinationError:
         return DestinationError(
-            f"{self._told} cannot be {doing} ({type(error).__name__}); check the place, the credentials, and that it is reached "
-            "from here. Then run the same command again"
+            f"{self._told} cannot be {doing} ({type(error).__name__}); check the place, the credentials, and that it can be "
+            "reached from here. Then run the same command again"
         )
 
 

@@ -127,7 +127,8 @@ def _errors() -> Iterator[None]:
         yield
     except duckdb.Error as error:  # its text may quote a value
         raise DestinationError(
-            f"DuckDB cannot write its file ({type(error).__name__}); check that the disk has room for it twice, and run it again"
+            f"DuckDB cannot write its file ({type(error).__name__}); check that the disk has room for it twice, and run the "
+            "command again"
         ) from None
 
 

@@ -84,14 +84,14 @@ def read_chain(destination: Destination) -> Chain | None:
     while page.next not in {PENDING, CLOSED}:
         name = name_in(page.next or "")
         if not _PAGE.fullmatch(name) or name in dict(pages):
-            return Chain(root, tuple(pages), f"its chain leads to no page of ours after {len(pages)} pages")
+            return Chain(root, tuple(pages), f"its chain has no page of ours after {len(pages)} pages")
         try:
             content = read_small(destination, name)
             page = read_page(content or b"", name)
         except DatasetError as error:
             return Chain(root, tuple(pages), f"its chain is broken: {error}")
         if page.moment is None:
-            return Chain(root, tuple(pages), f"its chain is broken: {name} does not say what it leads to")
+            return Chain(root, tuple(pages), f"its chain is broken: {name} does not link to a next page")
         pages.append((name, page))
     chain = Chain(root, tuple(pages))
     if page.next == CLOSED:
@@ -213,9 +213,9 @@ def check_written(destination: Destination, entries: Sequence[FileEntry]) -> Non
             for chunk in destination.chunks(name):
                 digest.update(chunk)
         except FileNotFoundError:
-            raise DestinationError(f"{destination}: {name} was written, and is not there") from None
+            raise DestinationError(f"{destination}: {name} was written, but is not there") from None
         if digest.hexdigest()[:32] != checksum_in(name):
             destination.remove(name)
             raise DestinationError(
-                f"{destination}: {name} does not read back as it was written. Run the same command again"
+                f"{destination}: {name} reads back differently from what was written. Run the same command again"
             )

@@ -43,7 +43,7 @@ def read_state(root: str, read: Read) -> DatasetState:
     seen = set[str]()
     while True:
         if url in seen:
-            raise DatasetError(f"{name_in(url)}: the pages go in a circle")
+            raise DatasetError(f"{name_in(url)}: the pages form a loop")
         seen.add(url)
         try:
             content = b"".join(read(url))

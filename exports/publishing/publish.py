@@ -116,7 +116,7 @@ async def publish(
                     else:
                         why = f"the store's run {chain.moment.run} is not the one that was published"
             except HistoryPrunedError:
-                why = f"what has changed since run {chain.moment.run}, which was published, was pruned from the store's history"
+                why = f"the history since run {chain.moment.run}, which was published, was pruned from the store"
             except RunNotFoundError:
                 why = f"the store has no run {chain.moment.run}, which was published"
         async with open_snapshot(None) as snapshot:
@@ -131,7 +131,7 @@ def _why_anew(chain: Chain | None, request: PublishRequest) -> str | None:
     if chain.broken is not None:
         return chain.broken
     if request_of(chain.root) != request.checksum:
-        return "something else is asked for than what was published"
+        return "the request differs from what was published"
     increments = len(chain.pages) - 1  # beside the stub
     return f"it has {increments} increments" if increments >= request.increments else None
 
@@ -149,13 +149,14 @@ class _Work:
     ) -> None:
         if snapshot.mask is not None:
             raise PlanError(
-                "a dataset has whole resources, and what the store encrypts is masked for you: let somebody in a role that sees "
-                "it publish, or lift the mask this once (--break-glass)"
+                "a dataset has whole resources, but encrypted values are masked for you: let somebody in a role that sees "
+                "them publish, or lift the mask this once (--break-glass)"
             )
         if len(snapshot.connections) > 1:
             told = ", ".join(snapshot.connections)
             raise PlanError(
-                f"a dataset has one connection, since ids are unique only within one; the store has {told}: publish each into a "
+                f"a dataset has one connection, because ids are unique only within one; the store has {told}: publish each "
+                "into a "
                 "folder of its own, with --connection"
             )
         self._request = request

@@ -56,7 +56,7 @@ def verify(root: str, read: Read) -> Verified:
         raise DatasetError(f"there is no manifest at {shown(root)}") from None
     found.transaction_time = str(first.members["transactionTime"])
     if first.next == PENDING:
-        found.note(f"{name_in(root)} is pending itself: a chain begins with a page of its own")
+        found.note(f"{name_in(root)} is pending itself: a chain starts with its own page")
     while True:
         seen.add(url)
         found.pages += 1
@@ -67,7 +67,7 @@ def verify(root: str, read: Read) -> Verified:
             return found
         url = urljoin(url, following)
         if url in seen:
-            found.note(f"{name_in(url)}: the pages go in a circle")
+            found.note(f"{name_in(url)}: the pages form a loop")
             return found
         try:
             page = read_page(b"".join(read(url)), name_in(url))
@@ -113,7 +113,7 @@ def _verify_file(
     if entry.count is not None and entry.count != lines:
         found.note(f"{name} has {how_many(lines, 'line')}; its page says {entry.count}")
     if checksum_in(name) not in {None, digest.hexdigest()[:32]}:
-        found.note(f"{name} has another content than its name states")
+        found.note(f"the content of {name} differs from what its name states")
     return lines
 
 
@@ -149,7 +149,7 @@ def _deletion(document: dict[str, Any]) -> str | None:
     for entry in entries if isinstance(entries, list) else [None]:
         request = entry.get("request") if isinstance(entry, dict) else None
         if not isinstance(request, dict) or request.get("method") != "DELETE":
-            return "an entry that is no DELETE"
+            return "an entry that is not a DELETE"
         kind, slash, id_ = str(request.get("url")).partition("/")
         if not (kind and slash and id_) or "/" in id_:
             return "an entry whose url is not Type/id"

@@ -142,7 +142,7 @@ class _Walk:
         if node.schemaname or node.catalogname or name not in tables:
             told = f"{node.schemaname}.{name}" if node.schemaname else name
             raise self._refused(
-                f"table {told} is not declared: name what it is, such as -- @relatedDependency: observation as {name}"
+                f"table {told} is not declared: declare it, such as -- @relatedDependency: observation as {name}"
             )
 
     def _function(self, name: list[str]) -> None:

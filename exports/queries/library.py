@@ -181,7 +181,7 @@ def _objects(parent: Any, key: str) -> list[dict[str, Any]]:
 def _name(name: Any, origin: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise QueryError(
-            f"{origin}: a library needs a name: a letter, then letters, digits and _; it names the file too"
+            f"{origin}: a library needs a name, which also names its file: a letter, then letters, digits and _"
         )
     return name
 
@@ -196,7 +196,5 @@ def _parameter(name: Any, type_: Any, origin: str) -> Parameter:
 
 def _dependency(resource: Any, label: Any, origin: str) -> Dependency:
     if not isinstance(resource, str) or not resource or not isinstance(label, str) or not _LABEL.fullmatch(label):
-        raise QueryError(
-            f"{origin}: a dependency is a URL, or a view's name or file, and a label that SQL takes as a name"
-        )
+        raise QueryError(f"{origin}: a dependency is a URL, or a view's name or file, and a label that is an SQL name")
     return Dependency(resource, label.lower())

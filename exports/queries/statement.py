@@ -92,7 +92,7 @@ async def _require_harmless(origin: str, writer: _Writer, snapshot: Snapshot) ->
         refused |= {row[0] for row in await snapshot.fetch(_CALLED_AS_COLUMNS.format(Literal(attributes)))}
     if refused:
         told = ", ".join(sorted(refused))
-        raise QueryError(f"{origin}: function {told}: there is none, or it does more than compute from its arguments")
+        raise QueryError(f"{origin}: function {told}: it does not exist, or does more than compute from its arguments")
 
 
 @contextmanager
@@ -168,7 +168,7 @@ class _Writer:
             raise QueryError(f"{library.origin} depends on itself by {resource}")
         if not path.is_file():
             raise QueryError(
-                f"{library.origin} depends on {resource}: no built-in view has that name or URL, and no file lies there"
+                f"{library.origin} depends on {resource}: no built-in view has that name or URL, and there is no such file"
             )
         if path.suffix == ".sql" or is_library(path):
             further = load_library(path)

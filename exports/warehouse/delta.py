@@ -64,7 +64,7 @@ class DeltaFolder:
         for name, columns in tables.items():
             if twice := names_alike([one.name for one in with_written_numbers(columns)]):
                 raise PlanError(
-                    f"Delta does not tell upper case from lower: {name} would have two columns named {', '.join(twice)}"
+                    f"Delta does not distinguish upper and lower case: {name} would have two columns named {', '.join(twice)}"
                 )
 
     @asynccontextmanager

@@ -99,8 +99,8 @@ async def load_warehouse(
     """
     if snapshot.mask is not None:
         raise PlanError(
-            "others take the tables of a warehouse for whole, and what the store encrypts is masked for you: let somebody in a "
-            "role that sees it load them, or lift the mask this once (--break-glass)"
+            "others rely on the tables of a warehouse being whole, but encrypted values are masked for you: let somebody in a "
+            "role that sees them load the tables, or lift the mask this once (--break-glass)"
         )
     views = _views(request)
     reading = {view.resource for view in views if view.reads_documents}
@@ -185,7 +185,7 @@ def _check_standing(
         why = (
             "is not there"
             if standing is None
-            else "no longer says what it holds"
+            else "no longer has the comment that says what it holds"
             if held is None
             else "may hold the chart of a patient who was erased since, and no change says whose it was"
             if has_erased
@@ -195,7 +195,9 @@ def _check_standing(
         )
         instead = "load it whole, without --changed-since"
         if held is not None and same and not has_erased and held.run != wanted.run:
-            ended = "" if target.at_once else f"end a load that broke off after this table with --as-of {held.run}, or "
+            ended = (
+                "" if target.at_once else f"finish a load that broke off after this table with --as-of {held.run}, or "
+            )
             instead = f"name run {held.run}, or {ended}{instead}"
         raise WarehouseError(f"{name} in {target} {why}: {instead}")
 

@@ -49,7 +49,7 @@ def has_password(url: str) -> bool:
         PlanError: libpq cannot parse it, or misreads it.
     """
     if is_misread(url):
-        raise PlanError(f"the database's URL is not what it seems: {UNENCODED}")
+        raise PlanError(f"the database's URL is ambiguous: {UNENCODED}")
     given = None
     with suppress(psycopg.ProgrammingError):  # refused below, and not from it: its text may quote what was given
         given = conninfo.conninfo_to_dict(url)
@@ -101,7 +101,7 @@ async def opened_target(url: str, schema: str) -> AsyncIterator[Target]:
         async with conn:
             lock = SQL("SELECT pg_try_advisory_xact_lock(hashtextextended({}, 0))").format(Literal(f"{_OURS}:{schema}"))
             if await (await conn.execute(lock)).fetchone() != (True,):
-                raise WarehouseError(f"another export is loading the schema {schema} of {where}; wait for it to end")
+                raise WarehouseError(f"another export is loading the schema {schema} of {where}; wait until it ends")
             yield Target(conn, schema, where)
 
 

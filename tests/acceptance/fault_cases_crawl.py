@@ -108,7 +108,7 @@ CASES = (
         rules=(rule("search", "/Procedure", action={"rewrite": "next-is-self"}),),
         code=PARTIAL,
         holes=frozenset({"Procedure"}),
-        says="circle",
+        says="loop",
     ),
     Case(
         number="F15",

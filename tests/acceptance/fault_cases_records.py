@@ -157,7 +157,7 @@ CASES = (
         patients=1,
         rules=(rule("search", "/(Condition|Procedure|Immunization)", action={"ignore": ["patient", "subject"]}),),
         expected=only_the_first,
-        says="the server ignored a filter; they are kept",
+        says="the server ignored a filter and sent records that were not requested; they are kept",
     ),
     Case(
         number="F17",

@@ -60,7 +60,7 @@ def test_a_demo_that_is_interrupted_while_it_syncs_shows_when_run_again_what_cam
     with subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "kicking off" in line or "server prepares" in line:
+            if "kicking off" in line or "server is preparing" in line:
                 process.send_signal(signal.SIGINT)
                 break
         process.communicate()

@@ -102,7 +102,7 @@ def test_a_metadata_that_only_fails_is_named_and_the_run_goes_on_as_the_last_one
         checked = site.run("config", "check", "--connect")
     assert '`mode = "crawl"`' in first["error"]
     assert (run["status"], run["mode"], run["deleted"]) == ("complete", "crawl", 0)
-    assert any("could not be asked for its CapabilityStatement (HTTP 503" in note for note in run["notes"])
+    assert any("CapabilityStatement could not be fetched (HTTP 503" in note for note in run["notes"])
     assert (checked.code, "warn" in checked.stdout) == (0, True)
     assert len(site.exported()) == 2
 

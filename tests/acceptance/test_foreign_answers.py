@@ -73,7 +73,7 @@ def test_what_came_in_a_file_whose_type_is_not_said_did_not_stay_away(site: Site
         export.more = {"output": [{"url": files[0]["url"]}, files[1]]}
         assert site.sync()["runs"][0]["notes"] == []
         export.more = {"output": [{"url": files[0]["url"]}]}
-        assert "earlier exports brought Condition, but" in str(site.sync()["runs"][0]["notes"])
+        assert "earlier exports had Condition, but" in str(site.sync()["runs"][0]["notes"])
 
 
 PAGE = (404, b"<!DOCTYPE html><html><body>404 Not Found</body></html>", {"Content-Type": "text/html"})

@@ -185,7 +185,7 @@ def test_files_of_news_without_a_line_make_no_full_export(stage: Stage) -> None:
         nights.happens(obs(f"news{number}", "p1", 0))
     assert whole == [True, False, False, False]
     nights.happens(Add(CONDITION, "c1", "p1"))
-    assert any(note.startswith("Condition: came for the first time") for note in unjudged(nights).notes)
+    assert any(note.startswith("Condition: listed for the first time") for note in unjudged(nights).notes)
 
 
 def test_a_night_without_news_casts_no_doubt_on_the_group(stage: Stage) -> None:

@@ -76,7 +76,7 @@ def test_a_type_that_an_export_of_news_is_the_first_to_bring_makes_the_next_a_fu
     nights.happens(Add(CONDITION, "new", "p1"))
     night = unjudged(nights)
     assert CONDITION not in night.known
-    assert any(note.startswith("Condition: came for the first time") for note in night.notes)
+    assert any(note.startswith("Condition: listed for the first time") for note in night.notes)
     assert whole(nights)
     nights.happens(obs("o2", "p1", 0))
     assert unjudged(nights).counts[2] < 4, "from then on news are asked for again"

@@ -86,7 +86,7 @@ def test_an_answer_that_is_no_result_is_no_success(tmp_path: Path, result: Any) 
 
 def test_a_result_whose_pages_go_in_a_circle_is_no_success(tmp_path: Path) -> None:
     done, asked = submitted(tmp_path, known({**RESULT, "link": [{"relation": "next", "url": STATUS_URL}]}))
-    assert (done.code, "go in a circle" in done.stderr, asked.count("submissions/1")) == (5, True, 1)
+    assert (done.code, "form a loop" in done.stderr, asked.count("submissions/1")) == (5, True, 1)
 
 
 def test_a_status_at_another_origin_is_not_asked_for(tmp_path: Path) -> None:
@@ -111,5 +111,5 @@ def test_warnings_alone_are_no_refusals(tmp_path: Path) -> None:
 
 def test_a_submission_that_the_receiver_gives_up_fails_with_its_codes(tmp_path: Path) -> None:
     done, _ = submitted(tmp_path, known((422, ERROR, {})))
-    assert (done.code, "gave the submission up" in done.stderr, "invalid" in done.stderr) == (5, True, True)
+    assert (done.code, "gave up the submission" in done.stderr, "invalid" in done.stderr) == (5, True, True)
     assert "Ada" not in done.stderr

@@ -28,7 +28,7 @@ def test_old_versions_are_deleted_after_a_look_at_how_many_and_a_moment_before_i
     assert site.run("runs", "1", "--json").json["runs"][0]["units_pruned"] is False
     done = site.run(*pruning)
     assert f"unit {units}" in " ".join(done.stdout.split())
-    assert "what run 1 asked for was pruned" in site.run("runs", "1").stdout
+    assert "the units of run 1 were pruned" in site.run("runs", "1").stdout
     assert (done.code, f"{name}: the first moment that can be read is run 2\n" in done.stdout) == (0, True)
     refused = site.run("diff", name, "1", "2")
     assert (refused.code, refused.stdout) == (2, "")

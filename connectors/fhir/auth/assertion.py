@@ -68,7 +68,7 @@ def load_signing_key(
         signer.assertion(client_id="", audience="", now=0, life_s=0)
     except JoseError:  # its own members forbid it; known now, and not at the first login
         raise AuthError(
-            f"the connection's key says of itself that it is not for signing {chosen} (its `use`, `key_ops` or `alg`): give the "
+            f"the connection's key says that it is not for signing {chosen} (its `use`, `key_ops` or `alg`): give the "
             "key that was made for signing, or choose it by `kid`"
         ) from None
     return signer

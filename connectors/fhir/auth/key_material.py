@@ -49,7 +49,7 @@ PUBLIC = (
     "JWKS; the public one is for the EHR"
 )
 NOT_FOR_SIGNING = (
-    "the connection's key says of itself that it is not for signing (its `use`, `key_ops` or `alg`): give the key that was made "
+    "the connection's key says that it is not for signing (its `use`, `key_ops` or `alg`): give the key that was made "
     "for signing, or choose it by `kid`"
 )
 _OTHER_KIND = "the connection's key is neither an RSA nor an EC key: EHRs take RSA (RS384) or EC P-384 (ES384)"
@@ -181,7 +181,7 @@ def _from_json(text: str, choice: _Choice) -> jwk.Key:
 
 
 def _is_for_something_else(entry: dict[str, Any]) -> bool:
-    """Whether a JWK says of itself that it is not for signing (RFC 7517 4.2-4.4)."""
+    """Whether a JWK says that it is not for signing (RFC 7517 4.2-4.4)."""
     operations, alg = entry.get("key_ops"), str(entry.get("alg", ""))
     encrypts = alg.startswith(("RSA", "ECDH"))  # RSA-OAEP, RSA1_5, ECDH-ES
     return entry.get("use") == "enc" or encrypts or (isinstance(operations, list) and "sign" not in operations)
@@ -197,9 +197,7 @@ def _jwks_in(text: str) -> Iterator[dict[str, Any]]:
             continue
         break
     else:
-        raise AuthError(
-            "the connection's key begins as JSON, but cannot be read as such: check that the file is complete"
-        )
+        raise AuthError("the connection's key starts like JSON, but is not valid JSON: check that the file is complete")
     if isinstance(document, dict):
         document = document.get("keys", document)
     for entry in document if isinstance(document, list) else [document]:

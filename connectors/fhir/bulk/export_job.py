@@ -218,7 +218,7 @@ class ExportJob:
             return reply, _ACCEPTED
         found = f"X-Export-Status {status}" + (f", issue codes {', '.join(shown(codes))}" if codes else "")
         raise TerminalFetchError(
-            f"{call.template}: the server's export failed ({found}); sync again starts a new one",
+            f"{call.template}: the server's export failed ({found}); sync again to start a new one",
             status=status,
             codes=codes,
         )
@@ -255,8 +255,8 @@ class ExportJob:
 
 def _gone(call: Call, error: TransientFetchError) -> TerminalFetchError:
     return TerminalFetchError(
-        f"{call.template}: the answer is {error.status}, though not in the EHR's own words, and the export is old: it is taken "
-        "for gone; sync again to start a new export",
+        f"{call.template}: the answer is {error.status}, though not in the EHR's own words, and the export is old, so it is "
+        "considered gone; sync again to start a new export",
         status=error.status,
     )
 

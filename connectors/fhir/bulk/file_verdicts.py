@@ -23,13 +23,14 @@ _NOT_EXPORTED: frozenset[IssueGrade] = frozenset({"fatal", "pause", "restart"})
 _NOT_SHOWN: frozenset[IssueGrade] = frozenset({"incomplete", "restricted"})  # there may be more than came
 _UNPROVED = (
     "nothing proves the file complete (Content-Length, chunks, gzip, or a `count` in the manifest): one that was cut at the end "
-    "of a line would look the same, so what it does not list is kept"
+    "of a line would look the same, so rows that it does not list are kept"
 )
 _EMPTY = (
     "the file has no line, and the manifest does not count any: this does not prove that there is nothing of the type"
 )
 _PARTIAL = (
-    "the file says itself that there may be more than it has: what it does not list is kept, and the type is not known to be "
+    "the file says itself that there may be more than it has: rows that it does not list are kept, and the type is not known "
+    "to be "
     "complete"
 )
 _MISLABELLED = "the file has other types than the manifest names, stored as what they are"

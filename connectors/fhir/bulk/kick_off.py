@@ -279,7 +279,7 @@ def _without(asked: ExportParameters, names: Sequence[str]) -> ExportParameters:
 
 
 def _left_out(names: Sequence[str]) -> str:
-    return f"the server refuses {', '.join(names)}: exported without, which brings more than requested, never less"
+    return f"the server refuses {', '.join(names)}: exported without, which gives more than requested, never less"
 
 
 def proofs(asked: ExportParameters, form: Form) -> Mapping[str, Any]:

@@ -36,8 +36,8 @@ from snapshots.unit import Unit, UnitKind, unit_key
 _MOST_BYTES = 64 * 1024 * 1024  # some 300,000 files: exports of 20,000 have been seen (F30)
 _MOST_OBJECTS = 2_000_000
 _SYNC_AGAIN = (
-    "sync again begins a new export; if that ends so too, ask who runs the EHR what its status URL answers, or use --mode "
-    "crawl"
+    "sync again to start a new export; if it fails in the same way, ask the EHR's operator what its status URL answers, or "
+    "use --mode crawl"
 )
 _UNKNOWN = frozenset({-1, "-1"})  # how programs write a number that they do not know: it promises nothing
 _LONGEST_WORD = 10_000  # of what is read as one word or number
@@ -130,14 +130,14 @@ class Manifest:
         more, unread = self.next_url == "", self.said.unread > 0
         if more:
             doubt = (
-                "has a next page, or may have one, but does not say where, or leads back to an earlier page (a circle)"
+                "has a next page, or may have one, but does not say where, or leads back to an earlier page (a loop)"
             )
         elif self.hides_files:
             doubt = "lists files under a name that a manifest does not have: they are not fetched"
         elif unread:
-            doubt = "says something in the place of issues that could not be read: it may be what was not exported"
+            doubt = "has something in place of issues that could not be read: it may say what was not exported"
         elif self.doubtful:
-            doubt = "lists something that could not be understood: what the export does not list is kept"
+            doubt = "lists something that could not be understood: rows that the export does not list are kept"
         else:
             doubt = ""
         if doubt or self.said.issues:
@@ -203,7 +203,7 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
         document = members_of(bare(body))
     except TwiceError:
         raise ProtocolError(
-            f"The export's manifest has one name twice, so that its files are unknown; {_SYNC_AGAIN}."
+            f"The export's manifest has one name twice, so its files are unknown; {_SYNC_AGAIN}."
         ) from None
     except UnreadableJsonError:
         raise (

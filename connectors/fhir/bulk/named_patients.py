@@ -32,10 +32,12 @@ from snapshots.witness import Deletion
 
 _NOT_THERE = frozenset({Ending.NOT_FOUND, Ending.GONE, Ending.MERGED})
 _REFUSED = "the export has no Patient with this id, and the server does not show it to this client (HTTP 403)"
-_UNMERGED = "merged into another patient before, and a patient again: the next export names this one; sync again"
+_UNMERGED = (
+    "was merged into another patient, and is a separate patient again: the next export names this one; sync again"
+)
 _MEMBER_NOT_THERE = (
-    "a member of the Group whom the server does not have, or has merged: if it has rows of the chart all the same, the export "
-    "may not have brought them"
+    "a member of the Group whom the server does not have, or has merged: if it has rows of the chart all the same, they may "
+    "be missing from the export"
 )
 _NOBODY = "The cohort names no patient that this EHR knows: check its ids, or its cohort_system."
 
@@ -143,7 +145,7 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
         NobodyThereError: it knows nobody, and the store had some of them.
         PlanError: it knows nobody, and the store neither.
     """
-    run.show("looking for the patients that the server does not know")
+    run.show("finding the patients that the server does not know")
     answers = await _ask(run, capability, patients)
     judged = [result for one in patients if (result := answers.judged(one, patients)) is not None]
     known = tuple(one for one in patients if one not in answers.results)
@@ -156,9 +158,7 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
     await run.store.write(Batch(results=results, deletions=deletions, aliases=answers.aliases))
     _count(run, results)
     if not known:
-        raise NobodyThereError(
-            "the server knows nobody of the patients that the export was to name: nothing was exported"
-        )
+        raise NobodyThereError("the server knows none of the patients that the export would name: nothing was exported")
     run.notes.append(f"patients that the server does not know, left out of the export: {len(results):,}")
     return known
 

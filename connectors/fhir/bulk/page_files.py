@@ -72,8 +72,8 @@ class PageFiles:
                 )
             if len(fitting) > 1:
                 raise ProtocolError(
-                    f"{where} lists its files in another order, and {what}, cannot be told from {len(fitting)} others: "
-                    "sync again to begin a new export."
+                    f"{where} lists its files in another order, and {what}, cannot be distinguished from {len(fitting)} "
+                    "others: sync again to start a new export."
                 )
             (file,) = fitting
         if self._found.setdefault((name, file.position), unit.key) != unit.key:

@@ -65,8 +65,8 @@ def _empty(unit: Unit, withdrawn: Collection[str], *, doubtful: bool, untold: bo
         return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.NOT_SERVED)
     if doubtful:
         reason = (
-            "the export has no file of this type, and none of the Patients who were requested with it: it is not complete; sync "
-            "again, or check whom the connection's `group` has at the EHR"
+            "the export has no file of this type, and none of the Patients who were requested with it: it is not complete; "
+            "sync again, or check the members of the connection's `group` at the EHR"
         )
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
     if untold:
@@ -97,8 +97,8 @@ async def vanished(run: EhrRun, job: BulkJob) -> list[str]:
         return []
     return [
         (
-            f"earlier exports brought {', '.join(missing)}, but this one has no file of that: what is stored was kept, "
-            "because an export without `types` does not prove that anything is gone; name types to be sure"
+            f"earlier exports had {', '.join(missing)}, but this one has no file of that: what is stored was kept, "
+            "because an export without `types` does not prove that anything is gone; set `types` to be sure"
         )
     ]
 
@@ -106,5 +106,5 @@ async def vanished(run: EhrRun, job: BulkJob) -> list[str]:
 async def first_met(run: EhrRun, job: BulkJob) -> list[str]:
     """Types that an export of news is the first to bring: what the EHR had of them before is in no export yet."""
     met = await run.store.knowledge.unlisted_types() if proofs_from(job).incremental else ()
-    note = "came for the first time, in an export of news: what there was before comes with the next export, a full one"
+    note = "listed for the first time, in an export of news: earlier rows come with the next export, a full one"
     return [f"{', '.join(met)}: {note}"] if met else []

@@ -146,7 +146,7 @@ class ExportStart:
             if error.status in refusals:  # a refusal in HTML
                 return KickOffRefusal(status=error.status or 0, codes=error.codes)
             message = (
-                f"{error}. An export may have begun at the server anyway, so no second one was started. Sync again: "
+                f"{error}. An export may have started at the server anyway, so no second one was started. Sync again: "
                 f"it waits until {self._profile.kickoff.again_s:.0f} s (profile.kickoff.again_s) have passed, then tries again."
             )
             raise TransientFetchError(message, status=error.status, codes=error.codes) from error
@@ -267,9 +267,9 @@ def _not_begun(request: KickOff, reply: Reply) -> ExportRefusedError:
     """An accepted kick-off that names no job to follow."""
     if reply.status == _ACCEPTED:
         return UntraceableExportError(
-            f"{request.template}: HTTP {reply.status} without Content-Location, so that the export, if it began, can neither be "
-            "followed nor deleted. Ask who runs the EHR, or a gateway in front of it, where that header is lost; else use "
-            "--mode crawl.",
+            f"{request.template}: HTTP {reply.status} without Content-Location, so the export, if it started, can be neither "
+            "followed nor deleted. Ask the operator of the EHR, or of a gateway in front of it, where that header is lost; "
+            "else use --mode crawl.",
             status=reply.status,
         )
     return ExportRefusedError(

@@ -77,7 +77,7 @@ async def fetch_by_bulk(
         request.profile,
         store,
         now=run.now,
-        sleep=run.sleeper("the EHR prepares the export"),
+        sleep=run.sleeper("the EHR is preparing the export"),
     )
     links = FileLinks(export, job, now=run.now)
     files = FileFetcher(
@@ -85,11 +85,11 @@ async def fetch_by_bulk(
         request.profile,
         links,
         base=FhirBase(request.base_url, request.profile.links.rewrite_origins),
-        sleep=run.sleeper("a file that broke off is fetched again"),
+        sleep=run.sleeper("a truncated file is fetched again"),
     )
     while not job.manifest_complete:
         run.show("waiting for the export")
-        job = await export.advance(job, lambda text: run.show(f"the server prepares the export: {text}"))
+        job = await export.advance(job, lambda text: run.show(f"the server is preparing the export: {text}"))
         links.job = job
         if not job.manifest_complete:
             await _download(run, files, links, {UnitKind.FILE})
@@ -157,7 +157,8 @@ async def _since(
     except TransientFetchError:
         if await roster.knew_members():
             run.notes.append(
-                "the Group's members could not be read this time: exported in full, since who is out may come back"
+                "the Group's members could not be read this time: exported in full, because patients who seem to have left "
+                "may come back"
             )
             return None
         members = None  # as in the last full export: a Group that can never be read is no reason for another
@@ -172,7 +173,7 @@ async def _since(
         )
     if members is not None and await roster.missed_members():
         run.notes.append(
-            "the Group's members can be read again: exported in full, since who was out of it meanwhile may be back"
+            "the Group's members can be read again: exported in full, because patients who had left it may be back"
         )
         return None
     new = set[str]() if asked_for is None else asked_for - await roster.covered()
@@ -188,8 +189,8 @@ async def _since(
         return None
     if absent:
         run.notes.append(
-            f"new members of the Group whom the server does not have, or has merged: {len(absent):,}; each sync asks for them "
-            "again, and if it has charts of theirs all the same, the next full export brings them"
+            f"new members of the Group whom the server does not have, or has merged: {len(absent):,}; each sync requests them "
+            "again; if the server has their charts all the same, the next full export lists them"
         )
     return found
 
@@ -208,8 +209,8 @@ async def _is_anybody_behind(run: EhrRun, asked_for: AbstractSet[str] | None) ->
         return True
     if len(withheld) == MOST_READS:
         run.notes.append(
-            f"{MOST_READS} withheld rows were read, others in each run, to see whether they are permitted again: what was added "
-            "beside another meanwhile comes after that"
+            f"{MOST_READS} withheld rows were read, others in each run, to see whether they are permitted again; other rows "
+            "added meanwhile come after that"
         )
     return False
 
@@ -298,7 +299,7 @@ async def _heed_clock(run: EhrRun, job: BulkJob) -> None:
     asked, told = moment(proofs.since), moment(job.transaction_time)
     if not proofs.incremental or asked is None or told is None or told >= asked - CLOCKS_DIFFER:
         return
-    doubt = "its transactionTime lies before the instant since which news were asked: the EHR's clock was set back; sync again"
+    doubt = "its transactionTime lies before the `_since` of the request: the EHR's clock was set back; sync again"
     unit = Unit(
         key=unit_key("manifest", "clock"),
         kind=UnitKind.ERROR_FILE,
@@ -340,8 +341,8 @@ def _watermark(run: EhrRun, job: BulkJob) -> str:
     if earned is None:
         earned = instant(job.kicked_off_at - timedelta(seconds=run.request.profile.changes.overlap_s))
         run.notes.append(
-            "the manifest's transactionTime is missing, unreadable or ahead of the clocks: the next sync asks since the "
-            f"kick-off, less {run.request.profile.changes.overlap_s:.0f} s (profile.changes.overlap_s)"
+            "the manifest's transactionTime is missing, unreadable or ahead of the clocks: the next sync requests changes "
+            "since the kick-off, less {run.request.profile.changes.overlap_s:.0f} s (profile.changes.overlap_s)"
         )
     until = proofs_from(job).until
     if until is None:

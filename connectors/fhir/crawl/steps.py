@@ -69,7 +69,7 @@ async def _said_of_types(run: EhrRun, plan: TypePlan, followed: Sequence[str]) -
     named = ", ".join(f'"{t}"' for t in worth)
     return [
         (
-            f"of {len(plan.types)} types requested for each patient, {vain} brought nothing: to request only the others, "
+            f"of {len(plan.types)} types requested for each patient, {vain} returned nothing: to request only the others, "
             f"set `types = [{named}]`"
         )
     ]
@@ -80,8 +80,8 @@ async def _not_asked_any_more(run: EhrRun, plan: TypePlan, capability: Capabilit
     listed = {t for t in await run.store.knowledge.watermarks() if t not in capability.searchable}
     unasked = ", ".join(sorted(listed.difference(plan.types, plan.directory)))
     note = (
-        f"{unasked}: listed before, but no longer declared by the server, so not requested: what is stored was kept, and is not "
-        "known to be complete; name such types in `types` to request them all the same"
+        f"{unasked}: listed before, but no longer declared by the server, so not requested: what is stored was kept, and is "
+        "not known to be complete; name such types in `types` to request them anyway"
     )
     return [note] if unasked else []
 

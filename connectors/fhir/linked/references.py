@@ -68,7 +68,7 @@ async def follow_references(run: EhrRun, capability: Capability, readable: Reada
         if not more:
             break
     else:
-        run.notes.append(f"references were followed for {profile.references.depth} steps only")
+        run.notes.append(f"references were followed for only {profile.references.depth} steps")
     for one, number in (await run.store.counted()).items():
         if one.about == ABOUT:
             astray[one.what] += number

@@ -103,7 +103,7 @@ async def _compare(
 ) -> tuple[int, int, int | None]:
     """Ask all questions; gives how many patients were asked, of how many, and what chose them."""
     progress, client = EhrProgress(connection=request.sync.connection), proof.client
-    _show(on_progress, progress, client, "asking what the server offers")
+    _show(on_progress, progress, client, "reading what the server offers")
     await proof.prepare(log_in, now)
     _show(on_progress, progress, client, "finding the patients")
     population = await proof.population(request)
@@ -308,7 +308,9 @@ class _Proof:
                 number += 1
                 if number % _WATCH_EVERY == 0 and not self.gave_way and await self._store.run_at_work() is not None:
                     self.gave_way = True
-                    self.notes.append("a sync of this connection began: the proof stopped for it, and is not complete")
+                    self.notes.append(
+                        "a sync of this connection started: the proof stopped for it, and is not complete"
+                    )
                 if self.gave_way:
                     return
                 self.tally.add(await self._asker.answer(question))

@@ -60,7 +60,7 @@ class Deferrals:
         if self._refused.passes_over(resource_type):
             return Hindrance(
                 Ending.RESTRICTED,
-                f"{RESTRICTED}: it refuses this type for every patient asked for (HTTP 403), so not requested for others; "
+                f"{RESTRICTED}: it refuses this type for every patient requested (HTTP 403), so it was not requested for others; "
                 "register the app for it, or remove it from `types`",
             )
         return None

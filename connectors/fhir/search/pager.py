@@ -128,7 +128,9 @@ class Pager:
 
     def _advice(self) -> str:
         fewer = "for fewer pages, raise profile.search.page_size"
-        sticky = "if it lives on one of several machines, which a cookie finds again, set profile.http.cookies = true"
+        sticky = (
+            "if it lives on one of several machines that only a cookie can find again, set profile.http.cookies = true"
+        )
         return fewer if self._profile.http.cookies else f"{sticky}; {fewer}"
 
     def _is_expired(self, error: TerminalFetchError) -> bool:

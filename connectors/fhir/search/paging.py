@@ -55,7 +55,7 @@ class LoopGuard:
         repeats = self._contents[mark] = self._contents.get(mark, 0) + 1 if ids else 0
         if repeats > _SAME_PAGES or self._empty > _EMPTY_PAGES:
             what = "the same resources" if ids else "nothing"
-            raise ProtocolError(f"The server's `next` links do not end: page after page brings {what}.")
+            raise ProtocolError(f"The server's `next` links do not end: page after page has {what}.")
 
     def check(self, url: str) -> None:
         """Note one page's URL.
@@ -65,7 +65,7 @@ class LoopGuard:
         """
         mark = blake2b(url.encode(), digest_size=8).digest()
         if mark in self._seen:
-            raise ProtocolError("The server's `next` links form a circle: the same page was named twice.")
+            raise ProtocolError("The server's `next` links form a loop: the same page was named twice.")
         if len(self._seen) >= self._max_pages:
             raise ProtocolError(
                 f"The search has more than {self._max_pages} pages: raise profile.search.max_pages if that is correct."

@@ -108,7 +108,7 @@ def _hole(unit: Unit, tally: SearchTally, worst: IssueGrade) -> str | None:
     if tally.unreadable:
         return unread(tally)
     if tally.count and tally.of_other_types == tally.count and not tally.merged:
-        return "only resources of other types came, and none of the type that was asked for: the server answered something else"
+        return "only resources of other types came, and none of the requested type: the server answered something else"
     if tally.withheld:
         return (
             f"the server's total is {tally.withheld:,} more than came, each resource counted once, and no `next` link leads to "
@@ -120,7 +120,7 @@ def _hole(unit: Unit, tally: SearchTally, worst: IssueGrade) -> str | None:
     if worst in _HOLES and grave:
         return named(_HOLES[worst], codes_of(tally.issues))
     if tally.dateless:
-        return "too large for one request, so requested by date: what has no date was not reached"
+        return "too large for one request, so requested by date: rows without a date were not reached"
     return None
 
 
@@ -133,11 +133,11 @@ def lost_places(tally: SearchTally) -> str:
 def _remarks(tally: SearchTally, worst: IssueGrade) -> list[str]:
     remarks = [named(_NOTES[worst], codes_of(tally.issues))] if worst in _NOTES else []
     if tally.doubtful:
-        remarks.append("a page held links or issues that could not be understood: what it does not list is kept")
+        remarks.append("a page held links or issues that could not be understood: rows that it does not list are kept")
     if tally.redacted:
         remarks.append("redacted placeholders came instead of records that this client may not see")
     if tally.astray:
-        remarks.append("records came that were not requested, because the server ignored a filter; they are kept")
+        remarks.append("the server ignored a filter and sent records that were not requested; they are kept")
     if tally.unfiltered:
         remarks.append("the server refused the date filter: listed in full")
     if tally.shifted:
@@ -178,9 +178,7 @@ def refused(unit: Unit, error: TerminalFetchError, ending: Ending, *, served: bo
     if ending is Ending.NOT_SERVED:
         answer = f"HTTP {error.status}"
         if served or SearchDetail.of(unit).expected:
-            reason = (
-                f"the server answers {answer} to this search, although the type was requested by name, or served before"
-            )
+            reason = f"the server answers {answer} to this search, although the type was requested by name, or was served before"
             return UnitRefusal(_failed(unit, reason, ending))
         return UnitRefusal(_settled(unit, f"not served here: {answer}", ending))
     if ending is Ending.PAUSED:

@@ -98,12 +98,12 @@ def result_page(body: bytes, submission_id: str) -> ResultPage:
     except UnreadableJsonError:
         document = None
     if not isinstance(document, dict) or not _OF_A_MANIFEST.intersection(document):
-        raise ProtocolError("the receiver's answer to the finished submission is no manifest")
+        raise ProtocolError("the receiver's answer to the finished submission is not a manifest")
     if document.get("submissionId", submission_id) != submission_id:
         raise ProtocolError("the receiver's answer is the result of another submission")
     told = [document.get(name, []) for name in ("outcome", "error")]  # the latter: STU 3's name
     if not all(isinstance(entries, list) for entries in told):
-        raise ProtocolError("the result's `outcome` is no list")
+        raise ProtocolError("the result's `outcome` is not a list")
     entries = [entry for listed in told for entry in listed]
     if not all(isinstance(entry, dict) and isinstance(entry.get("url"), str) for entry in entries):
         raise ProtocolError("an entry of the result's `outcome` has no url")
@@ -113,7 +113,7 @@ def result_page(body: bytes, submission_id: str) -> ResultPage:
 
 def _next(links: Any) -> str | None:
     if not isinstance(links, list) or not all(isinstance(one, dict) for one in links):
-        raise ProtocolError("the result's `link` is no list of objects")
+        raise ProtocolError("the result's `link` is not a list of objects")
     following = [one.get("url") for one in links if one.get("relation") == "next"]
     if len(following) > 1 or not all(isinstance(url, str) and url for url in following):
         raise ProtocolError("the result's `link` has more than one next, or one without a url")

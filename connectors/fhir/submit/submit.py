@@ -97,7 +97,7 @@ async def submit(
             unread += await work.outcomes(file, page.with_token, issues, keep)
         page_url = None if page.next is None else work.at_home(page.next)
         if page_url in seen or len(seen) > _MOST_PAGES:
-            raise ProtocolError("the pages of the receiver's result go in a circle")
+            raise ProtocolError("the pages of the receiver's result form a loop")
     return Submitted(submission.id, sent, dict(issues), unread)
 
 
@@ -116,7 +116,7 @@ class _Work:
         self._client = client
         self._profile = profile
         self._clock = clock
-        self._sleep = client.waits.sleeper("the receiver processes the submission", sleep)
+        self._sleep = client.waits.sleeper("the receiver is processing the submission", sleep)
 
     async def status_url(self) -> str | None:
         """Return where the submission's status is; None: the receiver has no such submission."""
@@ -144,7 +144,7 @@ class _Work:
         if status_url is not None:
             return status_url
         if refusal is None:
-            raise ProtocolError(f"{call.template}: the receiver took the submission, but does not know of it")
+            raise ProtocolError(f"{call.template}: the receiver accepted the submission, but does not know it")
         if isinstance(refusal, TransientFetchError):
             raise refusal
         raise SubmissionError(
@@ -165,7 +165,7 @@ class _Work:
                 raise
             except RequestError as error:
                 raise SubmissionError(
-                    f"{call.template}: the receiver gave the submission up ({_said(error)}); ask who runs it",
+                    f"{call.template}: the receiver gave up the submission ({_said(error)}); ask its operator",
                     status=error.status,
                     codes=error.codes,
                 ) from error
@@ -175,8 +175,8 @@ class _Work:
             age = self._clock() - began
             if age > self._profile.bulk.job_timeout_s:
                 raise TransientFetchError(
-                    f"the receiver has not processed the submission after {age:.0f} s (profile.bulk.job_timeout_s); it may still "
-                    "do so: the same command goes on waiting, and sends nothing again"
+                    f"the receiver has not processed the submission after {age:.0f} s (profile.bulk.job_timeout_s); it may "
+                    "still do so: the same command continues to wait, and sends nothing again"
                 )
             asked = asked_wait_s(reply.headers, now=self._clock(), cap_s=self._profile.poll.cap_s)
             await self._sleep(poll_wait_s(self._profile, asked_s=asked, own_s=wait, age_s=age))

@@ -43,7 +43,7 @@ class UnaskedCodingError(ContentCodingError):
     """A body in a coding that nobody asked for: asking again brings the same. `coding` is its name, one of UNASKED."""
 
     def __init__(self, coding: str) -> None:
-        super().__init__(f"it is packed as {coding}, which was not requested")
+        super().__init__(f"it is compressed as {coding}, which was not requested")
         self.coding = coding
 
 
@@ -85,7 +85,7 @@ class _TooManyLayers:
     proves_its_end = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        raise ContentCodingError(f"it is packed more than {MAX_LAYERS} times over")
+        raise ContentCodingError(f"it is compressed more than {MAX_LAYERS} times over")
 
     def finish(self) -> Iterator[bytes]:
         return iter(())

@@ -27,7 +27,7 @@ _FOUND: dict[Failure, str] = {
     "connect": "the connection was refused, or there is no route to the host",
     "connect-timeout": "no connection was made within the time allowed",
     "handshake": "the TLS handshake failed",
-    "proxy": "the proxy did not let it through",
+    "proxy": "the proxy refused it",
     "certificate": "the server's certificate is not trusted",
     "certificate-dates": "the server's certificate has expired, or is not valid yet",
     "certificate-name": "the server's certificate is for another host",
@@ -35,7 +35,7 @@ _FOUND: dict[Failure, str] = {
     "dropped": "the connection was lost before the answer was complete",
     "malformed": "what came back is not HTTP",
     "coding": "the body is damaged, or ends too early",
-    "unasked": "the body is packed in a way that was not requested",
+    "unasked": "the body is compressed in a way that was not requested",
     "bomb": "the body unpacks to hundreds of times its size, unlike any FHIR; the rest was not unpacked",
 }
 _NEXT_BY_FAILURE: dict[Failure, str] = {
@@ -44,18 +44,18 @@ _NEXT_BY_FAILURE: dict[Failure, str] = {
     "connect-timeout": "check host and port in base_url, and the proxy setting: a firewall may drop our packets, or that port "
     "speaks no TLS; profile.http.connect_timeout_s says how long to wait",
     "handshake": "check whether that port speaks https (or only http), and TLS 1.2 or newer",
-    "proxy": "check the connection's proxy setting: host, port, and the login that the proxy may want",
+    "proxy": "check the connection's proxy setting: host, port, and the login that the proxy may require",
     "certificate": "if the authority that signed it is your own, or the server itself, set ca_bundle to its certificate (PEM); "
-    "else ask who runs the server: it may leave out an intermediate certificate",
-    "certificate-dates": "check this machine's clock, and ask who runs the server to renew it",
-    "certificate-name": "check the host in base_url against the certificate's names, and ask who runs the server",
+    "else ask the server's operator: it may not send an intermediate certificate",
+    "certificate-dates": "check this machine's clock, and ask the server's operator to renew it",
+    "certificate-name": "check the host in base_url against the certificate's names, and ask the server's operator",
     "timeout": "if this EHR needs longer, raise profile.http.read_timeout_s or http.connect_timeout_s",
-    "coding": "the EHR, or what stands between (a gateway, a proxy), cuts or damages what it sends: run again; if it is the "
-    "same then, ask the operators of both",
-    "malformed": "run again; if it is the same then, check host and port in base_url, and ask the operator of the EHR, or of the "
+    "coding": "the EHR, or a gateway or proxy in between, truncates or damages what it sends: run again; if it happens again, "
+    "ask the operators of both",
+    "malformed": "run again; if it happens again, check host and port in base_url, and ask the operator of the EHR, or of the "
     "gateway or proxy in front of it, whether its Content-Length is right",
     "bomb": "ask the EHR's administrators what this answer is",
-    "unasked": "only gzip is requested (Accept-Encoding), and another try brings the same: ask the operator of the EHR or of the "
+    "unasked": "only gzip is requested (Accept-Encoding), and a retry gives the same: ask the operator of the EHR or of the "
     "gateway in front of it to send gzip or no compression",
 }
 _NEXT_BY_STATUS: dict[int, str] = {
@@ -71,54 +71,39 @@ _NEXT_BY_STATUS: dict[int, str] = {
 }
 _JOB_GONE = (
     "the job was deleted or has expired; sync again to start a new export; if it is gone every time, it may live on one of "
-    "several machines, which a cookie finds again: set profile.http.cookies = true"
+    "several machines that only a cookie can find again: set profile.http.cookies = true"
 )
-# what a status means to the purpose of a request, where that is more than to any
+_FILE_GONE = (
+    "the file was deleted at the server, or its link has expired, and the manifest had no better one; sync again soon after, or "
+    "ask how long the EHR keeps its exports"
+)
+_LINK_EXPIRED = "the link has most likely expired, and the manifest had no better one; sync again to start a new export"
+# what a status means for one purpose of a request, where that is more than it means in general
 _NEXT_BY_PURPOSE: dict[tuple[Purpose, int], str] = {
-    (
-        "status",
-        400,
-    ): "the EHR, or a gateway in front of it, does not accept the export's status URL: sync again starts a new "
-    "export; if it ends so too, ask who runs it what its status URL answers",
+    ("status", 400): (
+        "the EHR, or a gateway in front of it, does not accept the export's status URL: sync again to start a new export; if it "
+        "fails in the same way, ask its operator what its status URL answers"
+    ),
     ("status", 404): _JOB_GONE,
     ("status", 410): _JOB_GONE,
-    (
-        "status",
-        413,
-    ): "the export's manifest is larger than the EHR, or a gateway in front of it, allows: request less at a time "
-    "(fewer `types`, a smaller Group), or ask for a higher limit at the gateway",
-    (
-        "file",
-        202,
-    ): "the server is still preparing this file; the export is kept there: sync again later to fetch it",
-    (
-        "file",
-        400,
-    ): "the link has most likely expired, and the manifest had no better one; sync again to start a new export",
-    (
-        "file",
-        403,
-    ): "the link has most likely expired, and the manifest had no better one; sync again to start a new export; if it is the "
-    "same then, the client may not read this file: ask the EHR's administrators",
-    (
-        "file",
-        404,
-    ): "the file was deleted at the server, or its link has expired, and the manifest had no better one; sync again "
-    "soon after, or ask how long the EHR keeps its exports",
-    (
-        "file",
-        410,
-    ): "the file was deleted at the server, or its link has expired, and the manifest had no better one; sync again "
-    "soon after, or ask how long the EHR keeps its exports",
-    (
-        "file",
-        413,
-    ): "the file is larger than the EHR, or a gateway in front of it, allows: have it write smaller files or the "
-    "gateway's limit raised, or request less at a time (fewer `types`, a smaller Group)",
-    (
-        "kickoff",
-        413,
-    ): "the request is larger than the EHR, or a gateway in front of it, accepts: name fewer patients, or make a Group of them",
+    ("status", 413): (
+        "the export's manifest is larger than the EHR, or a gateway in front of it, allows: request less at a time (fewer "
+        "`types`, a smaller Group), or ask for a higher limit at the gateway"
+    ),
+    ("file", 202): "the server is still preparing this file; the export is kept there: sync again later to fetch it",
+    ("file", 400): _LINK_EXPIRED,
+    ("file", 403): (
+        f"{_LINK_EXPIRED}; if it happens again, the client may not read this file: ask the EHR's administrators"
+    ),
+    ("file", 404): _FILE_GONE,
+    ("file", 410): _FILE_GONE,
+    ("file", 413): (
+        "the file is larger than the EHR, or a gateway in front of it, allows: have it write smaller files, or raise the "
+        "gateway's limit, or request less at a time (fewer `types`, a smaller Group)"
+    ),
+    ("kickoff", 413): (
+        "the request is larger than the EHR, or a gateway in front of it, accepts: name fewer patients, or make a Group of them"
+    ),
 }
 _KICK_OFF_FAILED = (
     "the EHR failed on the request itself, or is overloaded: if it fails again later, one of the parameters is too much for "
@@ -130,15 +115,15 @@ _LINK_REFUSED = (
     "the link has expired, or requires a login anyway"
 )
 _NO_ANSWER = "check base_url and what this EHR declares"
-_NO_FILE = "sync again soon; if it is the same then, ask the EHR's administrators what the export's links answer"
+_NO_FILE = "sync again soon; if it happens again, ask the EHR's administrators what the export's links answer"
 _LINK_ELSEWHERE = "the EHR's link leads there, to another origin than base_url's"
 _STATUS_OF_A_GATEWAY = (
-    "that is not the EHR's own answer (an OperationOutcome), so most likely a gateway's in front of it: ask who runs it whether "
-    "the export is still there; if it is gone, `chartferry runs discard RUN` gives it up"
+    "that is not the EHR's own answer (an OperationOutcome), so most likely that of a gateway in front of it: ask its "
+    "operator whether the export is still there; if it is gone, `chartferry runs discard RUN` gives it up"
 )
 _REFUSED_BY_A_PAGE = (
-    "an EHR refuses with an OperationOutcome, so most likely a firewall or a gateway in front of it did: ask who runs it whether "
-    "our address may send this request"
+    "an EHR refuses with an OperationOutcome, so most likely a firewall or a gateway in front of it did: ask its operator "
+    "whether our address may send this request"
 )
 _PAGE_LATER = "the EHR is down or overloaded, or the gateway in front of it, whose page this is; run again later"
 _DROPPED_AT_FIRST = (
@@ -197,7 +182,7 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
         return failed(ProtocolError, text)
     if call.purpose == "status" and seen.codes and seen.status not in _NOT_THE_JOBS_END:
         why = f"status {seen.status}, issue codes {', '.join(shown(seen.codes))}"
-        text = f"{call.template}: the server's export failed ({why}); sync again starts a new one"
+        text = f"{call.template}: the server's export failed ({why}); sync again to start a new one"
         return failed(TerminalFetchError, text)
     kind = UntrustedServerError if seen.failure in UNTRUSTED else TerminalFetchError
     return failed(kind, f"{said}; {_next(call, seen, verdict)}")

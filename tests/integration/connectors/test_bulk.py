@@ -343,7 +343,7 @@ async def test_a_type_that_vanished_whole_from_an_export_without_types_is_told(s
         for row in served.dataset.of_type("AllergyIntolerance"):
             served.dataset.delete(row.type, row.id)
         report = await run(served, store)
-    assert "earlier exports brought AllergyIntolerance" in " ".join(report.notes)
+    assert "earlier exports had AllergyIntolerance" in " ".join(report.notes)
 
 
 # -- files

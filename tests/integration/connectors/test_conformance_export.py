@@ -539,7 +539,7 @@ async def test_manifest_pages_that_lead_in_a_circle_are_a_hole_and_what_they_lis
         report = await server.sync(store, types=("Patient", "Observation"))
         assert len(server.sent("/jobs/", "GET")) == 2
     assert report.status == "partial"
-    assert "circle" in report.holes[0].reason
+    assert "loop" in report.holes[0].reason
     assert {kind for kind, _ in store.live()} == {"Patient", "Observation"}
     assert store.watermarks() == {}
 
@@ -553,7 +553,7 @@ async def test_a_partial_resource_never_overwrites_a_full_one(store: KeptRows) -
         report = await server.sync(store)
     assert store.live()["Patient", "p1"]["gender"] == "female"
     assert (report.status, report.quarantined) == ("partial", 1)
-    assert report.holes[0].reason == "it came SUBSETTED, although the whole resource was requested"
+    assert report.holes[0].reason == "it is SUBSETTED, although the whole resource was requested"
 
 
 # -- files

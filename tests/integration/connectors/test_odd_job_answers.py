@@ -49,7 +49,7 @@ async def test_where_no_level_names_a_job_the_run_fails_and_the_next_does_not_wa
         again = await server.sync(store, {"bulk.levels": ["patient"]}, types=TYPES)
         waited = max(server.clock.waits, default=0)
     assert report.status == "failed"
-    assert "can neither be followed nor deleted" in (report.error or "")
+    assert "can be neither followed nor deleted" in (report.error or "")
     assert (again.status, waited < 300) == ("complete", True)
 
 

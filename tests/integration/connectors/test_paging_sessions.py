@@ -43,7 +43,7 @@ async def test_a_list_of_patients_whose_session_expires_begins_again_and_is_whol
     [
         (
             410,
-            "kept expiring (its own `next` link was answered 410); if it lives on one of several machines, which a cookie",
+            "kept expiring (its own `next` link was answered 410); if it lives on one of several machines that only a cookie",
         ),
         (503, "503"),
         (500, "500"),

@@ -15,7 +15,7 @@ MANY = ("Account", "AllergyIntolerance", "CarePlan", "CareTeam", "Claim", "Compo
 
 def said(notes: object) -> list[str]:
     assert isinstance(notes, list | tuple)
-    return [note for note in notes if "brought nothing" in note]
+    return [note for note in notes if "returned nothing" in note]
 
 
 async def test_a_crawl_that_asks_mostly_in_vain_says_so_once_and_names_what_to_ask_for(store: KeptRows) -> None:
@@ -25,7 +25,7 @@ async def test_a_crawl_that_asks_mostly_in_vain_says_so_once_and_names_what_to_a
         again = await run(server, store, mode="crawl", types=("Patient", "Observation", "Condition", "Practitioner"))
     (note,) = said(report.notes)
     # this server takes `patient` for Practitioner too, and gives none: it is named all the same, for who refers to it
-    assert note.startswith(f"of {len(MANY) + 4} types requested for each patient, {len(MANY) + 1} brought nothing")
+    assert note.startswith(f"of {len(MANY) + 4} types requested for each patient, {len(MANY) + 1} returned nothing")
     assert 'set `types = ["Patient", ' in note
     assert all(f'"{kind}"' in note for kind in ("Patient", "Observation", "Condition", "Practitioner"))
     assert not any(f'"{kind}"' in note for kind in MANY)

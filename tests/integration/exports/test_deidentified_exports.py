@@ -85,17 +85,17 @@ async def test_the_profile_refuses_what_would_tell_more(store: Store, tmp_path: 
     await fill(store, [patient("a")])
     (tmp_path / "count.sql").write_text("-- @name: count\nSELECT 1 AS n")
     refused: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"queries": (tmp_path / "count.sql",)}, "has no --query, .* --view reads what is left"),
-        ({"formats": ("csv",), "views": ("document_reference",)}, "lets no DocumentReference out"),
+        ({"queries": (tmp_path / "count.sql",)}, "does not allow --query, .* views read the de-identified ones"),
+        ({"formats": ("csv",), "views": ("document_reference",)}, "does not allow DocumentReference"),
         ({"where": ("Patient.name.family = 'Quill'",)}, "leave it out"),
         ({"limit": 1}, "use --sample"),
-        ({"types": ("DocumentReference",)}, "lets no DocumentReference out"),
+        ({"types": ("DocumentReference",)}, "does not allow DocumentReference"),
         ({"safe_harbor": SafeHarbor(b"short", 2026)}, "fewer than 32 bytes"),
     )
     for wanted, why in refused:
         with pytest.raises(PlanError, match=why):
             await exported(store, tmp_path / "out", **wanted)
-    with pytest.raises(PlanError, match="no --changed-since"):
+    with pytest.raises(PlanError, match="does not allow --changed-since"):
         await exported(store, tmp_path / "out", Selection(changed_since=1))
     await fill(store, [patient("a")], connection="also")
     with pytest.raises(PlanError, match=r"the store has also, site: .* --connection"):

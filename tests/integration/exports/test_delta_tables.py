@@ -112,7 +112,7 @@ async def test_a_load_that_breaks_off_between_two_tables_goes_on(
     await fill(store, [patient("c", gender="male")])
     left = (before.left_by or 0) + 1
     with pytest.raises(
-        WarehouseError, match=rf"name run {left}, or end a load that broke off .* with --as-of {left}, or load"
+        WarehouseError, match=rf"name run {left}, or finish a load that broke off .* with --as-of {left}, or load"
     ):
         await load(store, lake, *views, since=before.left_by)
     done = await load(store, lake, *views, since=before.left_by, as_of=left)
@@ -185,7 +185,9 @@ async def test_a_table_that_no_longer_says_what_it_holds_takes_no_changes_and_is
     await fill(store, [patient("a", gender="female")])
     second = await load(store, lake, view, since=first.left_by)
     forget(DeltaTable(lake / "people"))
-    with pytest.raises(WarehouseError, match=r"people in .* no longer says what it holds: load it whole"):
+    with pytest.raises(
+        WarehouseError, match=r"people in .* no longer has the comment that says what it holds: load it whole"
+    ):
         await load(store, lake, view, since=second.left_by)
     await load(store, lake, view)
     assert rows(lake, "people", "key", "gender") == [("a", "female")]

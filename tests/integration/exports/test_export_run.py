@@ -334,7 +334,7 @@ async def test_a_file_of_somebody_elses_is_not_replaced(store: Store, tmp_path: 
     await fill(store, [patient("p1")])
     (tmp_path / name).write_text("mine")
     request = ExportRequest(out=LocalFolder(tmp_path), formats=("ndjson", "csv"), views=("patient",))
-    with pytest.raises(DestinationError, match=f"{name} in .* is not of an export's"):
+    with pytest.raises(DestinationError, match=f"{name} in .* was not written by an export"):
         await exported(store, request)
     assert names_in(tmp_path) == {name}
     assert (tmp_path / name).read_text() == "mine"

@@ -234,7 +234,7 @@ def test_a_time_of_day_has_no_order_with_a_date(run_view: RunView) -> None:
 
 
 def test_join_of_something_that_is_no_string_raises(run_view: RunView) -> None:
-    with pytest.raises(psycopg.DataError, match="chartferry: column v joins something that is no string"):
+    with pytest.raises(psycopg.DataError, match="chartferry: column v joins something that is not a string"):
         run_view({"resource": "Patient", "select": [{"column": [{"name": "v", "path": "x.join()"}]}]}, [PATIENT])
 
 

@@ -82,7 +82,7 @@ async def test_a_criterion_knows_the_connection_and_the_moment_of_the_data(store
         ("Observation.status", "boolean"),
         ("Observation.statsu = 'final'", "did you mean 'status'"),
         ("Condition.subject.exists()", "nothing of that type is exported"),
-        (f"Observation.extension('{STORED_DOCUMENT}').exists()", "by views alone"),
+        (f"Observation.extension('{STORED_DOCUMENT}').exists()", "only by views"),
     ],
 )
 async def test_a_criterion_that_decides_nothing_is_refused(store: Store, tmp_path: Path, path: str, told: str) -> None:

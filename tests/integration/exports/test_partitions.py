@@ -84,7 +84,7 @@ async def test_the_next_export_clears_the_folders_of_the_former_and_nothing_else
     theirs.parent.mkdir()
     theirs.write_bytes(b"precious")
     with pytest.raises(
-        DestinationError, match=r"observation/status=final/observation\.csv\.gz .* is not of an export's"
+        DestinationError, match=r"observation/status=final/observation\.csv\.gz .* was not written by an export"
     ):
         await exported(store, tmp_path, formats=("csv",))
     assert theirs.read_bytes() == b"precious"
@@ -130,13 +130,16 @@ async def test_what_may_tell_of_a_patient_never_names_a_folder(store: Store, tmp
     key = {"name": "status", "path": "id"}
     told = view_file(tmp_path, "people", key)
     refused: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"partition_by": "gender"}, r"in patient it may tell of patients.*; allowed: type, connection, status"),
-        ({"partition_by": "patient_key"}, "it may tell of patients"),
-        ({"views": (told,)}, "in people it may tell of patients.*; allowed: type"),
+        (
+            {"partition_by": "gender"},
+            r"in patient it may say something about patients.*; allowed: type, connection, status",
+        ),
+        ({"partition_by": "patient_key"}, "it may say something about patients"),
+        ({"views": (told,)}, "in people it may say something about patients.*; allowed: type"),
         ({"partition_by": "zodiac"}, "no view that is exported has such a column"),
         ({"partition_by": "type"}, "divides NDJSON, which is not exported"),
         ({"formats": ("duckdb",)}, "--format csv or parquet"),
-        ({"formats": ("csv", "parquet")}, "readers take a folder whole"),
+        ({"formats": ("csv", "parquet")}, "readers read a whole folder"),
     )
     for wanted, why in refused:
         with pytest.raises(PlanError, match=why):

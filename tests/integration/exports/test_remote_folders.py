@@ -175,7 +175,7 @@ async def test_what_lies_there_is_read_back_and_a_difference_told(store: Store, 
 
     await fill(store, [patient("a")])
     request = PublishRequest(connections=("site",))
-    with pytest.raises(DestinationError, match="does not read back as it was written"):
+    with pytest.raises(DestinationError, match="reads back differently from what was written"):
         await publish(request, Forgetful(url), lambda since: store.snapshot(Selection(changed_since=since)))
     assert "manifest.json" not in RemoteFolder(url).names()
 
@@ -273,7 +273,7 @@ async def test_an_export_elsewhere_is_read_back_before_it_takes_the_place_of_the
                 yield chunk[:-1] if "Patient" in name else chunk
 
     await fill(store, [patient("a")])
-    with pytest.raises(DestinationError, match=r"Patient\.ndjson\.gz does not read back as it was written"):
+    with pytest.raises(DestinationError, match=r"Patient\.ndjson\.gz reads back differently from what was written"):
         await exported(store, Lossy(url))
     assert RemoteFolder(url)._all_names() == frozenset()
 

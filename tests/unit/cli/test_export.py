@@ -20,7 +20,7 @@ SITE = '[connections.site]\nvendor = "generic"\nbase_url = "https://ehr.example.
         (["--connection", "sity"], "did you mean site?"),
         (["--tenant", "nosuch"], "there are: default"),
         (["--seed", "3"], "give both"),
-        (["--encrypt-to", "nobody"], "recipient 1 is no public key"),
+        (["--encrypt-to", "nobody"], "recipient 1 is not a public key"),
         (["--encrypt-to", "file:nowhere"], "--encrypt-to file:nowhere: cannot be read: No such file"),
         (["--publish", "set", "--limit", "3", "--csv", "excel"], "--out, --csv, --limit: not with --publish"),
     ],

@@ -107,7 +107,7 @@ def test_an_answer_that_does_not_come_is_waited_for_only_where_nothing_else_came
 def test_a_narrow_terminal_cuts_the_note_of_a_bar_and_never_what_is_counted() -> None:
     bars = rich_bars(with_note=True)
     bars.add_task(
-        "south-allscripts", total=1_440, completed=17, note="waiting: the EHR prepares the export, 300 s at most"
+        "south-allscripts", total=1_440, completed=17, note="waiting: the EHR is preparing the export, 300 s at most"
     )
     out = StringIO()
     Console(width=80, file=out).print(bars.get_renderable())

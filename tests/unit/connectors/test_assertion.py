@@ -88,7 +88,7 @@ def test_the_profile_and_the_connection_choose_the_algorithm():
     ("material", "kid", "alg", "says"),
     [
         ("nonsense", None, None, "neither PEM nor JSON"),
-        ("{not json", None, None, "begins as JSON, but cannot be read"),
+        ("{not json", None, None, "starts like JSON, but is not valid JSON"),
         ('{"keys": []}', None, None, "no private key"),
         ('{"kty": "EC", "d": "x"}', None, None, "cannot be read"),
         (as_set(EC), "other", None, "no private key with kid 'other'"),

@@ -36,14 +36,14 @@ def test_a_job_that_the_server_gave_up_is_its_failure_and_a_new_one_can_be_start
     raised = error(STATUS, "status", status=500, codes=("processing",))
     assert isinstance(raised, TerminalFetchError)
     assert str(raised) == (
-        f"{STATUS}: the server's export failed (status 500, issue codes processing); sync again starts a new one"
+        f"{STATUS}: the server's export failed (status 500, issue codes processing); sync again to start a new one"
     )
     assert "scopes" in str(error(STATUS, "status", status=403, codes=("forbidden",)))
 
 
 def test_what_came_is_said_in_short_by_the_status_and_else_by_what_went_wrong():
     assert error(status=404).answer == "HTTP 404"
-    assert "packed in a way that was not requested (br)" in error(failure="unasked", coding="br").answer
+    assert "compressed in a way that was not requested (br)" in error(failure="unasked", coding="br").answer
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_ways_of_not_being_reached_are_told_apart_and_name_the_server(failure, s
     assert advice in str(raised)
 
 
-@pytest.mark.parametrize(("failure", "advice"), [("coding", "cuts or damages"), ("malformed", "Content-Length")])
+@pytest.mark.parametrize(("failure", "advice"), [("coding", "truncates or damages"), ("malformed", "Content-Length")])
 def test_a_damaged_answer_is_no_sign_of_an_ehr_that_is_down(failure, advice):
     raised = str(error("GET output file 2", "file", failure=failure))
     assert advice in raised

@@ -159,7 +159,7 @@ def test_an_answer_in_place_of_a_resource_is_unreadable_and_a_document_is_a_reso
     if kept:
         assert record_from(body, BASE).id == "b1"
         return
-    with pytest.raises(UnreadableResourceError, match="an answer with resources of its own"):
+    with pytest.raises(UnreadableResourceError, match="an answer that contains resources"):
         record_from(body, BASE)
 
 

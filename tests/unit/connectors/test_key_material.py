@@ -153,7 +153,7 @@ UNUSABLE = {
                             "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}),
         "neither an RSA nor an EC key",
     ),
-    "cut JWK": (lambda: json.dumps(as_jwk(EC))[:90], "begins as JSON, but cannot be read"),
+    "cut JWK": (lambda: json.dumps(as_jwk(EC))[:90], "starts like JSON, but is not valid JSON"),
     "symmetric JWK": (lambda: '{"keys": [{"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qz"}]}', "neither an RSA nor an EC key"),
     "cut PEM": (lambda: pem(RSA)[:300], "truncated PEM, or contains no private key"),
     "damaged PEM": (lambda: pem(RSA).replace("MII", "MIJ"), "damaged"),

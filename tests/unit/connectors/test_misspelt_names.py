@@ -142,7 +142,7 @@ def test_a_resource_that_holds_resources_is_read_as_ever() -> None:
     b'{ "id" : "a", "resourceType" : "Goal", "resourceType" : "Task" }',
 ])  # fmt: skip
 def test_a_resource_whose_type_or_id_stands_twice_is_unreadable(body: bytes) -> None:
-    with pytest.raises(UnreadableResourceError, match="stands twice"):
+    with pytest.raises(UnreadableResourceError, match="appears twice"):
         record_from(body, BASE)
 
 

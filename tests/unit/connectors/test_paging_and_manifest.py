@@ -56,7 +56,7 @@ def test_a_circle_of_next_links_ends_with_an_error() -> None:
     guard = LoopGuard(max_pages=10)
     guard.check("a")
     guard.check("b")
-    with pytest.raises(ProtocolError, match="circle"):
+    with pytest.raises(ProtocolError, match="loop"):
         guard.check("a")
 
 

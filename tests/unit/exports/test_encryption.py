@@ -89,7 +89,7 @@ def test_a_file_of_somebody_elses_with_the_encrypted_ones_name_is_not_replaced(t
     (tmp_path / "Patient.ndjson.gz.age").write_bytes(b"precious")
     with (
         Outgoing(LocalFolder(tmp_path), tmp_path, recipients=made()[1]) as files,
-        pytest.raises(DestinationError, match=r"Patient\.ndjson\.gz\.age .* is not of an export's"),
+        pytest.raises(DestinationError, match=r"Patient\.ndjson\.gz\.age .* was not written by an export"),
     ):
         files.begin("Patient.ndjson.gz", "fast")
 
@@ -102,9 +102,9 @@ def test_a_key_of_ssh_is_told_without_its_comment_and_a_key_counts_once() -> Non
 @pytest.mark.parametrize(
     ("word", "why"),
     [
-        ("age1zebulon", "recipient 2 is no public key that age knows; allowed: age1…"),
-        ("ssh-ed25519 zebulon", "recipient 2 is no public key"),
-        ("", "recipient 2 is no public key"),
+        ("age1zebulon", "recipient 2 is not a public key that age knows; allowed: age1…"),
+        ("ssh-ed25519 zebulon", "recipient 2 is not a public key"),
+        ("", "recipient 2 is not a public key"),
         ("AGE-SECRET-KEY-1QUILL", "recipient 2 is an identity, which decrypts"),
     ],
 )

@@ -153,5 +153,5 @@ def test_ndjson_is_divided_by_type_and_a_deidentified_export_divides_no_tables()
         out=LocalFolder(OUT), types=("Patient",), partition_by="type", safe_harbor=SafeHarbor(b"k" * 32, 2026)
     )
     assert names(request, {}) == ["type=Patient/Patient.ndjson.gz"]
-    with pytest.raises(PlanError, match="--profile safe-harbor divides no tables"):
+    with pytest.raises(PlanError, match="--profile safe-harbor does not divide tables"):
         names(replace(request, formats=("csv",), partition_by="status"), {})
