@@ -20,6 +20,7 @@ from connectors.fhir.endings import may_be_a_gateways, says_not_found
 from connectors.fhir.errors import RequestError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.not_found import NotFoundAnswers
+from connectors.fhir.patients.merges import refused_survivor
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.records import UnreadableResourceError, record_from
 from connectors.fhir.run import EhrRun
@@ -200,4 +201,6 @@ class _Reader:
         ending = await self._answers.ending(error, unit.resource_type, launch)
         if ending is Ending.FAILED and (says_not_found(error) or may_be_a_gateways(error)):
             return Said.UNANSWERED
+        if ending is Ending.RESTRICTED and unit.resource_type == "Patient":
+            return Said.MERGED if refused_survivor(error, unit.ids[0], self._base) else Said.WITHHELD
         return _SAID.get(ending)

@@ -60,7 +60,8 @@ class RequestError(FetchError):
     """One request finally failed.
 
     `status` is the HTTP status (None: no answer came), `codes` an OperationOutcome's issue codes: FHIR issue types and
-    vendor codes such as Epic's "4113", never free text, which may carry PHI. `speaker` tells whose answer it was.
+    vendor codes such as Epic's "4113", never free text, which may carry PHI. `speaker` tells whose answer it was. `led_to` is
+    the address that answered, where a redirect led to another than was asked; PHI, for no message.
     """
 
     def __init__(
@@ -70,11 +71,13 @@ class RequestError(FetchError):
         status: int | None = None,
         codes: tuple[str, ...] = (),
         speaker: Speaker = "other",
+        led_to: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.codes = codes
         self.speaker = speaker
+        self.led_to = led_to
 
     @property
     def answer(self) -> str:

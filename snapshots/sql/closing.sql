@@ -137,9 +137,12 @@ UPDATE run SET status = %(status)s, finished_at = %(at)s, requests = requests + 
 WHERE id = %(run)s
 
 -- name: endings
--- How many units settled without the reads of what was missed, how many with them, how many did not settle, how many of these are
--- patients who are not shown, and how much was quarantined.
-SELECT (SELECT count(*) FROM unit WHERE run = %(run)s AND state = 'settled' AND kind NOT IN ('confirm', 'control')),
+-- How many units listed anything, how many settled, how many did not, how many of these are patients who are not shown, and how much
+-- was quarantined. What is asked beside the listings lists nothing: reads of what was missed or is referred to, and those of a Group's
+-- members whom its export did not bring.
+SELECT (SELECT count(*) FROM unit WHERE run = %(run)s AND state = 'settled'
+        AND kind NOT IN ('confirm', 'control', 'reference', 'attachment')
+        AND NOT (kind = 'cohort' AND EXISTS (SELECT FROM group_member g WHERE g.run = unit.run))),
     (SELECT count(*) FROM unit WHERE run = %(run)s AND state = 'settled'),
     (SELECT count(*) FROM unit WHERE run = %(run)s AND state <> 'settled'),
     (SELECT count(*) FROM unit WHERE run = %(run)s AND state <> 'settled' AND kind = 'cohort' AND ending = 'restricted'),

@@ -100,7 +100,7 @@ def test_a_merge_that_a_failed_run_met_ends_when_the_patient_can_be_read_again(s
     assert nights.sync(faults=(NoExport(),)).status == "failed"
     nights.happens(Unmerge("p1"))
     apart = nights.sync()
-    assert (apart.status, apart.holes, apart.live) == ("partial", {"Patient cohort failed"}, nights.at_ehr)
+    assert (apart.status, apart.holes, apart.live) == ("complete", set(), nights.at_ehr)
     assert nights.state()["alias"] == [NOT_MERGED]
     nights.end()
 

@@ -184,6 +184,16 @@ def test_members_of_a_group_whom_the_server_does_not_have_are_told_by_a_full_exp
     assert told.endswith("(2 x)")
 
 
+def test_an_export_of_nothing_claims_nothing_though_a_member_is_asked_for(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",)))
+    nights.happens(*pats("p1"), obs("o1", "p1"), Join("A", "p1"), Join("A", "nobody"))
+    assert nights.sync().status == "complete"
+    nights.happens(Drop(OBSERVATION, "o1"), Withhold(PATIENT, "p1"))
+    night = nights.sync(since="none")
+    assert (night.status, night.dead) == ("nothing", set())
+    assert any("a member of the Group whom the server does not have" in note for note in night.notes)
+
+
 def test_who_is_out_of_a_group_on_a_night_on_which_it_cannot_be_read_is_whole_when_back(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",), reconcile_every_d=60))
     server = odd(nights)
@@ -209,6 +219,39 @@ def test_an_export_that_is_refused_for_a_merged_patients_former_id_names_the_sur
     nights.happens(Unmerge("p1"))
     unjudged(nights, since="none")
     assert whole(nights, since="none")
+
+
+def test_what_an_ehr_files_under_a_merged_patients_former_id_comes_and_goes_with_an_export_of_names(
+    stage: Stage,
+) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1,p2", "bulk", CHART), levels=("patient",), reconcile_every_d=60))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"))
+    nights.sync()
+    nights.happens(Merge("p1", "p2", "redirect"))
+    assert nights.sync(since="none").status == "complete"
+    nights.happens(obs("o2", "p1", 0), obs("o3", "p1"))
+    news = nights.sync()
+    assert (news.status, news.counts) == ("complete", (1, 0, 0, 0))  # o3 has an old date: news cannot tell of it
+    full = nights.sync(since="none")
+    assert (full.status, full.live) == ("complete", nights.at_ehr)
+    nights.happens(Drop(OBSERVATION, "o2"))
+    last = nights.sync(since="none")
+    assert (last.status, last.live, last.dead) == ("complete", nights.at_ehr, {"Observation/o2", "Patient/p1"})
+    nights.end()
+
+
+@pytest.mark.parametrize(("who", "mode"), [("all", "bulk"), ("cohort:p1,p2,p3", "bulk"), ("cohort:p1,p3", "crawl")])
+def test_who_was_merged_into_a_patient_who_is_not_shown_is_merged(stage: Stage, who: str, mode: str) -> None:
+    nights = stage.nights(Site(home=Ask(who, mode, CHART), levels=("system", "patient"), reconcile_every_d=60))
+    nights.happens(*pats("p1", "p2", "p3"), *(obs(f"o{n}", f"p{n}") for n in (1, 3)))
+    nights.sync()
+    nights.happens(Withhold(PATIENT, "p2"), Merge("p1", "p2", "redirect"))
+    night = nights.sync(since="none")
+    assert "Patient/p1" in night.dead
+    # the refusal is the survivor's: a hole where he is asked for
+    assert night.holes == (set() if who == "all" else {f"Patient {'cohort' if mode == 'bulk' else 'read'} restricted"})
+    nights.happens(Permit(PATIENT, "p2"))
+    nights.end()
 
 
 @pytest.mark.parametrize("answer", ["unknown", "a redirect"])

@@ -164,6 +164,7 @@ class Oracle:
             self._open = watch
         self._now = None
         self._note_missed(watch)
+        self._note_witnessed(watch)
         return self._never(watch, after)
 
     def ended(self, report: RunReport, *, sound: bool = False) -> Failure | None:
@@ -180,14 +181,18 @@ class Oracle:
         )
         self._past.append(watch)
         self._note_missed(watch)
+        self._note_witnessed(watch)
+        if watch.full and report.status in _GREEN:
+            self._listed.setdefault((watch.ask, watch.reach), set()).update(watch.visible)
+        return failure
+
+    def _note_witnessed(self, watch: Watch) -> None:
+        """What the run listed, or would have had nothing been wrong: a run of its ask can list it again."""
         self._witnessed |= watch.visible.keys() | watch.whole
         if watch.reach == "crawl" and watch.ask.who == "all":  # lists Patients whatever types it names
             self._witnessed |= {
                 key for key, row in self._ehr.rows.items() if key[0] == s.PATIENT and self._ehr.listed(row)
             }
-        if watch.full and report.status in _GREEN:
-            self._listed.setdefault((watch.ask, watch.reach), set()).update(watch.visible)
-        return failure
 
     def _note_missed(self, watch: Watch) -> None:
         """Two lists without a row, or without one that moved away, are believed where reads are not served."""

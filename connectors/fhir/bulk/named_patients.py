@@ -32,9 +32,7 @@ from snapshots.witness import Deletion
 
 _NOT_THERE = frozenset({Ending.NOT_FOUND, Ending.GONE, Ending.MERGED})
 _REFUSED = "the export has no Patient with this id, and the server does not show it to this client (HTTP 403)"
-_UNMERGED = (
-    "was merged into another patient, and is a separate patient again: the next export names this one; sync again"
-)
+_UNMERGED = "was merged into another patient, and is a separate patient again: the next export is a full one; sync again"
 _MEMBER_NOT_THERE = (
     "a member of the Group whom the server does not have, or has merged: if it has rows of the chart all the same, they may "
     "be missing from the export"
@@ -46,7 +44,15 @@ class NobodyThereError(ConnectorError):
     """Whom an export was to name is not there any more: what that means is judged, and there is nothing to export."""
 
 
-async def named_patients(run: EhrRun, level: BulkLevel) -> tuple[str, ...]:
+class NamedPatients(NamedTuple):
+    """Whom an export names."""
+
+    patients: tuple[str, ...] = ()
+    # those of them who were merged into others: a server may file something under their ids, or not know them any more
+    merged: frozenset[str] = frozenset()
+
+
+async def named_patients(run: EhrRun, level: BulkLevel) -> NamedPatients:
     """The patients to name, each a unit: that one was not exported at all shows at the end.
 
     Raises:
@@ -54,7 +60,7 @@ async def named_patients(run: EhrRun, level: BulkLevel) -> tuple[str, ...]:
     """
     cohort = run.request.cohort
     if level != "patient-list" or cohort is None:
-        return ()
+        return NamedPatients()
     patients, unresolved = cohort.values, 0
     if cohort.stored:
         patients = tuple(one.id for one in await run.store.roster.stored_patients() if one.has_chart)
@@ -65,11 +71,14 @@ async def named_patients(run: EhrRun, level: BulkLevel) -> tuple[str, ...]:
         patients, unresolved = found.patients, found.unresolved
     if not patients:
         raise PlanError(_NOBODY)
-    # who was merged is named by the survivor's id, and asked for by his own at the end
+    # who was merged is named by both ids, and asked for by his own at the end
     everyone, led_on = with_survivors(patients, await run.store.roster.aliases())
     keys = [_key(patient) for patient in everyone] + ([unit_key("cohort", "unresolved")] if unresolved else [])
     await run.store.plan(_unit(key, patient) for key, patient in zip(keys, (*everyone, None), strict=False))
-    return tuple(one for one in everyone if one not in led_on) or patients
+    others = tuple(one for one in everyone if one not in led_on)
+    if others and len(everyone) > run.request.profile.bulk.patients_max:
+        return NamedPatients(others)
+    return NamedPatients(everyone, led_on if others else frozenset())
 
 
 @dataclass(kw_only=True)
@@ -216,8 +225,10 @@ async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) ->
     named = [unit.patient_id for unit in units if unit.patient_id]
     absent = set(await (jobs.patients_without_data(named) if exported else jobs.patients_without_rows(named)))
     alive = {one.id for one in stored.values() if one.alive}
-    # no export names whom it takes for merged, even where the run that met the merge failed and their Patients are live
+    # whom it takes for merged are asked for, even where the run that met the merge failed and their Patients are live
     formers = {alias.former_id for alias in await roster.aliases() if alias.gone}
+    if not exported:
+        absent |= formers.intersection(named)  # rows do not tell whether they are patients again
     if not run.is_full:
         absent -= (alive if exported else alive | await roster.covered()) - formers
     answers = await _ask(run, capability, sorted(absent), members) if absent else _Answers()

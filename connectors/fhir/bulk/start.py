@@ -6,7 +6,7 @@ written, and what to try after a refusal, is `kick_off`'s; what follows the begi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -80,8 +80,10 @@ class ExportStart:
         self._on_progress = on_progress
         self._known = known
 
-    async def begin(self, asked: ExportParameters, form: Form) -> BulkJob:
+    async def begin(self, asked: ExportParameters, form: Form, *, dispensable: Container[str] = frozenset()) -> BulkJob:
         """Start the export, in the form that the server accepts, and store its status URL.
+
+        `dispensable` are named patients who are left out if the server refuses them all.
 
         Raises:
             TransientFetchError: no clear answer came, or an export is in progress for too long; a job may have begun.
@@ -112,6 +114,11 @@ class ExportStart:
                 if await self._free(await self._jobs.earlier()):
                     continue
                 wait = await self._waited(request, answer, began, wait)
+                continue
+            others = tuple(one for one in named if one not in dispensable)
+            if len(others) < len(named) and answer.status in _OF_PATIENTS:
+                asked, named = replace(asked, patients=others), others
+                tried.append((asked, form))
                 continue
             first = first or answer
             step = next_try(asked, form, answer, tried) if len(tried) < _MOST_TRIES else None

@@ -65,20 +65,15 @@ async def fetch_by_bulk(
     request, store = run.request, run.store
     job = await store.jobs.current()
     if job is None or job.status_url is None:
-        job = await _begun(run, capability, await _asked(run, capability, readable, since, level), told)
-        if job is None:
-            return None
+        asked, merged = await _asked(run, capability, readable, since, level)
+        job = await _begun(run, capability, asked, told, merged)
+    if job is None:
+        return None
     proved = proofs_from(job)
     store.knowledge.ask_since({"*": proved.since or ""} if proved.incremental else {})
     run.is_full = not proved.incremental
-    export = ExportJob(
-        run.client,
-        request.base_url,
-        request.profile,
-        store,
-        now=run.now,
-        sleep=run.sleeper("the EHR is preparing the export"),
-    )
+    sleep = run.sleeper("the EHR is preparing the export")
+    export = ExportJob(run.client, request.base_url, request.profile, store, now=run.now, sleep=sleep)
     links = FileLinks(export, job, now=run.now)
     files = FileFetcher(
         run.client,
@@ -109,17 +104,19 @@ async def fetch_by_bulk(
 
 async def _asked(
     run: EhrRun, capability: Capability, readable: Readable, since: Mapping[str, str], level: BulkLevel
-) -> ExportParameters:
+) -> tuple[ExportParameters, AbstractSet[str]]:
+    """What to ask for, and which of the named patients are merged into others."""
     request, profile, bulk = run.request, run.request.profile, run.request.bulk
     plan = bulk_types(request.types, profile, readable)
     run.notes += [note for note in plan.notes if note not in run.notes]
-    patients = await named_patients(run, level)
+    named = await named_patients(run, level)
+    unmerged = tuple(one for one in named.patients if one not in named.merged)
     asked = ExportParameters(
         level=level,
         group=request.group if level == "group" else None,
-        patients=patients,
+        patients=named.patients,
         types=with_company(plan.types, profile),
-        since=await _since(run, capability, level, since, types=plan.types, patients=patients),
+        since=await _since(run, capability, level, since, types=plan.types, patients=unmerged),
         until=bulk.until,
         type_filters=bulk.type_filters,
         elements=bulk.elements,
@@ -131,7 +128,7 @@ async def _asked(
         note = f"{profile.label} refuses {', '.join(plan.types)} alone: {profile.bulk.companion} was requested as well"
         run.notes += [note] if note not in run.notes else []
     check(asked, profile)
-    return asked
+    return asked, named.merged
 
 
 async def _since(
@@ -232,8 +229,13 @@ async def _members(run: EhrRun, group: str) -> Cohort | None:
     return members
 
 
-async def _begun(run: EhrRun, capability: Capability, asked: ExportParameters, told: Sequence[str]) -> BulkJob | None:
-    """Kick off, and note what is `told` if the server accepts it; None: nobody of the named patients is there any more."""
+async def _begun(
+    run: EhrRun, capability: Capability, asked: ExportParameters, told: Sequence[str], dispensable: AbstractSet[str]
+) -> BulkJob | None:
+    """Kick off, and note what is `told` if the server accepts it; None: nobody of the named patients is there any more.
+
+    `dispensable` patients are not named to a server that refuses the export with them.
+    """
     run.show(f"kicking off a {asked.level} export")
     profile = run.request.profile
     start = ExportStart(
@@ -249,7 +251,7 @@ async def _begun(run: EhrRun, capability: Capability, asked: ExportParameters, t
     )
     await run.keep_notes()  # a run that is resumed finds the job, and takes none of these steps again
     try:
-        job = await start.begin(asked, first_form(profile, capability, asked))
+        job = await start.begin(asked, first_form(profile, capability, asked), dispensable=dispensable)
     except NobodyThereError as error:
         run.notes.append(str(error))
         return None

@@ -1,4 +1,4 @@
-"""Reads what a Patient says of merges: `Patient.link` of type replaced-by and replaces (R4 Patient). Pure."""
+"""Reads what tells of merges: `Patient.link` of type replaced-by and replaces (R4 Patient), and refused redirects. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from connectors.fhir.errors import RequestError
+from connectors.fhir.fhir_base import FhirBase
 from snapshots.patient import Alias
 from snapshots.record import Record
 
@@ -48,6 +50,15 @@ def links_of(record: Record) -> list[Alias]:
         elif kind == "replaces":
             found.append(Alias(other, record.id, gone=False))
     return found
+
+
+def refused_survivor(error: RequestError, asked: str, base: FhirBase) -> str | None:
+    """Return the other Patient to whom a request for one was led, and who was refused; None if nobody else was.
+
+    The refusal speaks of the one to whom the EHR leads, and the redirect of the one who was asked for: he is merged.
+    """
+    led_to = base.patient(error.led_to) if error.led_to is not None else None
+    return led_to if led_to != asked else None
 
 
 def with_survivors(patients: Sequence[str], aliases: Iterable[Alias]) -> tuple[tuple[str, ...], frozenset[str]]:

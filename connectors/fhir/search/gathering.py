@@ -21,13 +21,13 @@ from connectors.fhir.errors import ProtocolError, RequestError, TerminalFetchErr
 from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.patients.membership import filed
-from connectors.fhir.patients.merges import aliases_in
+from connectors.fhir.patients.merges import aliases_in, refused_survivor
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.records import Page, UnreadableResourceError, record_from
 from connectors.fhir.search.inspection import Inspection
 from connectors.fhir.search.pager import NotAPageError, Pager
 from connectors.fhir.search.split_search import SplitSearch
-from connectors.fhir.search.verdicts import MERGED, SearchTally, lost_places, unread
+from connectors.fhir.search.verdicts import MERGED, SearchTally, asks_for_patient, lost_places, unread
 from connectors.fhir.search.windows import Piece, SplitLimits, divide, places, trouble_of
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
@@ -217,6 +217,16 @@ class PageGatherer:
         if not (vendor_leads or redirected or any(alias.former_id == asked for alias in aliases_in(found))):
             raise ProtocolError(f"{unit.template} returned another Patient than the requested one.")
         return [Alias(asked, ids[0], gone=True)], [Deletion("Patient", asked, Said.MERGED, unit.way)]
+
+    def led_on(self, unit: Unit, error: RequestError) -> Fetched | None:
+        """Return what it says of the requested Patient that another was refused in his place: merged. None: nobody was."""
+        if not asks_for_patient(unit) or unit.patient_id is None:
+            return None
+        survivor = refused_survivor(error, unit.patient_id, self._base)
+        if survivor is None:
+            return None
+        merged = Deletion("Patient", unit.patient_id, Said.MERGED, unit.way)
+        return Fetched(deletions=[merged], aliases=[Alias(unit.patient_id, survivor, gone=True)])
 
     def _call(self, unit: Unit, url: str, *, purpose: str, first: bool = False) -> Call:
         over = self.profile.search.post_over

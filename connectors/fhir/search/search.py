@@ -114,6 +114,9 @@ class SearchFetcher:
         if unit.resource_type == "Patient" and unit.patient_id in self._gatherer.formers and ending in _NO_LONGER:
             # the redirect has been dropped since
             return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=MERGED, ending=Ending.MERGED)
+        if ending is Ending.RESTRICTED and (said := self._gatherer.led_on(unit, error)) is not None:
+            await emit(said)
+            return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=MERGED, ending=Ending.MERGED)
         refusal = refused(unit, error, ending, served=unit.resource_type in self._served)
         if refusal is None:
             raise error

@@ -295,7 +295,7 @@ class EhrClient:
                     held = _Held(await self._answer(call, url, token, place), place)
                     accepted = held.answer.response.status_code in call.ok
                     body = await held.answer.reader.peek() if accepted else await _refusal(held.answer.reader)
-                seen = self._seen(held.answer, body, accepted)
+                seen = self._seen(held.answer, body, accepted, asked=url)
             except FAILS as error:
                 seen = self._sender.failed(error)
             verdict = judge(call, seen, busy_means_running=self._profile.kickoff.busy_means_running)
@@ -341,7 +341,7 @@ class EhrClient:
             self.origin.unanswered(self._clock(), str(error))
             raise
 
-    def _seen(self, answer: Answer, body: bytes, accepted: bool) -> Seen:
+    def _seen(self, answer: Answer, body: bytes, accepted: bool, *, asked: str) -> Seen:
         headers, cap_s = answer.response.headers, self._profile.retry.after_cap_s
         return Seen(
             status=answer.response.status_code,
@@ -351,6 +351,7 @@ class EhrClient:
             speaker="ehr" if accepted else speaker_of(body, media_type),
             retry_after_s=None if accepted else asked_wait_s(headers, now=self._clock(), cap_s=cap_s),
             foreign=answer.foreign,
+            led_to=None if answer.url == asked else answer.url,
             elsewhere=self._sender.elsewhere(answer.url),
             token_sent=answer.token_sent,
         )

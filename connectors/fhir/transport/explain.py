@@ -158,7 +158,7 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
     """The error for a try that was not accepted and is the last one."""
 
     def failed(kind: type[RequestError], text: str) -> RequestError:
-        return kind(text, status=seen.status, codes=seen.codes, speaker=seen.speaker)
+        return kind(text, status=seen.status, codes=seen.codes, speaker=seen.speaker, led_to=seen.led_to)
 
     times = f" after {tries} tries" if tries > 1 else ""
     said = f"{call.template}: {found(seen, verdict)}{times}"

@@ -76,6 +76,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     origin: str | None = None  # of the server that was not reached, without path
     elsewhere: str | None = None  # where an origin was asked that is not the EHR's: what to do if it is not there
     foreign: bool = False  # redirected to an origin that does not get the token
+    led_to: str | None = None  # the address that answered, where a redirect led there; PHI
     token_sent: bool = False
 
 
