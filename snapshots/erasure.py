@@ -68,6 +68,7 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
                     unread = await find_sealed(session.conn, values, session.sealer)
                 shared += (await _row(session.conn, "shared", values))[0]
                 types |= set((await _row(session.conn, "types", values))[0])
+                await session.conn.execute(_SQL["forget_up_to_when"], values)
                 deleted, unread_input = await _deleted(session, values)
                 rows.update(deleted)
                 erased += [one] if deleted else []

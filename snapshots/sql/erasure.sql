@@ -64,6 +64,18 @@ WHERE r.deleted_at IS NULL AND (r.patient_id <> %(patient)s OR EXISTS (
         AND m.patient_id <> %(patient)s
 ))
 
+-- name: forget_up_to_when
+-- What the EHR still has of others and is erased with the patient is not known to be complete any more: each selection lists its types
+-- in full before it asks for news again.
+DELETE FROM watermark w WHERE w.connection = %(connection)s AND w.resource_type IN (
+    SELECT k.resource_type FROM erased_key k
+    JOIN resource r ON r.connection = %(connection)s AND r.resource_type = k.resource_type AND r.id = k.id
+    WHERE r.deleted_at IS NULL AND (r.patient_id IS DISTINCT FROM %(patient)s OR EXISTS (
+        SELECT FROM member m WHERE m.connection = %(connection)s AND m.resource_type = r.resource_type AND m.id = r.id
+            AND m.patient_id <> %(patient)s
+    ))
+)
+
 -- name: types
 -- Their types.
 SELECT array_agg(DISTINCT resource_type ORDER BY resource_type) FROM erased_key

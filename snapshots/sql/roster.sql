@@ -279,6 +279,7 @@ WHERE w.connection = %(connection)s AND w.selection = %(knowledge)s AND m.remove
 ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET withheld = false WHERE lag.withheld
 
 -- name: note_members
--- Whom the Group has that this run exports.
-WITH known AS (UPDATE run SET members_known = true WHERE id = %(run)s)
+-- Whom the Group has that this run exports; a run that was killed before its export began may have read otherwise.
+WITH known AS (UPDATE run SET members_known = true WHERE id = %(run)s),
+    former AS (DELETE FROM group_member WHERE run = %(run)s AND patient_id <> ALL(%(patients)s::text[]))
 INSERT INTO group_member (run, patient_id) SELECT DISTINCT %(run)s::bigint, unnest(%(patients)s::text[]) ON CONFLICT DO NOTHING

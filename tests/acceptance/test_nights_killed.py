@@ -9,7 +9,7 @@ from tests.acceptance.odd_ehr import CHART, obs, odd, pats, unjudged
 from tests.histories.answers import Answer, Job, Server, _bundle, _outcome
 from tests.histories.nights import observation
 from tests.histories.stage import Stage
-from tests.histories.steps import OBSERVATION, PATIENT, Ask, Join, Kill, Site
+from tests.histories.steps import OBSERVATION, PATIENT, Ask, Join, Kill, Leave, Site
 
 
 def test_what_a_file_showed_before_the_run_was_killed_is_told_by_the_run_that_goes_on(stage: Stage) -> None:
@@ -42,6 +42,15 @@ def test_what_the_group_said_of_its_members_is_told_by_the_run_that_goes_on(stag
     nights.happens(Join("A", "p2"))
     assert nights.sync(dies_at=OBSERVATION).status == "killed"
     assert "patients new to this selection, listed in full: 1" in nights.sync(later=timedelta(hours=1)).notes
+
+
+def test_who_has_left_the_group_by_the_time_that_a_killed_run_goes_on_is_no_hole_of_it(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",)))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"), Join("A", "p1"), Join("A", "p2"))
+    assert unjudged(nights, kill=Kill("request", 3)).status == "killed"  # the Group was read, the export not begun
+    nights.happens(Leave("A", "p2"))
+    night = unjudged(nights, later=timedelta(hours=1))
+    assert (night.status, night.holes) == ("complete", set())
 
 
 def test_what_was_counted_in_resources_that_came_before_is_told_by_the_run_that_goes_on(stage: Stage) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from tests.histories.nights import observation
 from tests.histories.stage import Stage
-from tests.histories.steps import CONDITION, OBSERVATION, PATIENT, Add, Ask, Incomplete, Refuse, Site
+from tests.histories.steps import CONDITION, OBSERVATION, PATIENT, Add, Ask, Incomplete, Join, Refuse, Site
 
 CHART = (PATIENT, OBSERVATION)
 ALL = (PATIENT, OBSERVATION, CONDITION)
@@ -139,3 +141,26 @@ def test_n70_a_patient_who_did_not_change_is_no_hole_of_an_export_of_news(stage:
     assert first.known["Patient"] < second.known["Patient"] < third.known["Patient"]
     assert first.known["Observation"] < second.known["Observation"] <= third.known["Observation"]
     nights.end()
+
+
+@pytest.mark.parametrize(("who", "mode"), [("cohort:p2", "crawl"), ("all", "bulk"), ("group:A", "bulk")])
+@pytest.mark.parametrize("types", [CHART, ()])
+def test_what_another_patient_lost_with_one_who_was_erased_comes_back_the_next_night(
+    stage: Stage, who: str, mode: str, types: tuple[str, ...]
+) -> None:
+    home = Ask(who, mode, types)
+    nights = stage.nights(Site(home=home, levels=("group", "system"), reconcile_every_d=60))
+    p2, old, new = (
+        Add(PATIENT, "p2", "p2", age_d=300),
+        Add(OBSERVATION, "o2", "p2", age_d=300),
+        Add(OBSERVATION, "o3", "p2"),
+    )
+    nights.happens(P1, O1, p2, old, new, Join("A", "p2"))
+    nights.put(observation("both", "p2", performer=[{"reference": "Patient/p1"}]))
+    nights.sync()
+    stage.erase("p1")
+    assert "Observation/both" not in nights.chart("p2")
+    night = nights.sync()
+    assert (night.status, "Observation/both" in night.live) == ("complete", True)
+    nights.happens(Add(OBSERVATION, "o4", "p2"))
+    assert nights.sync().counts[0] == 1

@@ -20,7 +20,7 @@ from snapshots.walls import Walls
 from tests.fix_store import TESTER, opened_store
 from tests.histories.nights import Nights
 from tests.histories.oracle import Failure
-from tests.histories.player import Player
+from tests.histories.player import NAME, Player
 from tests.histories.steps import History, Site
 from tests.histories.store_view import StoreView
 
@@ -66,6 +66,7 @@ class Stage:
     """A tenant's store that histories are played on, one after another."""
 
     def __init__(self, url: str, tenant: str) -> None:
+        self._url, self._tenant = url, tenant
         self._runner = asyncio.Runner()
         self._store = self._runner.run(_migrated(url, tenant))
         self._view = StoreView(url, tenant)
@@ -80,10 +81,19 @@ class Stage:
         """A history that the caller tells, on an empty store."""
         return Nights(site, self._store, self._view, self._runner.run)
 
+    def erase(self, patient: str) -> None:
+        """Erase a patient, as the command does."""
+        self._runner.run(_erase(self._url, self._tenant, patient))
+
     def close(self) -> None:
         self._view.close()
         self._runner.run(self._store.end())
         self._runner.close()
+
+
+async def _erase(url: str, tenant: str, patient: str) -> None:
+    async with opened_store(url, tenant) as store:
+        await store.erase(NAME, patient)
 
 
 async def _migrated(url: str, tenant: str) -> _LastingStore:

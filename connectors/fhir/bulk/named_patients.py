@@ -32,7 +32,9 @@ from snapshots.witness import Deletion
 
 _NOT_THERE = frozenset({Ending.NOT_FOUND, Ending.GONE, Ending.MERGED})
 _REFUSED = "the export has no Patient with this id, and the server does not show it to this client (HTTP 403)"
-_UNMERGED = "was merged into another patient, and is a separate patient again: the next export is a full one; sync again"
+_UNMERGED = (
+    "was merged into another patient, and is a separate patient again: the next export is a full one; sync again"
+)
 _MEMBER_NOT_THERE = (
     "a member of the Group whom the server does not have, or has merged: if it has rows of the chart all the same, they may "
     "be missing from the export"
