@@ -45,7 +45,12 @@ def erase(
     )
     status = "partial" if erased.unread else "complete" if erased.rows else "nothing"
     if invocation.json:
-        told = {"rows": dict(erased.rows), "shared": erased.shared, "unread": list(erased.unread)}
+        told = {
+            "rows": dict(erased.rows),
+            "shared": erased.shared,
+            "unread": list(erased.unread),
+            "resampled": erased.resampled,
+        }
         emit_json({"status": status, **told})
         return _CODES[status]
     if erased.rows:
@@ -54,6 +59,10 @@ def erase(
         tell(f"{name}: the store has nothing about this patient; check the id (a FHIR id, not an MRN)")
     if erased.rows:
         tell("exports, datasets and warehouses made before still have the chart: make them anew")
+    if erased.rows and not erased.resampled:
+        tell(
+            "the planner's samples (pg_stats) may have values of the chart until the tables' owner runs ANALYZE on the schema"
+        )
     if erased.shared:
         tell(
             f"{erased.shared} of them also belonged to other patients: the next full sync fetches what the EHR still has"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, LiteralString, NamedTuple
 
 from psycopg import AsyncConnection, sql
@@ -19,6 +19,7 @@ from snapshots.audit_event import Action
 from snapshots.beginning import lock_connection
 from snapshots.errors import StoreError, store_border
 from snapshots.reading import WhatWasRead, named_patients, note
+from snapshots.rights import require_owning
 from snapshots.sealed_traces import find_sealed, forget_input
 from snapshots.sealing_keys import sealer_of_moment
 from snapshots.sql import load
@@ -48,6 +49,9 @@ class Erased(NamedTuple):
     rows: Mapping[str, int]  # by table, those without any left out
     shared: int  # live resources among them that were other patients' as well
     unread: tuple[str, ...]  # names of values that no key opens, and that stayed: they may refer to the patient
+    resampled: bool = (
+        False  # whether the planner has taken new samples of these tables: the old ones have values of rows
+    )
 
 
 async def erase(session: TenantSession, connection: str, patient: str) -> Erased:
@@ -82,6 +86,19 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
                 left = len(unread) + len(unread_input)
                 await note(session, Action.ERASE, read, erased={**rows, _UNREAD: left} if left else rows)
     return Erased(dict(sorted(rows.items())), shared, (*sorted(unread), *sorted(unread_input)))
+
+
+async def resample(owner: TenantSession, tables: Iterable[str]) -> bool:
+    """Let the planner take new samples of tables, and return whether it has: only their owner may. An empty one keeps its own."""
+    try:
+        await require_owning(owner, "sample")
+        with store_border("sampling what was left by an erasure"):
+            async with owner.transaction():
+                names = sql.SQL(", ").join(sql.Identifier(table) for table in tables)
+                await owner.conn.execute(sql.SQL("ANALYZE {}").format(names))
+    except StoreError:  # what was erased is erased; the caller tells what is left to do
+        return False
+    return True
 
 
 async def _number(conn: AsyncConnection[Any], connection: str) -> int:

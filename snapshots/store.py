@@ -21,7 +21,7 @@ from snapshots.audit_reader import AuditReader
 from snapshots.beginning import begin, discard, utc_now
 from snapshots.chart_history import ChartHistory, chart_history
 from snapshots.encrypting import begin_encryption
-from snapshots.erasure import Erased, erase
+from snapshots.erasure import Erased, erase, resample
 from snapshots.errors import RunNotFoundError, describe_server, store_border
 from snapshots.given_up import Discarded
 from snapshots.ledger import OpenRun
@@ -196,7 +196,7 @@ class Store:
         """Delete every trace of a patient of a connection but the audit's, and note that there.
 
         Values that no key opens cannot be searched for the patient: they stay, unless their resource is the patient's by what is
-        plain, and are named.
+        plain, and are named. The planner's samples of these tables are renewed if the login owns them.
 
         Raises:
             StoreError: nothing is stored of the connection, one of its runs has not ended, or something would remain.
@@ -207,7 +207,10 @@ class Store:
             await require_writing(session)
             erased = await erase(session, connection, patient)
             await seal(session)
-        return erased
+        if not erased.rows:
+            return erased
+        async with self._pool.owner_session() as owner:
+            return erased._replace(resampled=await resample(owner, erased.rows))
 
     async def prune(
         self,

@@ -135,6 +135,23 @@ async def test_nothing_of_an_erased_patient_remains_and_nothing_of_others_is_gon
     assert [one.kind for one in (await store.audit.verify()).faults] == ["altered"]
 
 
+def sampled(url: str) -> set[str]:
+    """The tables of whose rows the planner has samples with the patient."""
+    texts = rows(url, "SELECT tablename, concat(most_common_vals::text, histogram_bounds::text) FROM pg_stats")
+    return {table for table, text in texts if TRACE.search(text)}
+
+
+async def test_the_planners_samples_of_tables_that_have_rows_left_have_nothing_of_an_erased_patient(
+    store: Store, store_url: str
+) -> None:
+    await known(store)
+    execute(store_url, "ANALYZE")
+    assert "resource_patient" in sampled(store_url)
+    assert (await store.erase("mercy", WHO)).resampled
+    left = {table for table in sampled(store_url) if rows(store_url, f'SELECT count(*) FROM "{table}"') != [(0,)]}
+    assert left == set()
+
+
 @pytest.mark.parametrize("table", ["resource", "unit", "quarantine", "audit_event"])
 async def test_an_erasure_that_is_killed_at_any_statement_has_erased_nothing_and_can_be_done_again(
     store: Store, store_url: str, table: str
