@@ -9,7 +9,7 @@ import socket
 import typer
 
 from cli.invocation import Invocation
-from cli.render import say
+from cli.render import print_message
 from config.accountability import roles_of
 from config.settings import Settings
 from snapshots.actor import Actor
@@ -49,11 +49,11 @@ def actor_of(invocation: Invocation, settings: Settings, *, reads_charts: bool) 
     broke_glass = glass if masked and reads_charts else None
     if masked and reads_charts and not broke_glass:
         seeing = ", ".join(settings.encryption.shown_to or ()) or "nobody"
-        say(
+        print_message(
             f"masked   {name} sees *** in place of encrypted values (shown to: {seeing}); --break-glass REASON lifts that"
         )
     if broke_glass:
-        say(
+        print_message(
             f"BREAK-GLASS: {name} is in no role that sees encrypted values, and sees them now. The audit records who, what "
             "and why."
         )

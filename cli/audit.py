@@ -17,7 +17,7 @@ from cli.in_store import in_store
 from cli.invocation import Invocation, invocation_of
 from cli.moments import checked_instant
 from cli.one_patient import PATIENT_HELP, one_patient
-from cli.render import emit_json, number, print_table, say, tell
+from cli.render import emit_json, number, print_line, print_message, print_table
 from config.how_many import how_many
 from exports.audit_file import write_audit
 from exports.formats.audit_lines import AUDIT_FORMATS, read_as_json
@@ -87,7 +87,7 @@ def audit(
     elif events:
         print_table(("at", "who", "account", "from", "action", "what", "why"), map(_row, events))
     else:
-        tell("nobody has read this patient's data in that time; check the id (a FHIR id, not an MRN)")
+        print_line("nobody has read this patient's data in that time; check the id (a FHIR id, not an MRN)")
     return code
 
 
@@ -144,20 +144,22 @@ def _verified_as_json(found: Verified) -> dict[str, object]:
 
 
 def _print_verified(found: Verified) -> None:
-    tell(f"{number(found.events)} events under {number(found.seals)} seals, {number(found.unsealed)} not sealed yet")
+    print_line(
+        f"{number(found.events)} events under {number(found.seals)} seals, {number(found.unsealed)} not sealed yet"
+    )
     if found.unused:
-        tell(f"{number(found.unused)} numbers were never used: reads that failed or were stopped")
+        print_line(f"{number(found.unused)} numbers were never used: reads that failed or were stopped")
     if found.pruned_through:
-        tell(f"events up to {found.pruned_through} were pruned, because their retention had ended")
+        print_line(f"events up to {found.pruned_through} were pruned, because their retention had ended")
     for one in found.faults[:SHOWN_FAULTS]:
         where = ", ".join(
             f"{name} {value}" for name, value in (("event", one.event), ("seal", one.seal)) if value is not None
         )
-        say(f"tampered with: {FAULTS[one.kind]}{f' ({where})' if where else ''}")
+        print_message(f"tampered with: {FAULTS[one.kind]}{f' ({where})' if where else ''}")
     if len(found.faults) > SHOWN_FAULTS:
-        say(f"… and {number(len(found.faults) - SHOWN_FAULTS)} more; --json lists all")
+        print_message(f"… and {number(len(found.faults) - SHOWN_FAULTS)} more; --json lists all")
     if found.head:
-        tell(f"head     {found.head}")
+        print_line(f"head     {found.head}")
 
 
 def export(
@@ -187,7 +189,7 @@ def export(
     if invocation.json:
         emit_json({"status": "complete" if lines else "nothing", "out": out, "lines": lines})
     else:
-        say(f"{'stdout' if out == STDOUT else out}: {how_many(lines, 'line')}")
+        print_message(f"{'stdout' if out == STDOUT else out}: {how_many(lines, 'line')}")
     return ExitCode.COMPLETE if lines else ExitCode.NOTHING
 
 
@@ -212,5 +214,5 @@ def prune(context: typer.Context) -> int:
     if invocation.json:
         emit_json({"status": "complete" if count else "nothing", "events": count, "before": before})
     else:
-        tell(f"{number(count)} events were older than {years} years" + (", and are deleted" if count else ""))
+        print_line(f"{number(count)} events were older than {years} years" + (", and are deleted" if count else ""))
     return ExitCode.COMPLETE if count else ExitCode.NOTHING

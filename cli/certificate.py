@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cli.render import print_table, tell
+from cli.render import print_line, print_table
 from config.how_many import how_many
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _NAMED_TYPES = 8  # types named in the verdict's line
 
 def print_certificate(certificate: Certificate, *, most: int = 20, every: bool = False) -> None:
     """Print a proof: a line for each type with differences (with `every`, for all types), then what was not equal."""
-    silent = [] if every else [one for one in certificate.types if not _says_something(one)]
+    silent = [] if every else [one for one in certificate.types if not _has_finding(one)]
     spoken = [one for one in certificate.types if one not in silent]
 
     if spoken:
@@ -41,33 +41,35 @@ def print_certificate(certificate: Certificate, *, most: int = 20, every: bool =
         ],
         )  # fmt: skip
     if silent:
-        tell(_in_one_line(silent))
+        print_line(_in_one_line(silent))
     shown = sorted(certificate.findings, key=lambda one: _GRAVEST_FIRST.index(one.verdict))
     if not every:
-        for line in _not_asked(shown):
-            tell(line)
+        for line in _unanswerable(shown):
+            print_line(line)
         shown = [finding for finding in shown if finding.verdict != "not asked"]
     for finding in shown if every else shown[:most]:
         verdict = "cannot be asked" if finding.verdict == "not asked" else finding.verdict
-        tell(f"{verdict:17}{finding.resource_type}, {finding.scope}: {finding.reason}")
+        print_line(f"{verdict:17}{finding.resource_type}, {finding.scope}: {finding.reason}")
     hidden = certificate.findings_unnamed + (0 if every else max(0, len(shown) - most))
     if hidden:
-        tell(f"and {how_many(hidden, 'more finding')}: `chartferry runs {certificate.run}` lists those that were kept")
+        print_line(
+            f"and {how_many(hidden, 'more finding')}: `chartferry runs {certificate.run}` lists those that were kept"
+        )
     for note in certificate.notes:
-        tell(f"{'note':17}{note}")
+        print_line(f"{'note':17}{note}")
     whom = (
         f"all {how_many(certificate.of_patients, 'patient')}"
         if certificate.seed is None and certificate.patients == certificate.of_patients
         else f"{certificate.patients:,} of {how_many(certificate.of_patients, 'patient')}"
         + ("" if certificate.seed is None else f" (seed {certificate.seed})")
     )
-    tell(
+    print_line(
         f"{in_words(certificate)}: {certificate.connection}, run {certificate.run}, {whom}, asked "
         f"{certificate.at:%Y-%m-%d %H:%M} UTC, {how_many(certificate.requests, 'request')} in {certificate.seconds:.1f} s"
     )
 
 
-def _says_something(one: TypeProof) -> bool:
+def _has_finding(one: TypeProof) -> bool:
     return bool(one.fewer or one.more or one.unanswered or one.missing)
 
 
@@ -83,7 +85,7 @@ def _in_one_line(types: Sequence[TypeProof]) -> str:
     )
 
 
-def _not_asked(findings: Sequence[Finding]) -> list[str]:
+def _unanswerable(findings: Sequence[Finding]) -> list[str]:
     """Return one line per reason: which types could not be asked."""
     by_reason: dict[str, dict[str, None]] = {}
     for finding in findings:

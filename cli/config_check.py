@@ -20,7 +20,7 @@ from cli.choosing import checked_tenant, override_problems, problems_of_profile
 from cli.deidentified import safe_harbor_problems
 from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
-from cli.render import emit_json, print_table, tell
+from cli.render import emit_json, print_line, print_table
 from cli.sealed_paths import path_problems
 from cli.supervise import supervise
 from config.connections import Connection
@@ -102,7 +102,7 @@ def check(
     if problems:
         if not json:
             for warning in warnings:
-                tell(f"note  {warning}")
+                print_line(f"note  {warning}")
         raise refused(settings.source, problems)
     checked_tenant(settings, tenant)
     if not connections:
@@ -110,7 +110,7 @@ def check(
     values = list(effective(settings, tenant)) if show else None
     if json:
         return _emit(settings, connections, warnings, checked if connect else None, values)
-    return _told(settings, connections, warnings, checked, values)
+    return _report(settings, connections, warnings, checked, values)
 
 
 def _emit(
@@ -135,7 +135,7 @@ def _emit(
     return ExitCode.FAILED if failed else ExitCode.COMPLETE
 
 
-def _told(
+def _report(
     settings: Settings,
     connections: Mapping[str, Connection],
     warnings: Sequence[str],
@@ -145,17 +145,19 @@ def _told(
     if values is not None:
         print_table(("key", "value", "from"), ((path, _shortened(value), origin) for path, value, origin in values))
     for warning in warnings:
-        tell(f"note  {warning}")
+        print_line(f"note  {warning}")
     failed = [one for one in checked if one.verdict == "fail"]
     if failed:
         where = ", ".join(dict.fromkeys(one.where for one in failed))
-        tell(f"{settings.source}: {how_many(len(failed), 'step')} failed ({where}); each line above says what to do")
+        print_line(
+            f"{settings.source}: {how_many(len(failed), 'step')} failed ({where}); each line above says what to do"
+        )
         return ExitCode.FAILED
     known = how_many(len(connections), "connection")
     if doubtful := list(dict.fromkeys(one.where for one in checked if one.verdict == "warn")):
-        tell(f"{settings.source}: no step failed, but read the warnings above ({', '.join(doubtful)}); {known}")
+        print_line(f"{settings.source}: no step failed, but read the warnings above ({', '.join(doubtful)}); {known}")
     else:
-        tell(f"{settings.source}: all is well, {known}")
+        print_line(f"{settings.source}: all is well, {known}")
     return ExitCode.COMPLETE
 
 
@@ -181,7 +183,7 @@ async def _connected(
     async for one in check_all(settings, connections, receivers, problems, store=store):
         checked.append(one)
         if told:
-            tell(one.line())
+            print_line(one.line())
     return checked
 
 
@@ -250,10 +252,10 @@ def connection_warnings(connection: Connection) -> Iterator[str]:
     if connection.cohort_system and not connection.cohort:
         yield f"{path}.cohort_system has no effect without cohort"
     if connection.cohort is None and connection.group is None:
-        yield from _whose_charts(connection, path)
+        yield from _cohort_problems(connection, path)
 
 
-def _whose_charts(connection: Connection, path: str) -> Iterator[str]:
+def _cohort_problems(connection: Connection, path: str) -> Iterator[str]:
     """Yield why a plain `sync` cannot know its patients: the server does not list them, and the file does not name them."""
     profile = profile_for(connection.vendor, connection.profile)
     mode = profile.mode if connection.mode == "auto" else connection.mode

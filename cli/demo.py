@@ -21,7 +21,7 @@ from cli.export_summary import print_result, result_as_json
 from cli.invocation import Invocation, invocation_of, program
 from cli.mock_connection import write_private
 from cli.mock_processes import mock_ehrs
-from cli.render import emit_json, print_holes, print_table, say, tell
+from cli.render import emit_json, print_holes, print_line, print_message, print_table
 from cli.supervise import supervise
 from cli.sync import Outcome, outcomes_as_json, run_all
 from cli.wanted import Wanted
@@ -60,16 +60,16 @@ def demo(
     if invocation.config or invocation.tenant:
         raise typer.BadParameter("--config and --tenant are not for the demo, which writes its own configuration")
     root = folder.resolve()
-    say(f"All data below are synthetic and stay in {root}")
+    print_message(f"All data below are synthetic and stay in {root}")
     with embedded_postgres(root / STORE):  # kept running from sync to export: a restart takes seconds
-        say(
+        print_message(
             f"1/3  starting {len(VENDORS)} mock EHRs with {how_many(patients, 'patient')} each ({_since(began)} so far)"
         )
         with mock_ehrs(VENDORS, patients=patients, folder=root / "mocks", faults={"epic": FAULTS}) as tables:
             settings = load_settings(_write_config(root, tables), {})
-            say(f"2/3  sync: login, bulk export or search, Postgres ({_since(began)} so far)")
+            print_message(f"2/3  sync: login, bulk export or search, Postgres ({_since(began)} so far)")
             outcomes = run_all(settings, list(settings.connections.values()), Wanted(), invocation, log_level="WARNING")
-        say(f"3/3  export: NDJSON by resource type, CSV by view ({_since(began)} so far)")
+        print_message(f"3/3  export: NDJSON by resource type, CSV by view ({_since(began)} so far)")
         result = _export(settings, folder / "export", invocation)
     code = worst(outcome.code for outcome in outcomes)
     if invocation.json:
@@ -120,7 +120,7 @@ def _print(outcomes: Sequence[Outcome], result: ExportResult) -> None:
     print_holes(report for report in reports if report.status != "complete")
     for outcome in outcomes:
         if outcome.error:
-            tell(f"failed   {outcome.connection.name}: {outcome.error}")
+            print_line(f"failed   {outcome.connection.name}: {outcome.error}")
     print_result(result)
 
 
@@ -129,15 +129,17 @@ def print_next(root: Path, settings: Settings, took: str, code: ExitCode) -> Non
     # absolute: `./run demo` changes to the checkout, but its caller may be in another folder
     folder = shlex.quote(str(root))
     if code != ExitCode.COMPLETE:
-        tell(f"\nThe demo did not end well (after {took}); the reason is above. Run it again: it resumes where it was.")
-        tell(f"  {program()} runs --config {folder}/{settings.source.name}")
-        tell(f"If it fails again, start over in another folder (--dir), or remove {folder}.")
+        print_line(
+            f"\nThe demo did not end well (after {took}); the reason is above. Run it again: it resumes where it was."
+        )
+        print_line(f"  {program()} runs --config {folder}/{settings.source.name}")
+        print_line(f"If it fails again, start over in another folder (--dir), or remove {folder}.")
         return
-    tell(f"\nDone in {took}. Look around:")
-    tell(f"  zcat {folder}/export/Patient.ndjson.gz | head -1")
-    tell(f"  zcat {folder}/export/observation.csv.gz | head -3")
-    tell(f"  {program()} runs --config {folder}/{settings.source.name}")
-    tell(f"Your own EHR:  {program()} init")
+    print_line(f"\nDone in {took}. Look around:")
+    print_line(f"  zcat {folder}/export/Patient.ndjson.gz | head -1")
+    print_line(f"  zcat {folder}/export/observation.csv.gz | head -3")
+    print_line(f"  {program()} runs --config {folder}/{settings.source.name}")
+    print_line(f"Your own EHR:  {program()} init")
 
 
 def _since(began: float) -> str:

@@ -9,7 +9,7 @@ import typer
 from cli.exit_codes import ExitCode
 from cli.in_store import in_chart
 from cli.one_patient import ConnectionArgument, PatientArgument
-from cli.render import emit_json, print_table, say, tell
+from cli.render import emit_json, print_line, print_message, print_table
 from config.how_many import how_many
 
 _NAMED = 20  # of what cannot be decrypted; --json names all
@@ -56,22 +56,22 @@ def erase(
     if erased.rows:
         print_table(("erased from", "rows#"), [(table, str(count)) for table, count in erased.rows.items()])
     else:
-        tell(f"{name}: the store has nothing about this patient; check the id (a FHIR id, not an MRN)")
+        print_line(f"{name}: the store has nothing about this patient; check the id (a FHIR id, not an MRN)")
     if erased.rows:
-        tell("exports, datasets and warehouses made before still have the chart: make them anew")
+        print_line("exports, datasets and warehouses made before still have the chart: export and load them again")
     if erased.rows and not erased.resampled:
-        tell(
+        print_line(
             "the planner's samples (pg_stats) may have values of the chart until the tables' owner runs ANALYZE on the schema"
         )
     if erased.shared:
-        tell(
+        print_line(
             f"{erased.shared} of them also belonged to other patients: the next full sync fetches what the EHR still has"
         )
     if erased.unread:
-        tell(
+        print_line(
             f"not shown to be complete: {how_many(len(erased.unread), 'value')} cannot be decrypted, so nobody can tell "
             "whether the patient is named there. Restore the rows from a backup, or add the key, and erase again:"
         )
         for place in erased.unread[:_NAMED]:
-            say(f"  {place}")
+            print_message(f"  {place}")
     return _CODES[status]

@@ -70,8 +70,8 @@ EXAMPLES = (
     "chartferry export --format delta --to lake",
     "chartferry export --out export --types Patient,Observation --connection mercy-epic --patients cohort.csv --json",
 )
-_BESIDE_PUBLISH = frozenset(("publish", "base_url", "types", "connections", "patients"))
-_BESIDE_TO = frozenset(
+_WITH_PUBLISH = frozenset(("publish", "base_url", "types", "connections", "patients"))
+_WITH_TO = frozenset(
     ("to", "schema", "formats", "views", "types", "connections", "patients", "as_of", "changed_since", "strict")
 )
 LATER = {"bundle": "only for one patient: `chartferry pull --format bundle`"}
@@ -181,13 +181,13 @@ def export(
     """
     reading = _reading(invocation_of(context), types, connections, patients)
     if publish is not None:
-        _refuse_beside(context, _BESIDE_PUBLISH, "--publish, which writes the NDJSON of what is stored now")
+        _refuse_combination(context, _WITH_PUBLISH, "--publish, which writes the NDJSON of what is stored now")
         return _publish(reading, publish, base_url)
     if base_url is not None:
         raise typer.BadParameter("--base-url needs --publish")
     moment = checked_moment(as_of)
     if to is not None or {*DATABASES} & {*split_words(formats)}:
-        _refuse_beside(context, _BESIDE_TO, f"--format {' or '.join(DATABASES)}, which load views into tables")
+        _refuse_combination(context, _WITH_TO, f"--format {' or '.join(DATABASES)}, which load views into tables")
         wanted = _to_database(reading, to, schema=schema, formats=formats, views=views, strict=strict)
         return _load(reading, wanted, as_of=moment, changed_since=changed_since)
     if schema is not None:
@@ -350,7 +350,7 @@ def _files_at_once(request: ExportRequest) -> int | None:
     return 1 if {*TYPED} & {*request.wanted_formats} else None
 
 
-def _refuse_beside(context: typer.Context, allowed: frozenset[str], what: str) -> None:
+def _refuse_combination(context: typer.Context, allowed: frozenset[str], what: str) -> None:
     values = context.params
     given = [
         param.opts[0]

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from cli.render import number, print_table, size, tell
+from cli.render import number, print_line, print_table, size
 from config.how_many import how_many
 from exports.delivery.files import DeliveredFile
 from exports.delivery.manifest import instant, states
@@ -48,23 +48,23 @@ def print_result(result: ExportResult) -> None:
     runs = _states(result)
     word = "run" if len(result.runs) == 1 else "runs"
     of = f"{word} {runs}, as of {result.as_of.isoformat()}" if runs else "no run has ended yet"
-    tell(f"{result.out}/manifest.json: counts and checksums; {of}")
+    print_line(f"{result.out}/manifest.json: counts and checksums; {of}")
     if result.not_included:
         told = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)
-        tell(f"not included: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")
+        print_line(f"not included: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")
     for line in (
         *result.notes,
-        *said_of_odd_values(result.files),
-        *_said_of_columns(result),
-        *_said_of_profile(result),
-        *_said_of_recipients(result),
+        *odd_value_lines(result.files),
+        *_column_lines(result),
+        *_profile_lines(result),
+        *_recipient_lines(result),
     ):
-        tell(line)
+        print_line(line)
     if not result.rows:
-        tell("the store has nothing that matches the request: `chartferry runs` shows what was fetched")
+        print_line("the store has nothing that matches the request: `chartferry runs` shows what was fetched")
 
 
-def _said_of_columns(result: ExportResult) -> list[str]:
+def _column_lines(result: ExportResult) -> list[str]:
     """Say which columns have drifted, and what no criterion could decide."""
     lines = [f"columns differ from the last export here: {one}" for one in result.drift]
     if result.undecided:
@@ -73,7 +73,7 @@ def _said_of_columns(result: ExportResult) -> list[str]:
     return lines
 
 
-def _said_of_profile(result: ExportResult) -> list[str]:
+def _profile_lines(result: ExportResult) -> list[str]:
     """Say by what the files were de-identified, and how much was left out."""
     if result.profile is None:
         return []
@@ -85,7 +85,7 @@ def _said_of_profile(result: ExportResult) -> list[str]:
     ]
 
 
-def _said_of_recipients(result: ExportResult) -> list[str]:
+def _recipient_lines(result: ExportResult) -> list[str]:
     """Say who can read the files."""
     if result.recipients is None:
         return []
@@ -106,7 +106,7 @@ def _states(result: ExportResult) -> str:
     return ", ".join(told)
 
 
-def said_of_odd_values(files: Sequence[DeliveredFile]) -> list[str]:
+def odd_value_lines(files: Sequence[DeliveredFile]) -> list[str]:
     """Return one line about cells left empty and one about resources left out because a value did not fit, or none.
 
     Each format holds the same tables, and counts the same; parts of a table count their own.

@@ -13,7 +13,7 @@ from cli.exit_codes import ExitCode
 from cli.in_store import in_store
 from cli.invocation import invocation_of
 from cli.one_patient import STDIN
-from cli.render import emit_json, say, tell
+from cli.render import emit_json, print_line, print_message
 from config.how_many import how_many
 from snapshots.patient_terms import Term, TermError, identifier_term, name_term, ssn_term
 
@@ -76,11 +76,11 @@ def find(
             {"status": "complete" if found else "nothing", "count": len(found or ()), "patients": found or [], **never}
         )
     elif found is None:
-        say(f"{chosen.name} was never synced, so it has no patients yet: `chartferry sync {chosen.name}`")
+        print_message(f"{chosen.name} was never synced, so it has no patients yet: `chartferry sync {chosen.name}`")
     else:
         for one in found:
-            tell(one)
-        say(f"{chosen.name}: {how_many(len(found), 'patient')}")
+            print_line(one)
+        print_message(f"{chosen.name}: {how_many(len(found), 'patient')}")
     return ExitCode.COMPLETE if found else ExitCode.NOTHING
 
 
@@ -107,7 +107,7 @@ def _unseen(word: str, what: str) -> str:
     try:
         if word == STDIN:
             if sys.stdin.isatty():
-                say(f"Type {what}, then press Enter:")
+                print_message(f"Type {what}, then press Enter:")
             word = sys.stdin.readline().strip()
         word.encode()  # what Python could not decode is a surrogate
     except UnicodeError:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from cli.render import say
+from cli.render import print_message
 
 if TYPE_CHECKING:
     from connectors.core.run import Progress
@@ -20,17 +20,17 @@ EVERY_S = 1.0
 
 
 @asynccontextmanager
-async def told_if_slow(what: str, *, after_s: float = 2.0, every_s: float = 10.0) -> AsyncIterator[None]:
+async def shown_if_slow(what: str, *, after_s: float = 2.0, every_s: float = 10.0) -> AsyncIterator[None]:
     """If the block takes longer than `after_s`, say what it waits for, and repeat every `every_s` with the time so far."""
 
-    async def tell() -> None:
+    async def print_line() -> None:
         began = asyncio.get_running_loop().time()
         await asyncio.sleep(after_s)
         while True:
-            say(f"{what} ({asyncio.get_running_loop().time() - began:.0f} s)")
+            print_message(f"{what} ({asyncio.get_running_loop().time() - began:.0f} s)")
             await asyncio.sleep(every_s)
 
-    task = asyncio.create_task(tell())
+    task = asyncio.create_task(print_line())
     try:
         yield
     finally:

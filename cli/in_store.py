@@ -13,7 +13,7 @@ import typer
 from cli.acting import actor_of
 from cli.choosing import choose_connections
 from cli.configuration import settings_of
-from cli.heartbeat import told_if_slow
+from cli.heartbeat import shown_if_slow
 from cli.invocation import Invocation, invocation_of
 from cli.one_patient import one_patient
 from cli.sealed_paths import path_problems
@@ -62,7 +62,7 @@ async def opened_store(
     where = "the embedded Postgres" if directory is not None else describe_server(settings.store_url)
     waited_for = f"waiting for the store, {where}, to"
     async with AsyncExitStack() as stack:
-        async with told_if_slow(f"{waited_for} start, or to answer"):
+        async with shown_if_slow(f"{waited_for} start, or to answer"):
             done = asyncio.get_running_loop().run_in_executor(None, meanwhile)
             opening = open_store(settings.store_url, tenant, actor, keyring=keyring, encrypts=encrypts)
             store = await stack.enter_async_context(opening)
@@ -70,7 +70,7 @@ async def opened_store(
         try:
             yield store
         finally:
-            async with told_if_slow(f"{waited_for} close"):
+            async with shown_if_slow(f"{waited_for} close"):
                 await stack.aclose()
 
 
@@ -93,7 +93,7 @@ def in_store(
     actor = actor_of(invocation, settings, reads_charts=reads_charts)
 
     async def done() -> T:
-        async with opened_store(settings, tenant, actor, encrypts=encrypts) as store, told_if_slow("asking the store"):
+        async with opened_store(settings, tenant, actor, encrypts=encrypts) as store, shown_if_slow("asking the store"):
             return await work(store)
 
     return supervise(done, resume=resume)

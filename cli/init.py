@@ -13,7 +13,7 @@ import typer
 
 from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of, program
-from cli.render import emit_json, tell
+from cli.render import emit_json, print_line
 from config.settings import FILE_NAME
 
 TEMPLATE = """\
@@ -160,5 +160,7 @@ def init(
         emit_json({"status": "complete", "path": path.resolve()})
     else:
         found = path.resolve() == Path(FILE_NAME).resolve()
-        tell(NEXT.format(path=path, program=program(), config="" if found else f" --config {shlex.quote(str(path))}"))
+        print_line(
+            NEXT.format(path=path, program=program(), config="" if found else f" --config {shlex.quote(str(path))}")
+        )
     return ExitCode.COMPLETE

@@ -9,7 +9,7 @@ from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.in_store import in_store
 from cli.invocation import invocation_of
-from cli.render import emit_json, print_table, tell
+from cli.render import emit_json, print_line, print_table
 
 EXAMPLES = ("chartferry keys rotate-store", "chartferry keys rotate-store --tenant mercy")
 
@@ -37,17 +37,17 @@ def rotate_store(context: typer.Context) -> int:
         print_table(("encrypted", "rows#"), [(table, str(count)) for table, count in rotated.rows.items()])
     current = settings.encryption.current_key
     if rotated.damaged:
-        tell(
+        print_line(
             f"{rotated.damaged} rows are damaged, and stay as they are: keep the older keys, or restore the rows from a backup"
         )
     elif rotated.was_plain:
-        tell(
+        print_line(
             f"the store was plain; everything is encrypted with key {current} now. Old plain text stays in the server's files "
             "until "
             "VACUUM FULL, and in backups: see docs/encryption.md, Encrypting a plain store"
         )
     else:
-        tell(
+        print_line(
             f"everything is encrypted with key {current}: you can remove the other keys from [encryption]; keep them for "
             "earlier backups"
         )

@@ -17,7 +17,7 @@ import typer
 from cli.commands import COMMANDS, CommandGroup, add_commands
 from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
 from cli.invocation import Invocation
-from cli.render import emit_json, say, tell
+from cli.render import emit_json, print_line, print_message
 from cli.supervise import InterruptedBySignalError
 
 # Reference counts free records and pages. With Python's default of 700, the collector would search everything that a plan and the
@@ -42,7 +42,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        tell(f"chartferry {version('chartferry')}")
+        print_line(f"chartferry {version('chartferry')}")
         raise typer.Exit
 
 
@@ -72,15 +72,15 @@ def call(arguments: Sequence[str]) -> int:
     except typer.TyperException as exc:
         show = getattr(exc, "show", None)  # usage errors know their command's usage line
         if exc.format_message():
-            show(file=sys.stderr) if show else say(f"chartferry: {exc.format_message()}")
-            _tell_machine(invocation, ExitCode.USAGE, exc.format_message())
+            show(file=sys.stderr) if show else print_message(f"chartferry: {exc.format_message()}")
+            _emit_error(invocation, ExitCode.USAGE, exc.format_message())
         return ExitCode.USAGE
     except InterruptedBySignalError as exc:
-        say(f"chartferry: {exc}")
-        _tell_machine(invocation, SIGNAL_BASE + exc.signal, str(exc))
+        print_message(f"chartferry: {exc}")
+        _emit_error(invocation, SIGNAL_BASE + exc.signal, str(exc))
         return SIGNAL_BASE + exc.signal
     except (KeyboardInterrupt, typer.Abort):
-        say("chartferry: interrupted")
+        print_message("chartferry: interrupted")
         return SIGINT_EXIT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
@@ -94,12 +94,12 @@ def _fail(error: BaseException, invocation: Invocation) -> int:
     code, message = explain(error)
     if invocation.debug:
         traceback.print_exception(error)
-    say(f"chartferry: {message}")
-    _tell_machine(invocation, code, message, error)
+    print_message(f"chartferry: {message}")
+    _emit_error(invocation, code, message, error)
     return code
 
 
-def _tell_machine(invocation: Invocation, code: int, message: str, error: BaseException | None = None) -> None:
+def _emit_error(invocation: Invocation, code: int, message: str, error: BaseException | None = None) -> None:
     if not invocation.json:
         return
     problems = [problem._asdict() for problem in getattr(error, "problems", ())]

@@ -18,7 +18,7 @@ import typer
 from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
 from cli.mock_connection import MockConnection, connection_to, mock_jwks
-from cli.render import emit_json, say, tell
+from cli.render import emit_json, print_line, print_message
 from config.how_many import how_many
 from mocks.faults import read_script
 from mocks.manners import MANNERS
@@ -125,8 +125,8 @@ def show_served(served: Served, connection: MockConnection, *, json: bool) -> No
         }  # fmt: skip
         emit_json(found)
     else:
-        tell(connection.toml())
-    say(
+        print_line(connection.toml())
+    print_message(
         f"# {served.vendor} mock at {served.base_url}, {how_many(len(served.patient_ids), 'patient')}; press Ctrl-C to stop"
     )
 

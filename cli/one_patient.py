@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.patient_file import read_patients
-from cli.render import say
+from cli.render import print_message
 
 STDIN = "-"
 PATIENT_HELP = "- reads the FHIR id (VA: ICN) from stdin; other users of this machine can see an id written here."
@@ -23,7 +23,7 @@ def one_patient(word: str, takes_one: str) -> str:
     if word != STDIN:
         return _named(word)
     if sys.stdin.isatty():
-        say("Type the patient's FHIR id (VA: ICN), then press Enter:")
+        print_message("Type the patient's FHIR id (VA: ICN), then press Enter:")
         return _named(sys.stdin.readline())
     patients = tuple(read_patients(STDIN))
     if len(patients) != 1:

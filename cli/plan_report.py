@@ -13,7 +13,7 @@ from cli.invocation import Invocation
 from cli.log_lines import start_logging
 from cli.preview import Preview
 from cli.progress import Show, run_progress
-from cli.render import by_type, emit_json, tell
+from cli.render import by_type, emit_json, print_line
 from cli.supervise import supervise
 from cli.wanted import Wanted
 from cli.wiring import preview_connection
@@ -66,9 +66,9 @@ def show_plans(previews: Sequence[Preview], *, json: bool) -> ExitCode:
         emit_json({"status": status, "plans": [asdict(preview) for preview in previews]})
         return code
     for preview in previews:
-        tell(_describe(preview))
+        print_line(_describe(preview))
     if not previews:
-        tell("nothing to plan: no connection is configured")
+        print_line("nothing to plan: no connection is configured")
     return code
 
 

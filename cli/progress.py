@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cli.render import printable, say
+from cli.render import print_message, printable
 from config.how_many import how_many
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Show = Callable[["Progress"], None]
 def run_progress(*, terminal: bool) -> Iterator[Show]:
     """Yield the function to call at every step of every run."""
     if not terminal:
-        yield PlainLines(say, time.monotonic).show
+        yield PlainLines(print_message, time.monotonic).show
         return
     with _bars() as show:
         yield show
@@ -171,6 +171,8 @@ def _plain_files() -> Callable[[FileProgress], None]:
         if now - last >= LINE_EVERY_S:
             last = now
             of = f"{progress.rows:,} of " if progress.expected_rows else ""
-            say(f"{progress.file}: {of}{how_many(progress.expected_rows or progress.rows, 'row')}, {now - began:.0f} s")
+            print_message(
+                f"{progress.file}: {of}{how_many(progress.expected_rows or progress.rows, 'row')}, {now - began:.0f} s"
+            )
 
     return show

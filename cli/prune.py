@@ -14,7 +14,7 @@ from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.in_store import in_store
 from cli.invocation import invocation_of
-from cli.render import emit_json, print_table, tell
+from cli.render import emit_json, print_line, print_table
 
 EXAMPLES = (
     "chartferry prune --history 2y --runs 1y --quarantine 90d --dry-run",
@@ -80,10 +80,10 @@ def prune(
         choose_tenant(settings, invocation.tenant),
         lambda store: store.prune(**before, dry_run=dry_run),
     )
-    return _tell_pruned(pruned.rows, pruned.kept_from, dry_run=dry_run, json=invocation.json)
+    return _report_pruned(pruned.rows, pruned.kept_from, dry_run=dry_run, json=invocation.json)
 
 
-def _tell_pruned(rows: Mapping[str, int], kept_from: Mapping[str, int], *, dry_run: bool, json: bool) -> ExitCode:
+def _report_pruned(rows: Mapping[str, int], kept_from: Mapping[str, int], *, dry_run: bool, json: bool) -> ExitCode:
     code = ExitCode.COMPLETE if rows or kept_from else ExitCode.NOTHING
     if json:
         emit_json(
@@ -98,9 +98,9 @@ def _tell_pruned(rows: Mapping[str, int], kept_from: Mapping[str, int], *, dry_r
     if rows:
         print_table(("would delete from" if dry_run else "deleted from", "rows#"), list(rows.items()))
     else:
-        tell("nothing is that old")
+        print_line("nothing is that old")
     for name, run in kept_from.items():
-        tell(f"{name}: the first moment that can be read {'would be' if dry_run else 'is'} run {run}")
+        print_line(f"{name}: the first moment that can be read {'would be' if dry_run else 'is'} run {run}")
     return code
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cli.exit_codes import ExitCode
 from cli.in_store import opened_store
 from cli.progress import file_progress
-from cli.render import emit_json, number, print_table, tell
+from cli.render import emit_json, number, print_line, print_table
 from config.settings import Settings
 from exports.delivery.destination import Destination
 from exports.delivery.manifest import instant
@@ -50,15 +50,15 @@ def show_published(done: Published, destination: Destination, *, json: bool) -> 
         entries = [*done.output, *done.deleted]
         print_table(("file", "rows#"), [(entry.url, number(entry.count or 0)) for entry in entries])
     if done.why is not None:
-        tell(f"a new snapshot was made, because {done.why}")
+        print_line(f"a new snapshot was made, because {done.why}")
     if done.not_included:
-        tell(f"not included: {', '.join(f'run {one.run} of {one.connection}' for one in done.not_included)}")
+        print_line(f"not included: {', '.join(f'run {one.run} of {one.connection}' for one in done.not_included)}")
     if done.moment is None:
-        tell("no run has ended yet: there is nothing to publish")
+        print_line("no run has ended yet: there is nothing to publish")
         return ExitCode.NOTHING
     upto = f"up to run {done.moment.run}, as of {done.moment.as_of.isoformat()}"
     said = "nothing has changed" if done.what == "unchanged" else f"{done.what} published"
-    tell(f"{destination}: {said}, {upto}")
+    print_line(f"{destination}: {said}, {upto}")
     return ExitCode.COMPLETE
 
 

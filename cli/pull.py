@@ -17,13 +17,13 @@ from cli.acting import actor_of
 from cli.choosing import choose_connections
 from cli.configuration import settings_of
 from cli.exit_codes import OF_STATUS, ExitCode
-from cli.heartbeat import told_if_slow
+from cli.heartbeat import shown_if_slow
 from cli.in_store import import_connectors, opened_store
 from cli.invocation import Invocation, invocation_of
 from cli.moments import AsOfOption, checked_moment
 from cli.one_patient import PATIENT_HELP, one_patient
 from cli.progress import Show, run_progress
-from cli.render import emit_json, print_holes, run_as_json, say, size
+from cli.render import emit_json, print_holes, print_message, run_as_json, size
 from cli.supervise import supervise
 from cli.type_words import TypesOption, checked_types
 from cli.wanted import Wanted
@@ -133,7 +133,7 @@ def pull(
         check_place(Path(asked.out))
     with run_progress(terminal=invocation.terminal and not stored) as show:
         report, files = supervise(lambda: _pull(settings, asked, invocation, show), resume="run the same command again")
-    return _tell(asked, report, files, json=invocation.json)
+    return _report(asked, report, files, json=invocation.json)
 
 
 async def _pull(
@@ -146,7 +146,7 @@ async def _pull(
             report = await _fetch(store, asked, invocation, show)
             if OF_STATUS[report.status] not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
                 return report, []
-        async with told_if_slow("reading the chart from the store"):
+        async with shown_if_slow("reading the chart from the store"):
             return report, await _deliver(store, asked)
 
 
@@ -187,7 +187,7 @@ async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
         return [await deliver_chart(snapshot, out, asked.format)]
 
 
-def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, json: bool) -> ExitCode:
+def _report(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, json: bool) -> ExitCode:
     code = OF_STATUS[report.status] if report is not None else ExitCode.COMPLETE
     if not files and code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
         code = ExitCode.NOTHING if code == ExitCode.COMPLETE else code
@@ -205,14 +205,16 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
         )
         return code
     if report is not None and _is_unknown(report) and not files:
-        say(f"{asked.connection.name}: the EHR does not know this patient; check the id (a FHIR id, not an MRN)")
+        print_message(
+            f"{asked.connection.name}: the EHR does not know this patient; check the id (a FHIR id, not an MRN)"
+        )
         return code
     if report is not None:
-        print_holes([report], write=say)
+        print_holes([report], write=print_message)
     if files:
-        say(_summary(asked, report, files))
-        for line in _said_of_tables(asked, files):
-            say(line)
+        print_message(_summary(asked, report, files))
+        for line in _table_lines(asked, files):
+            print_message(line)
     elif code != ExitCode.FAILED:
         where = "the store has" if asked.stored else "the EHR returned"
         advice = "check the id (a FHIR id, not an MRN)"
@@ -220,16 +222,16 @@ def _tell(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, 
             where, advice = "at that moment the store had", f"{advice}, or list its runs with `chartferry snapshots`"
         if report is not None and report.holes:
             advice = "see the holes above"
-        say(f"{asked.connection.name}: {where} nothing about this patient; {advice}")
+        print_message(f"{asked.connection.name}: {where} nothing about this patient; {advice}")
     return code
 
 
-def _said_of_tables(asked: Pull, files: list[DeliveredFile]) -> list[str]:
+def _table_lines(asked: Pull, files: list[DeliveredFile]) -> list[str]:
     if asked.format != "csv":
         return []
-    from cli.export_summary import said_of_odd_values  # only of tables is there anything to say
+    from cli.export_summary import odd_value_lines  # only of tables is there anything to say
 
-    return list(said_of_odd_values(files))
+    return list(odd_value_lines(files))
 
 
 def _is_unknown(report: RunReport) -> bool:

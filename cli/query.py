@@ -17,7 +17,7 @@ from cli.in_store import in_store
 from cli.invocation import invocation_of, split_words
 from cli.moments import AsOfOption, checked_moment
 from cli.patient_file import read_patients
-from cli.render import emit_json, say
+from cli.render import emit_json, print_message
 from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
 from config.how_many import how_many
 from exports.delivery.files import DeliveredFile
@@ -103,11 +103,11 @@ def query(
         invocation, settings, tenant, lambda store: _run(store, asked, limits), reads_charts=True
     )
     for note in statement.notes:
-        say(note)
+        print_message(note)
     if invocation.json:
         emit_json({"status": "complete" if delivered.rows else "nothing", "rows": delivered.rows, "out": out})
     elif out != STDOUT:
-        say(f"{out}: {how_many(delivered.rows, 'row')}")
+        print_message(f"{out}: {how_many(delivered.rows, 'row')}")
     return ExitCode.COMPLETE if delivered.rows else ExitCode.NOTHING
 
 

@@ -50,13 +50,13 @@ def printable(text: str) -> str:
     return "".join(c if c == "\n" or c.isprintable() else " " if c in "\t\r" else "" for c in text)
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Print a line for people on stderr, so that stdout stays clean for machines."""
     sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
 
 
-def tell(text: str = "") -> None:
+def print_line(text: str = "") -> None:
     """Print a line of the result on stdout."""
     sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
@@ -205,7 +205,7 @@ def run_row(report: RunReport) -> tuple[object, ...]:
 
 
 def print_holes(
-    reports: Iterable[RunReport], *, most: int = 10, every: bool = False, write: Callable[[str], None] = tell
+    reports: Iterable[RunReport], *, most: int = 10, every: bool = False, write: Callable[[str], None] = print_line
 ) -> None:
     """Print the holes, errors and notes of runs, below their table.
 

@@ -13,7 +13,7 @@ from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.in_store import in_store
 from cli.invocation import invocation_of
-from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, tell
+from cli.render import RUN_COLUMNS, emit_json, print_holes, print_line, print_table, run_as_json, run_row
 from snapshots.given_up import Discarded
 from snapshots.report import RunReport
 from snapshots.store import Store
@@ -57,7 +57,7 @@ def runs(
     chosen = choose_tenant(settings, tenant)
     if discards and run is not None:
         given_up = in_store(invocation, settings, chosen, lambda store: store.discard(run))
-        return _tell_discarded(run, given_up, json=json)
+        return _report_discarded(run, given_up, json=json)
     reports, down = in_store(
         invocation, settings, chosen, lambda store: _read(store, run, connection, limit), resume="nothing was changed"
     )
@@ -67,14 +67,14 @@ def runs(
             {"status": "complete" if reports else "nothing", "runs": listed, "down": [one._asdict() for one in down]}
         )
     elif not reports:
-        tell("no runs yet: `chartferry sync` starts the first")
+        print_line("no runs yet: `chartferry sync` starts the first")
     else:
         print_table(RUN_COLUMNS, map(run_row, reports))
         if run is not None:
             _print_details(reports[0])
         for one in down:
             until, found = f"{one.until.astimezone(UTC):%H:%M} UTC", f": {one.reason}" if one.reason else ""
-            tell(f"down     {one.connection}: until {until}{found}; a sync before then sends one request")
+            print_line(f"down     {one.connection}: until {until}{found}; a sync before then sends one request")
     return ExitCode.COMPLETE if reports else ExitCode.NOTHING
 
 
@@ -89,7 +89,7 @@ def read_words(words: list[str]) -> tuple[int | None, bool]:
     return (int(numbers[0]) if numbers else None), discards
 
 
-def _tell_discarded(run: int, found: Discarded, *, json: bool) -> ExitCode:
+def _report_discarded(run: int, found: Discarded, *, json: bool) -> ExitCode:
     nothing = not found.run_closed and found.job is None
     code = ExitCode.NOTHING if nothing else ExitCode.COMPLETE
     if json:
@@ -97,14 +97,16 @@ def _tell_discarded(run: int, found: Discarded, *, json: bool) -> ExitCode:
         emit_json({"status": status, "run": run, "run_closed": found.run_closed, "job": found.job})
         return code
     if nothing:
-        tell(f"run {run} has ended and left no export job: there is nothing to give up")
+        print_line(f"run {run} has ended and left no export job: there is nothing to give up")
         return code
     if found.run_closed:
-        tell(f"run {run} is closed; what it stored stays, and the next sync starts a new run")
+        print_line(f"run {run} is closed; what it stored stays, and the next sync starts a new run")
     if found.job == "dropped":
-        tell(f"run {run}: chartferry has forgotten its export job; if the EHR still keeps the job, it expires there")
+        print_line(
+            f"run {run}: chartferry has forgotten its export job; if the EHR still keeps the job, it expires there"
+        )
     elif found.job is not None:
-        tell(f"run {run}: the next sync deletes its export job at the EHR")
+        print_line(f"run {run}: the next sync deletes its export job at the EHR")
     return code
 
 
@@ -123,7 +125,7 @@ def _print_details(report: RunReport) -> None:
     for certificate in report.certificates:
         print_certificate(certificate, every=True)
     if said := what_next(report):
-        tell(f"next     {said}")
+        print_line(f"next     {said}")
 
 
 def what_next(report: RunReport) -> str:

@@ -10,7 +10,7 @@ import typer
 from cli.exit_codes import ExitCode
 from cli.in_store import in_chart
 from cli.one_patient import ConnectionArgument, PatientArgument
-from cli.render import emit_json, print_table, tell
+from cli.render import emit_json, print_line, print_table
 from snapshots.chart_history import ChartChange
 
 EXAMPLES = ("chartferry snapshots mercy-epic - < patient.txt", "chartferry snapshots mercy-epic - --json < patient.txt")
@@ -46,13 +46,13 @@ def snapshots(
         )
     elif not changes:
         kept = "" if history.kept_from is None else f", or nothing has changed since run {history.kept_from}"
-        tell(f"{name}: the store has nothing about this patient{kept}; check the id (a FHIR id, not an MRN)")
+        print_line(f"{name}: the store has nothing about this patient{kept}; check the id (a FHIR id, not an MRN)")
     else:
         columns = ("run", "began", "type", "new#", "changed#", "deleted#")
         print_table(columns, [(one.run, f"{one.began:%Y-%m-%d %H:%M} UTC", *one[2:]) for one in changes])
         if history.kept_from is not None:
-            tell(f"note     what runs before {history.kept_from} changed was pruned")
-        tell(f"next     `chartferry pull {name} - --stored --as-of RUN` writes the chart as it was after a run")
+            print_line(f"note     what runs before {history.kept_from} changed was pruned")
+        print_line(f"next     `chartferry pull {name} - --stored --as-of RUN` writes the chart as it was after a run")
     return code
 
 

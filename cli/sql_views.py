@@ -12,7 +12,7 @@ from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.in_store import in_store
 from cli.invocation import Invocation, invocation_of
-from cli.render import emit_json, print_table, say, tell
+from cli.render import emit_json, print_line, print_message, print_table
 from exports.catalogue import builtin_names, load_view
 from exports.typed_rows import typed_rows
 from snapshots.sql_views import SqlView, SqlViews, rows_of
@@ -57,8 +57,8 @@ def create(
     done = _on_views(invocation, work)
     for view in done:
         if view.dropped:
-            say(f"{view.name} no longer has the columns {', '.join(view.dropped)}")
-    return _told(done, "created", json=invocation.json)
+            print_message(f"{view.name} no longer has the columns {', '.join(view.dropped)}")
+    return _report(done, "created", json=invocation.json)
 
 
 def drop(
@@ -67,7 +67,7 @@ def drop(
 ) -> int:
     """Drop SQL views that chartferry created, all or none. Exit codes: 0 dropped, 5 there is none, or others depend on it."""
     invocation = invocation_of(context)
-    return _told(_on_views(invocation, lambda there: there.drop(views)), "dropped", json=invocation.json)
+    return _report(_on_views(invocation, lambda there: there.drop(views)), "dropped", json=invocation.json)
 
 
 def refresh(
@@ -80,7 +80,7 @@ def refresh(
     """
     invocation = invocation_of(context)
     refreshed = _on_views(invocation, lambda there: there.refresh(views or ()))
-    return _told(refreshed, "refreshed", json=invocation.json)
+    return _report(refreshed, "refreshed", json=invocation.json)
 
 
 def _on_views(invocation: Invocation, work: Callable[[SqlViews], Awaitable[list[SqlView]]]) -> list[SqlView]:
@@ -93,7 +93,7 @@ def _on_views(invocation: Invocation, work: Callable[[SqlViews], Awaitable[list[
     return in_store(invocation, settings, choose_tenant(settings, invocation.tenant), with_views)
 
 
-def _told(views: list[SqlView], what: str, *, json: bool) -> int:
+def _report(views: list[SqlView], what: str, *, json: bool) -> int:
     rows = [
         {
             "name": view.name,
@@ -110,5 +110,5 @@ def _told(views: list[SqlView], what: str, *, json: bool) -> int:
         cells = [(view.name, "materialised" if view.materialized else "", str(len(view.columns))) for view in views]
         print_table((what, "", "columns#"), cells)
     else:
-        tell("chartferry has no materialised view: `chartferry views create --materialized` creates one")
+        print_line("chartferry has no materialised view: `chartferry views create --materialized` creates one")
     return ExitCode.COMPLETE if views else ExitCode.NOTHING

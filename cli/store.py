@@ -10,7 +10,7 @@ import typer
 from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.invocation import Invocation, invocation_of
-from cli.render import emit_json, tell
+from cli.render import emit_json, print_line
 from cli.supervise import supervise_blocking
 from snapshots.backup import back_up, restore, upgrade
 from snapshots.errors import StoreError
@@ -39,7 +39,7 @@ def backup(
     if invocation.json:
         emit_json({"status": "complete", "file": str(out), "bytes": size})
     else:
-        tell(f"{out}: {size / _MB:,.1f} MB, the store in {directory}")
+        print_line(f"{out}: {size / _MB:,.1f} MB, the store in {directory}")
     return ExitCode.COMPLETE
 
 
@@ -58,8 +58,8 @@ def restore_store(
     if invocation.json:
         emit_json({"status": "complete", "directory": str(directory)})
     else:
-        tell(f"{directory}: restored from {file}")
-        tell("next     `chartferry tenants list` and `chartferry audit verify` check what was restored")
+        print_line(f"{directory}: restored from {file}")
+        print_line("next     `chartferry tenants list` and `chartferry audit verify` check what was restored")
     return ExitCode.COMPLETE
 
 
@@ -89,10 +89,10 @@ def upgrade_store(
         told = {} if former is None else {"former": str(former)}
         emit_json({"status": "nothing" if former is None else "complete", "directory": str(directory), **told})
     elif former is None:
-        tell(f"{directory}: the store already has this Postgres")
+        print_line(f"{directory}: the store already has this Postgres")
     else:
-        tell(f"{directory}: upgraded; the old data are in {former}")
-        tell("next     check the store (`chartferry runs`, `chartferry audit verify`), then delete that folder")
+        print_line(f"{directory}: upgraded; the old data are in {former}")
+        print_line("next     check the store (`chartferry runs`, `chartferry audit verify`), then delete that folder")
     return code
 
 

@@ -19,7 +19,7 @@ from cli.dataset_source import dataset_at, is_served
 from cli.exit_codes import ExitCode
 from cli.invocation import Invocation, invocation_of
 from cli.log_lines import start_logging
-from cli.render import emit_json, number, print_table, tell
+from cli.render import emit_json, number, print_line, print_table
 from cli.supervise import supervise
 from cli.wiring import submit_to
 from config.how_many import how_many
@@ -150,7 +150,7 @@ def _progress(invocation: Invocation, receiver: Receiver) -> Callable[[str], Non
     def show(state: str) -> None:
         if not invocation.json and told[-1:] != [state]:
             told.append(state)
-            tell(f"{receiver.name}: {state}")
+            print_line(f"{receiver.name}: {state}")
 
     return show
 
@@ -175,10 +175,10 @@ def _show(done: Submitted, state: DatasetState, receiver: Receiver, *, json: boo
     if issues:
         print_table(("severity", "code", "issues#"), [(*told, number(count)) for told, count in issues])
     if done.unread:
-        tell(f"{number(done.unread)} outcomes are missing or cannot be read: they may be refusals")
+        print_line(f"{number(done.unread)} outcomes are missing or cannot be read: they may be refusals")
     verb = "submitted" if done.sent else "nothing was sent again: submitted before,"
     ended = "the receiver took everything" if done.is_whole else f"the receiver refused {number(done.refused)}"
-    tell(
+    print_line(
         f"{receiver.name}: {verb} {how_many(state.resources, 'resource')} and "
         f"{how_many(state.deletions, 'deletion')} as of "
         f"{state.transaction_time} (submission {done.id}); {ended}"

@@ -24,7 +24,7 @@ from cli.log_lines import start_logging
 from cli.moments import checked_instant
 from cli.patient_file import file_name, read_patients
 from cli.progress import Show, run_progress
-from cli.render import RUN_COLUMNS, emit_json, print_holes, print_table, run_as_json, run_row, say, tell
+from cli.render import RUN_COLUMNS, emit_json, print_holes, print_line, print_message, print_table, run_as_json, run_row
 from cli.supervise import supervise
 from cli.type_words import TypesOption, checked_types
 from cli.wanted import Wanted
@@ -132,7 +132,7 @@ def sync(
         if not outcomes:
             whose = f" of tenant {invocation.tenant}" if invocation.tenant else ""
             advice = "`chartferry init examples.toml` writes some to copy from"
-            tell(f"nothing to do: {settings.source} has no connection{whose}; {advice}")
+            print_line(f"nothing to do: {settings.source} has no connection{whose}; {advice}")
     return code
 
 
@@ -196,7 +196,7 @@ async def _refresh_views(store: Store) -> None:
         async with store.sql_views() as views:
             await views.refresh()
     except StoreError as error:
-        say(f"the SQL views were not refreshed: {error}")
+        print_message(f"the SQL views were not refreshed: {error}")
 
 
 async def outcome_of(
@@ -272,7 +272,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
         print_holes(reports)
     for outcome in outcomes:
         if outcome.error:
-            tell(f"failed   {outcome.connection.name}: {outcome.error}")
+            print_line(f"failed   {outcome.connection.name}: {outcome.error}")
 
 
 def checked_mode(mode: str | None) -> Mode | None:

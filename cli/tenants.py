@@ -11,7 +11,7 @@ from cli.acting import actor_of
 from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.invocation import Invocation, invocation_of
-from cli.render import emit_json, print_table, say, size, tell
+from cli.render import emit_json, print_line, print_message, print_table, size
 from cli.supervise import supervise
 from config.how_many import how_many
 from snapshots.tenants import Migrated, Tenants, open_tenants
@@ -38,7 +38,7 @@ def list_tenants(context: typer.Context) -> int:
         ]
         print_table(("tenant", "migration#", "", "size#"), cells)
     else:
-        tell("the store has no tenants yet: the first sync creates one, or `chartferry tenants add`")
+        print_line("the store has no tenants yet: the first sync creates one, or `chartferry tenants add`")
     return ExitCode.COMPLETE if found else ExitCode.NOTHING
 
 
@@ -54,7 +54,7 @@ def add(
     if invocation.json:
         emit_json({"status": "complete" if made else "nothing", "tenant": name})
     else:
-        tell(f"made tenant {name}" if made else f"tenant {name} exists already")
+        print_line(f"made tenant {name}" if made else f"tenant {name} exists already")
     return ExitCode.COMPLETE if made else ExitCode.NOTHING
 
 
@@ -80,9 +80,11 @@ def migrate(
         emit_json({"status": status, "tenants": len(done), "migrated": changed, "failed": told})
     else:
         for one in failed:
-            say(f"{one.name}: {one.error}")
+            print_message(f"{one.name}: {one.error}")
         current = len(done) - len(changed) - len(failed)
-        tell(f"{how_many(len(done), 'tenant')}: {len(changed)} migrated, {current} up to date, {len(failed)} failed")
+        print_line(
+            f"{how_many(len(done), 'tenant')}: {len(changed)} migrated, {current} up to date, {len(failed)} failed"
+        )
     return {"nothing": ExitCode.NOTHING, "partial": ExitCode.PARTIAL}.get(status, ExitCode.COMPLETE)
 
 
@@ -105,9 +107,11 @@ def drop(
     if invocation.json:
         emit_json({"status": "complete", "tenant": name, "roles_left": left})
     else:
-        tell(f"deleted tenant {name}")
+        print_line(f"deleted tenant {name}")
         for role in left:
-            say(f"the role {role} stays, because it has rights in another database, or this login may not drop it")
+            print_message(
+                f"the role {role} stays, because it has rights in another database, or this login may not drop it"
+            )
     return ExitCode.COMPLETE
 
 

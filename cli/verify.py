@@ -10,7 +10,7 @@ import typer
 from cli.dataset_source import dataset_at
 from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
-from cli.render import emit_json, say, tell
+from cli.render import emit_json, print_line, print_message
 from config.how_many import how_many
 from exports.publishing.verification import verify as verify_dataset
 
@@ -32,13 +32,13 @@ def verify(
         emit_json({"status": "partial" if found.problems else "complete", **asdict(found)})
     else:
         for problem in found.problems:
-            say(problem)
+            print_message(problem)
         ending = {"#pending": "open for the next increment", "#closed": "closed"}.get(
             found.ends or "", "without increments"
         )
-        tell(
+        print_line(
             f"{how_many(found.pages, 'page')}, {how_many(found.files, 'file')}, {how_many(found.written, 'resource')}, "
             f"{how_many(found.deleted, 'deletion')}; as of {found.transaction_time}, {ending}"
         )
-        tell(how_many(len(found.problems), "problem") if found.problems else "the dataset can be followed")
+        print_line(how_many(len(found.problems), "problem") if found.problems else "the dataset can be followed")
     return ExitCode.PARTIAL if found.problems else ExitCode.COMPLETE

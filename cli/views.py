@@ -10,7 +10,7 @@ import typer
 
 from cli.exit_codes import ExitCode
 from cli.invocation import invocation_of
-from cli.render import emit_json, print_table, say, tell
+from cli.render import emit_json, print_line, print_message, print_table
 from exports.catalogue import builtin_names, load_view, view_sets
 from exports.errors import ViewError
 from exports.view_check import CompiledView, compiled_over_nothing
@@ -88,11 +88,11 @@ def check(
         emit_json({"views": [{"view": name, "problems": problems} for name, problems in found.items()]})
     for name, problems in wrong.items():
         for problem in problems:
-            say(problem if problem.startswith("view ") else f"view {Path(name).name!r}, {problem}")
+            print_message(problem if problem.startswith("view ") else f"view {Path(name).name!r}, {problem}")
     for name in unchecked:
-        say(f"view {Path(name).name!r} is not for R4: its elements were not looked up")
+        print_message(f"view {Path(name).name!r} is not for R4: its elements were not looked up")
     if not invocation_of(context).json and not wrong:
-        tell(f"{len(found)} {'view is' if len(found) == 1 else 'views are'} correct")
+        print_line(f"{len(found)} {'view is' if len(found) == 1 else 'views are'} correct")
     return ExitCode.USAGE if wrong else ExitCode.COMPLETE
 
 

@@ -17,7 +17,7 @@ import typer
 from cli.exit_codes import ExitCode
 from cli.in_store import opened_store
 from cli.progress import file_progress
-from cli.render import emit_json, number, print_table, tell
+from cli.render import emit_json, number, print_line, print_table
 from config.how_many import how_many
 from config.secret_refs import SecretRef
 from config.settings import Settings
@@ -128,26 +128,28 @@ def show_loaded(done: Loaded, *, json: bool) -> int:
         )
         return code
     if not done.tables:
-        tell("no run has ended yet: there is nothing to load, and no table was touched")
+        print_line("no run has ended yet: there is nothing to load, and no table was touched")
         return code
     print_table(
         ("table", "rows#", "deleted#"), [(one.name, number(one.rows), number(one.deleted)) for one in done.tables]
     )
     for line in done.notes:
-        tell(line)
+        print_line(line)
     for one in done.tables:
         if one.added:
-            tell(f"{one.name}: new columns {', '.join(one.added)}")
+            print_line(f"{one.name}: new columns {', '.join(one.added)}")
         if one.unfilled:
-            tell(f"{one.name}: the view no longer has {', '.join(one.unfilled)}; the columns stay, and are empty")
+            print_line(f"{one.name}: the view no longer has {', '.join(one.unfilled)}; the columns stay, and are empty")
         if one.left_empty:
             told = ", ".join(f"{name} {number(count)}" for name, count in one.left_empty.items())
-            tell(f"{one.name}: cells left empty, because their values do not fit: {told}")
+            print_line(f"{one.name}: cells left empty, because their values do not fit: {told}")
         if one.left_out:
-            tell(f"{one.name}: {how_many(one.left_out, 'resource')} left out, because a criterion could not decide")
+            print_line(
+                f"{one.name}: {how_many(one.left_out, 'resource')} left out, because a criterion could not decide"
+            )
     if done.not_included:
-        tell(f"not included: {', '.join(f'run {one.run} of {one.connection}' for one in done.not_included)}")
-    tell(
+        print_line(f"not included: {', '.join(f'run {one.run} of {one.connection}' for one in done.not_included)}")
+    print_line(
         f"{done.where}: loaded, as of {done.as_of.isoformat()}; next time --changed-since {done.left_by} loads the changes"
     )
     return code

@@ -37,14 +37,14 @@ from exports.formats.deletions import deletion_bundles
 from exports.formats.file_formats import FILE_FORMATS
 from exports.formats.ndjson import Lines, ndjson_rows
 from exports.formats.table_file import load_formats
+from exports.manifest_request import request_entry
 from exports.parallel_reading import fill_all
 from exports.partitions import divided_tables, division_of, rows_of
 from exports.plan import DIVIDED, TYPE, ExportRequest, PlannedFile, check_changes, check_snapshot, plan_export
 from exports.queries.statement import Statement, compile_libraries, load_library
-from exports.request_told import request_told
 from exports.safe_harbor.deidentify import Deidentifier
+from exports.safe_harbor.manifest_profile import manifest_profile
 from exports.safe_harbor.rows import DeidentifiedCharts, DeidentifiedRows
-from exports.safe_harbor.told import profile_told
 from exports.snapshot_port import RowChunks, ShownRun, Snapshot, UnendedRun
 from exports.tables import (
     Show,
@@ -119,14 +119,14 @@ async def export(
         deleted = () if snapshot.changed_since is None else (DELETED_NAME,)
         delivered = files.in_order((*(planned.name for planned in work.files), *deleted))
         descriptions = _describe(files, work.described)
-        profile = None if work.charts is None else profile_told(work.charts.deidentifier, work.available)
+        profile = None if work.charts is None else manifest_profile(work.charts.deidentifier, work.available)
         manifest = manifest_content(
             version=version("chartferry"),
             as_of=snapshot.as_of,
             runs=snapshot.shown,
             left_by=snapshot.left_by,
             not_included=snapshot.not_included,
-            request=work.told(request, snapshot),
+            request=work.request_entry(request, snapshot),
             files=delivered,
             descriptions=descriptions,
             drift=[asdict(one) for one in drift],
@@ -176,9 +176,9 @@ class _Work:
     described: Sequence[DescribedTable]
     charts: DeidentifiedCharts | None  # what leaves of the snapshot, where it is de-identified
 
-    def told(self, request: ExportRequest, snapshot: Snapshot) -> dict[str, Any]:
+    def request_entry(self, request: ExportRequest, snapshot: Snapshot) -> dict[str, Any]:
         """What the manifest says of the request."""
-        return request_told(request, self.files, self.applied, self.statements, changed_since=snapshot.changed_since)
+        return request_entry(request, self.files, self.applied, self.statements, changed_since=snapshot.changed_since)
 
     def notes(self) -> Iterator[str]:
         """What is doubtful about the request."""

@@ -15,7 +15,7 @@ from connectors.fhir.bulk.kick_off import Proofs, proofs_from
 from connectors.fhir.bulk.manifest import Manifest, looks_like_manifest, manifest_from
 from connectors.fhir.bulk.page_files import PageFiles, last_positions
 from connectors.fhir.bulk.poll_waits import poll_wait_s
-from connectors.fhir.bulk.progress_told import progress_told
+from connectors.fhir.bulk.shown_progress import shown_progress
 from connectors.fhir.endings import says_not_found
 from connectors.fhir.errors import TerminalFetchError, TransientFetchError
 from connectors.fhir.instants import CLOCKS_DIFFER, http_date
@@ -83,7 +83,7 @@ class ExportJob:
                     return await self._due(found, reply, wait)
                 if self._next_page is not None:
                     continue
-            on_progress(progress_told(reply.headers.get("x-progress")))
+            on_progress(shown_progress(reply.headers.get("x-progress")))
             job = await self._pause(job, reply, wait)
             wait = min(wait * 2 or 1, self._profile.poll.cap_s)
 
@@ -238,7 +238,7 @@ class ExportJob:
         progress = reply.headers.get("x-progress")
         job = replace(
             job,
-            progress=progress_told(progress) if progress else job.progress,
+            progress=shown_progress(progress) if progress else job.progress,
             next_poll_at=now + timedelta(seconds=pause),
         )
         await self._store.jobs.save(job)

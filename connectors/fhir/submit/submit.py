@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from connectors.fhir.bulk.ndjson import LineSplitter, OverlongLine
 from connectors.fhir.bulk.poll_waits import poll_wait_s
-from connectors.fhir.bulk.progress_told import progress_told
+from connectors.fhir.bulk.shown_progress import shown_progress
 from connectors.fhir.endings import may_be_a_gateways
 from connectors.fhir.errors import ProtocolError, RequestError, SubmissionError, TransientFetchError
 from connectors.fhir.issue_types import shown
@@ -171,7 +171,7 @@ class _Work:
                 ) from error
             if reply.status == _OK:
                 return reply
-            on_progress(progress_told(reply.headers.get("x-progress")))
+            on_progress(shown_progress(reply.headers.get("x-progress")))
             age = self._clock() - began
             if age > self._profile.bulk.job_timeout_s:
                 raise TransientFetchError(

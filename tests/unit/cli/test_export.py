@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cli.export_summary import said_of_odd_values
+from cli.export_summary import odd_value_lines
 from cli.main import call
 from exports.delivery.files import DeliveredFile, TableCounts
 
@@ -62,7 +62,7 @@ def test_a_value_that_does_not_fit_is_counted_once_however_many_formats_and_part
         file("charts.duckdb", tables={"patient": TableCounts(3, {"x": 3, "y": 4}, 5), "goal": TableCounts(1)}),
         file("Patient.ndjson.gz"),
     ]
-    assert said_of_odd_values(files) == [
+    assert odd_value_lines(files) == [
         "left empty, because the value does not fit the column: patient.x 3, patient.y 4; NDJSON has what the EHR wrote",
         "left out, because the view's criteria could not be decided: patient 5",
     ]

@@ -9,7 +9,7 @@ import pytest
 from cli import render
 from cli.exit_codes import ExitCode
 from cli.main import call
-from cli.render import print_holes, print_table, say
+from cli.render import print_holes, print_message, print_table
 from cli.sync import Outcome, outcome_of, outcomes_as_json
 from config.connections import Connection
 from connectors.core.errors import AuthError
@@ -163,7 +163,7 @@ def test_what_servers_say_cannot_steer_the_terminal(capsys: pytest.CaptureFixtur
     )
     print_holes([told], every=True)
     print_table(("reason",), [(hostile,)])
-    say(hostile)
+    print_message(hostile)
     shown = capsys.readouterr()
     for text in (shown.out, shown.err):
         assert "HTTP 500" in text

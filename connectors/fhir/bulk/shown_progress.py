@@ -35,7 +35,7 @@ _UNSAID = "in progress"
 _ALL = 100
 
 
-def progress_told(header: str | None) -> str:
+def shown_progress(header: str | None) -> str:
     """Give a percentage ("45 %"), counts ("3 of 20") or a state from a list; "in progress" for anything else."""
     text = (header or "").strip()
     percent, of = _PERCENT.search(text), _OF.search(text)

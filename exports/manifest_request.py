@@ -11,7 +11,7 @@ from exports.plan import ExportRequest, PlannedFile
 from exports.queries.statement import Statement
 
 
-def request_told(
+def request_entry(
     request: ExportRequest,
     files: Sequence[PlannedFile],
     applied: Sequence[Applied],
@@ -38,7 +38,7 @@ def request_told(
         "patients": patients,
         **({"queries": [{"name": one.name, "sha256": one.digest} for one in statements]} if statements else {}),
         **({} if changed_since is None else {"changed_since": changed_since}),
-        **({"where": [_criteria_told(one, request) for one in applied]} if applied else {}),
+        **({"where": [_criterion(one, request) for one in applied]} if applied else {}),
         **({} if request.sample is None else {"sample": {"patients": request.sample, "seed": request.seed}}),
         **({} if request.limit is None else {"limit": request.limit}),
         **({} if request.part_size is None else {"part_size": request.part_size}),
@@ -46,7 +46,7 @@ def request_told(
     }
 
 
-def _criteria_told(one: Applied, request: ExportRequest) -> dict[str, Any]:
+def _criterion(one: Applied, request: ExportRequest) -> dict[str, Any]:
     return {
         "type": one.resource_type,
         # beside encrypted files the manifest stays readable, and an expression may have a name or a birth date

@@ -17,7 +17,7 @@ _SHIFTED = (
 )
 
 
-def profile_told(deidentifier: Deidentifier, stored: Iterable[str]) -> dict[str, Any]:
+def manifest_profile(deidentifier: Deidentifier, stored: Iterable[str]) -> dict[str, Any]:
     """Return the manifest's `profile`; `stored` are the types that the selection has. No name that only an EHR knows is in it."""
     closed = set(stored) - allowed_paths().keys()
     shifts = deidentifier.profile.shifts_dates

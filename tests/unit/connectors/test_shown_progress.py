@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.fhir.bulk.progress_told import progress_told
+from connectors.fhir.bulk.shown_progress import shown_progress
 
 
 @pytest.mark.parametrize(
@@ -30,11 +30,11 @@ from connectors.fhir.bulk.progress_told import progress_told
     ],
 )
 def test_only_counts_and_known_states_are_told(header: str | None, told: str) -> None:
-    assert progress_told(header) == told
+    assert shown_progress(header) == told
 
 
 @given(st.text())
 def test_nothing_else_of_a_header_is_ever_told(header: str) -> None:
-    told = progress_told(header)
+    told = shown_progress(header)
     assert len(told) <= 22
     assert told.isprintable()
