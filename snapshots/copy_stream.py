@@ -67,7 +67,7 @@ class CopyStream:
         self._by_key = by_key
         self._limit = limit
         self._header_to_come = self._header_is_next = not of_json  # of the first COPY, in the first chunk
-        self._waiting: list[bytes] = []  # rows for the next chunk
+        self._waiting: list[memoryview] = []  # rows for the next chunk
         self._waiting_bytes = self._waiting_rows = 0
         self.rows = 0
         self.rows_by_query: list[int] = []  # for queries that were read to their end
@@ -140,14 +140,15 @@ class CopyStream:
 
     def _chunks(self, rows: Rows) -> Iterator[bytes]:
         """Give the rows as chunks that end where their own sizes say, however they were read; what is left waits."""
+        data = memoryview(rows.data)
         at = row = 0
         while (last := bisect_left(rows.ends, at + CHUNK_BYTES - self._waiting_bytes, row)) < len(rows.ends):
-            self._add(rows.data[at : rows.ends[last]], last + 1 - row)
+            self._add(data[at : rows.ends[last]], last + 1 - row)
             yield self._chunk()
             at, row = rows.ends[last], last + 1
-        self._add(rows.data[at:], len(rows.ends) - row)
+        self._add(data[at:], len(rows.ends) - row)
 
-    def _add(self, data: bytes, rows: int) -> None:
+    def _add(self, data: memoryview, rows: int) -> None:
         if data:
             self._waiting.append(data)
             self._waiting_bytes += len(data)

@@ -10,7 +10,8 @@ from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, repeat
+from operator import add
 from threading import Event
 from typing import Any, TypeVar
 
@@ -164,8 +165,8 @@ async def copied_rows(
 
 
 def _joined(rows: Sequence[Buffer], end: bytes) -> Rows:
-    width = len(end)
-    return Rows(end.join((*rows, b"")) if rows else b"", array("Q", accumulate(len(row) + width for row in rows)))
+    lengths = map(add, map(len, rows), repeat(len(end)))
+    return Rows(end.join((*rows, b"")) if rows else b"", array("Q", accumulate(lengths)))
 
 
 async def _in_thread(conn: AsyncConnection[Any], reading: PQGen[T], unwanted: Event) -> T:

@@ -125,26 +125,29 @@ class Encoder:
         self._stream = stream
         self._compressor = _compressor(compress)
         self._encrypting = None if recipients is None else AgeWriter(self._write, recipients)
-        self._pending = bytearray()
+        self._block = memoryview(
+            bytearray(BLOCK_BYTES)
+        )  # used again and again: new memory costs as much as what is written into it
+        self._filled = 0
         self._digest = hashlib.sha256()
         self.bytes = 0
         self.uncompressed_bytes = 0
 
     def write(self, chunk: bytes) -> None:
         """Add a chunk of any size."""
-        self._pending += chunk
         self.uncompressed_bytes += len(chunk)
-        if len(self._pending) >= BLOCK_BYTES:
-            whole = len(self._pending) - len(self._pending) % BLOCK_BYTES
-            with memoryview(self._pending) as view:
-                for start in range(0, whole, BLOCK_BYTES):
-                    self._encode(view[start : start + BLOCK_BYTES])
-            del self._pending[:whole]
+        rest = memoryview(chunk)
+        while (room := BLOCK_BYTES - self._filled) <= len(rest):
+            self._block[self._filled :] = rest[:room]
+            self._encode(self._block)
+            self._filled, rest = 0, rest[room:]
+        self._block[self._filled : self._filled + len(rest)] = rest
+        self._filled += len(rest)
 
     def finish(self) -> None:
         """Write what is left and the end of the gzip stream."""
-        self._encode(self._pending)
-        self._pending = bytearray()
+        self._encode(self._block[: self._filled])
+        self._block, self._filled = memoryview(b""), 0
         if self._compressor is not None:
             self._put(self._compressor.flush())
         if self._encrypting is not None:
@@ -155,7 +158,7 @@ class Encoder:
         if self._encrypting is not None:
             self._encrypting.abandon()
 
-    def _encode(self, block: bytearray | memoryview) -> None:
+    def _encode(self, block: memoryview) -> None:
         self._put(self._compressor.compress(block) if self._compressor is not None else block)
 
     def _put(self, data: bytes | bytearray | memoryview) -> None:
