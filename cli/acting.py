@@ -1,4 +1,4 @@
-"""Says on whose behalf a command runs: the account of the operating system, or whom `--as` names; its roles; why."""
+"""Decides for whom a command runs: the operating system's account, or the person whom `--as` names; with roles and reason."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def server_problems(server: FhirServer, environ: Mapping[str, str]) -> Iterator[
 
 
 def misshapen_problems(settings: Settings) -> Iterator[Problem]:
-    """Yield the refused overrides of tables that are left out, because their shape is wrong: all is told at once."""
+    """Yield the refused overrides of tables that are left out for their wrong shape: all mistakes are reported at once."""
     for path, (vendor, overrides) in settings.misshapen.items():
         yield from override_problems(path, vendor if vendor in PROFILES else "generic", overrides)
 

@@ -202,7 +202,7 @@ def export(
 
 @dataclass(frozen=True, kw_only=True)
 class _Reading:
-    """What of whose store is read, by whom, and how the result is shown."""
+    """What to read, from which tenant's store, for which actor, and how to show the result."""
 
     settings: Settings
     tenant: str

@@ -81,7 +81,7 @@ _FILE = "file:"
 
 
 def checked_recipients(words: list[str] | None) -> Recipients | None:
-    """Return for whom files are encrypted; a usage error for a file that cannot be read, or has no key.
+    """Return the recipients for whom files are encrypted; a usage error for a file that cannot be read, or has no key.
 
     Raises:
         PlanError: what was given is no public key, or nothing is installed that encrypts.

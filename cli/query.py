@@ -42,7 +42,7 @@ ParamOption = Annotated[
 
 @dataclass(frozen=True, repr=False)
 class _Request:
-    """What is asked for; its parameters may be PHI."""
+    """The request; its parameters may be PHI."""
 
     file: Path
     parameters: dict[str, str]

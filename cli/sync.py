@@ -191,7 +191,7 @@ async def _tenant(
 
 
 async def _refresh_views(store: Store) -> None:
-    """Give the materialised SQL views what the runs have left; that they could not be is told, and costs no run."""
+    """Refresh the materialised SQL views with what the runs have left. A failure is reported, and costs no run."""
     try:
         async with store.sql_views() as views:
             await views.refresh()

@@ -88,7 +88,7 @@ class Connection(FhirServer):
 
     @property
     def profile_name(self) -> str:
-        """Whose profile tells how to talk to it: its vendor's."""
+        """The name of the profile that says how to talk to it: its vendor's."""
         return self.vendor
 
     @property

@@ -157,12 +157,12 @@ class FhirServer(Source):
 
     @property
     def system(self) -> str:
-        """Whose profile tells how to talk to it."""
+        """The name of the profile that says how to talk to it."""
         return self.profile_name
 
     @property
     def profile_name(self) -> str:
-        """Whose profile tells how to talk to it."""
+        """The name of the profile that says how to talk to it."""
         return "generic"
 
     @property

@@ -1,4 +1,4 @@
-"""The use case: writes the audit as one file or stream, one line a read and patient."""
+"""The use case: writes the audit as one file or stream, one line per read and patient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the manifest says of the request of an export. Pure. `manifest` has the rest."""
+"""What the manifest says about an export's request. Pure. `manifest` has the rest."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Shares an export's files between several sessions that read one snapshot.
 
-Postgres computes a view in one process: two sessions keep two cores busy. Each fills a file; who finds none left reads for those
-that are still being filled. What is written into a file is its caller's.
+Postgres computes a view in one process: two sessions keep two cores busy. Each fills a file; a session that finds none
+left reads for those that are still being filled. The caller decides what is written into a file.
 """
 
 from __future__ import annotations

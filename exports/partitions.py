@@ -1,4 +1,4 @@
-"""Tables in the folders of Hive, `observation/status=final/observation.parquet`: who reads one value opens one folder.
+"""Tables in Hive's folders, `observation/status=final/observation.parquet`: to read one value, a program opens one folder.
 
 Whoever may list a place sees the names of its folders, also where files are encrypted. So a table is divided only by columns that
 say nothing of a patient: the connection, and the state of the record, in codes that R4 fixes. All else is in the folder of null;

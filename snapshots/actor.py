@@ -1,6 +1,6 @@
-"""Who acts: the person or program on whose behalf the store is opened. The shape only; every layer is handed it as an argument.
+"""The person or program for whom the store is opened. The shape only; every layer gets it as an argument.
 
-`cli/acting.py` makes one from the command line. A library's caller makes its own.
+`cli/acting.py` makes one from the command line. Code that uses chartferry as a library makes its own.
 """
 
 from __future__ import annotations

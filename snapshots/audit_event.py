@@ -1,4 +1,4 @@
-"""What the audit knows of a read of patient data. Shapes only; `reading` writes them, `audit` reads them."""
+"""What the audit knows about a read of patient data. Shapes only; `reading` writes them, `audit` reads them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Backs up an embedded store into one file, makes a store of such a file, and moves a store to a newer Postgres by both.
+"""Backs up an embedded store into one file, restores a store from such a file, and moves a store to a newer Postgres by both.
 
-A server of one's own is backed up with the tools of its administrator (docs/store.md). `embedded` runs the server.
+An administrator backs up any other server with its own tools (docs/store.md). `embedded` runs the server.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Erases a patient: every row that is, or was, the patient's or says who that is, in every table but the audit's.
 
 It ends with a search of all tables for the patient; if anything is found, nothing is erased. What no key opens cannot be
-searched: it stays, and is told. The audit keeps one event, with the number of rows of each table. `ingest` would store again
-what a later run brings.
+searched: it stays, and is reported. The audit keeps one event, with the number of rows of each table. `ingest` would store
+again what a later run brings.
 """
 
 from __future__ import annotations

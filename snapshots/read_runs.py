@@ -1,4 +1,4 @@
-"""What a snapshot says of connections and their runs: those that it reads, those that it shows, those that it leaves out."""
+"""What a snapshot says about connections and their runs: those that it reads, those that it shows, those that it leaves out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deletes what was kept long enough: replaced versions, quarantined input, and units. Never the present, a tombstone, or a run.
+"""Deletes what is old enough: replaced versions, quarantined input, and units. Never the present, a tombstone, or a run.
 
 Each run's part is one transaction with its event in the audit, so that a call that was cut loses nothing, and the next goes on.
 History is kept from a run on, which is noted before anything is deleted: `opening` refuses every earlier moment from then on.

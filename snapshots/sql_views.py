@@ -1,7 +1,7 @@
 """SQL views in the tenant's schema, for analysts with psql or a BI tool: created, replaced, refreshed and dropped.
 
-What they select is the caller's; here are the rows that they read: those that ended runs have left, whenever they are read. Only
-views that chartferry has created are touched: their comments, JSON, say so.
+The caller says what they select; this module provides the rows that they read: those that ended runs have left, whenever
+they are read. Only views that chartferry has created are touched: their comments, JSON, say so.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Rows that are sealed otherwise than they would be today: with an older key, or with elements plain that a path now names.
+"""Rows that are not encrypted as they would be today: with an older key, or with plain elements that a path now names.
 
-`rotation` finds them in all tables. A run seals those anew that it is about to compare: else a content that came again, with its
-keys in another order, would be another one.
+`rotation` finds them in all tables. A run re-encrypts those that it is about to compare; otherwise the same content with
+its keys in another order would count as new.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tenants of a store: which there are, and making, migrating and dropping them. All of it is the owner's work.
+"""The tenants of a store: lists, creates, migrates and drops them. Only the owner of the tables may.
 
 `migrate` makes and upgrades one schema, `walls` its roles and policies; `store` opens one tenant for its actor.
 """

@@ -30,4 +30,4 @@ class LoginRefusedError(AuthError):
 
 
 class FetchError(ConnectorError):
-    """Something could not be fetched; its unit is a hole, and the others go on."""
+    """Something could not be fetched; its unit is a hole, and the others continue."""

@@ -36,7 +36,7 @@ class RunStore(Protocol):
 
     @property
     def started_at(self) -> datetime:
-        """When the run first began, even if it was resumed: the watermark's upper bound."""
+        """When the run first started, even if it was resumed: the watermark's upper bound."""
 
     @property
     def idle(self) -> timedelta:
@@ -78,7 +78,7 @@ class RunStore(Protocol):
         """
 
     async def counted(self) -> Mapping[Counted, int]:
-        """Return what the run's ended units counted in what they brought, in all (`UnitResult.counted`)."""
+        """Return the total of what the run's ended units counted (`UnitResult.counted`)."""
 
     async def finish(
         self,

@@ -1,6 +1,6 @@
 """Reads documents in a separate process, limited in time and memory, and killed if it exceeds them.
 
-The event loop never waits for a parser. What is read out of the bytes is `text_of`'s.
+The event loop never waits for a parser. `text_of` reads the bytes.
 """
 
 from __future__ import annotations

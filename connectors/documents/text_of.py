@@ -1,6 +1,6 @@
 """Reads the text of one document: by what its first bytes are, else by its label. Pure; expects hostile input.
 
-The text is bounded. No network, no entity is expanded, nothing is executed; time and memory are `reading`'s to bound. Layout is
+The text is bounded. No network, no entity is expanded, nothing is executed; `reading` bounds time and memory. Layout is
 given up: lines and words in the order in which the document has them.
 """
 
@@ -175,7 +175,7 @@ def _xml(content: bytes, charset: str | None) -> str:
 
 
 def _check_depth(parser: Any) -> None:
-    """Refuse a document of which the parser left out what lies too deep: half a text would pass for the whole."""
+    """Refuse a document if the parser left out deeply nested parts: half a text would pass for the whole."""
     if any("depth" in entry.message for entry in parser.error_log):
         raise UnreadableDocumentError("nested too deeply")
 

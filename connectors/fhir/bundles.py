@@ -121,7 +121,7 @@ def _odd_bundle(body: bytes) -> Listed:
 
 
 def outcomes_beside(listed: Listed, body: bytes) -> Iterator[tuple[str, bytes]]:
-    """Where outcomes stand beside a Bundle's resources, and their text: `issues`, and `response.outcome` of entries."""
+    """The outcomes beside a Bundle's resources, with their text: `issues`, and `response.outcome` of entries."""
     if bytes(listed.bundle.issues) not in _NOTHING:
         yield "issues", bytes(listed.bundle.issues)
     for number, entry in enumerate(listed.entries if b'"outcome"' in body else (), start=1):
@@ -132,7 +132,7 @@ def outcomes_beside(listed: Listed, body: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _outcome(response: bytes) -> bytes:
-    """The outcome of an entry's response; a response that is none is taken for one, which nobody can read."""
+    """The outcome of an entry's response; a response of another shape counts as an unreadable outcome."""
     try:
         return members_of(response).get("outcome", b"")
     except UnreadableJsonError:
@@ -140,7 +140,7 @@ def _outcome(response: bytes) -> bytes:
 
 
 def _may_have_two_links(body: bytes, bundle: Bundle) -> bool:
-    """Whether `link` may stand twice in a Bundle; entries are looked through where they may have links of their own."""
+    """Whether `link` may appear twice in a Bundle; entries are looked through where they may have links of their own."""
     outside = body
     if len(body) > 2 * _LINKS_WITHIN:
         outside = body[: body.find(b'"entry"')] + body[-_LINKS_WITHIN:]
@@ -155,7 +155,7 @@ def _raw(text: bytes | None) -> msgspec.Raw:
 
 
 def _entry(item: msgspec.Raw) -> Entry:
-    """One entry; what is none, or has two resources, stands for a resource that cannot be read."""
+    """One entry; anything else, or an entry with two resources, counts as a resource that cannot be read."""
     try:
         if bytes(item).count(b'"resource"') > 1:
             members_of(bytes(item))

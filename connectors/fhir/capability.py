@@ -125,12 +125,12 @@ def _interactions(value: Any) -> tuple[set[str], bool]:
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list, or the one that stands in its place."""
+    """The objects of a list, or the single object in its place."""
     return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
 
 
 def _strangers(value: Any) -> int:
-    """How many items of a list are no objects."""
+    """How many items of a list are not objects."""
     listed = value if isinstance(value, list) else [] if value is None else [value]
     return len(listed) - len(_objects(value))
 

@@ -123,7 +123,10 @@ class ExportRefusedError(TerminalFetchError):
 
 
 class UntraceableExportError(ExportRefusedError):
-    """A kick-off was accepted without a status URL: a job that nobody can follow may have begun. Another level may name one."""
+    """A kick-off was accepted without a status URL: a job that nobody can follow may have started.
+
+    Another level may name one.
+    """
 
 
 class SubmissionError(TerminalFetchError):

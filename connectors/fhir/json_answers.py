@@ -32,7 +32,7 @@ class UnreadableJsonError(ValueError):
 
 
 class TwiceError(UnreadableJsonError):
-    """An object in which one name stands twice."""
+    """An object in which one name appears twice."""
 
 
 class Twice:
@@ -57,7 +57,7 @@ def bare(body: bytes) -> bytes:
 
 
 def json_from(body: bytes) -> Any:
-    """Read one JSON value. A name that stands twice in one object has the value `TWICE`.
+    """Read one JSON value. A name that appears twice in one object has the value `TWICE`.
 
     Raises:
         UnreadableJsonError: the bytes are not one JSON value.
@@ -74,8 +74,7 @@ def json_from(body: bytes) -> Any:
 def members_of(body: bytes) -> dict[str, bytes]:
     """The members of one JSON object, each as the bytes that stand there; much faster than reading it.
 
-    Raises:
-        TwiceError: a name stands twice.
+    Raises: TwiceError: a name appears twice.
         UnreadableJsonError: the bytes are not one JSON object.
     """
     try:

@@ -39,10 +39,10 @@ class BulkJobs(Protocol):
         """An earlier run's job is gone from the server, or cannot be found any more."""
 
     async def last_kicked_off(self) -> datetime | None:
-        """When an earlier run of the same selection last began an export."""
+        """When an earlier run of the same selection last started an export."""
 
     async def patients_without_data(self, patients: Sequence[str]) -> Sequence[str]:
-        """Those of the patients of whom this run has received no Patient."""
+        """Those of the patients whose Patient this run has not received."""
 
     async def patients_without_rows(self, patients: Sequence[str]) -> Sequence[str]:
         """Those of the patients of whose charts this run has received nothing."""
@@ -122,7 +122,7 @@ class Roster(Protocol):
         """The merges that this run was the first to meet (`Batch.aliases`); an id that is its own alias is merged no more."""
 
     async def unanswered(self) -> Sequence[str]:
-        """Patients that settled batches asked for and did not bring, and that no unit of their own asks for."""
+        """Patients whom settled batches requested and did not return, and whom no unit of their own requests."""
 
     async def stored_patients(self) -> Sequence[StoredPatient]:
         """The connection's patients, tombstones included, in order."""
@@ -131,7 +131,7 @@ class Roster(Protocol):
         """Patients whose Patient this run has brought back to life."""
 
     async def note_members(self, patients: Sequence[str]) -> None:
-        """Note whom the Group has that this run exports, as the Group itself says."""
+        """Note the members of the Group that this run exports, as the Group itself lists them."""
 
     async def knew_members(self) -> bool:
         """Whether the selection's last full listing knew from the Group itself who is in it."""
@@ -140,13 +140,13 @@ class Roster(Protocol):
         """Whether a run of news since then did not."""
 
     async def unmet_members(self) -> Sequence[str]:
-        """Of these members, those of whom no living Patient is stored."""
+        """Of these members, those whose Patient is not stored, or is a tombstone."""
 
     async def uncovered_members(self) -> Sequence[str]:
         """Of these members, those who are not on the roster."""
 
     async def describe_cohort(self, cohort: Mapping[str, Any]) -> None:
-        """Add to what the report says of the cohort: numbers and line numbers, never a value."""
+        """Add to what the report says about the cohort: numbers and line numbers, never a value."""
 
 
 class Evidence(Missed, Protocol):
@@ -159,7 +159,7 @@ class Evidence(Missed, Protocol):
         """Missed rows to be asked for by id, Patients first; none that belong to a mass."""
 
     async def not_found_types(self) -> Sequence[str]:
-        """Types of which this run has been told that something is not there."""
+        """Types of which the EHR has said in this run that something does not exist."""
 
     async def controls(self, types: Sequence[str]) -> Sequence[AbsentRow]:
         """Rows of these types that this run has listed."""
@@ -208,7 +208,7 @@ class Attachments(Protocol):
     async def inline(
         self, paths: Mapping[str, str], *, most: int, together: int, leftovers: bool
     ) -> Sequence[tuple[AttachmentUse, str | None]]:
-        """Some attachments that stand in their resource, with their base64 (None: longer than `most` characters)."""
+        """Some attachments that are contained in their resource, with their base64 (None: longer than `most` characters)."""
 
     async def outcome(self) -> Sequence[tuple[str, str, int]]:
         """(state, note, how many) of what this run wanted, those aside that are stored with their text."""
@@ -221,7 +221,7 @@ class Knowledge(Protocol):
         """Per resource type, the instant up to which this connection and selection are known to be complete."""
 
     async def unlisted_types(self) -> Sequence[str]:
-        """Types that exports of this selection have brought, and that none has listed in full yet: of them news are not all."""
+        """Types that exports of this selection have listed, but none in full yet: for these, news are not everything."""
 
     async def forget(self) -> None:
         """Forget these instants, since the clock that told them is not to be believed: the next run lists everything."""
@@ -230,10 +230,10 @@ class Knowledge(Protocol):
         """Types of which any run of this connection has received something: a search of them exists."""
 
     async def empty_types(self) -> frozenset[str]:
-        """Types that this run's searches were answered for, and of which the connection has never sent anything."""
+        """Types for which this run's searches were answered, and of which the connection has never sent anything."""
 
     async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
-        """When the last complete run began that listed everything of this selection, in this way, with a login no narrower."""
+        """When the last complete run started that listed all of this selection, this way, by a login that read as much."""
 
     async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
         """Say whose watermarks, roster and lags this run reads and moves, and which types its login may read."""

@@ -1,6 +1,6 @@
 """Reads which page comes after one: `Bundle.link`, and `link` of a bulk manifest. Pure.
 
-Where a link may lead is `transport.links`'.
+`transport.links` decides where a link may lead.
 
 A page is the last only where its links say so in words that are known. A link with an address but no readable words may lead to
 the next page; other words leave a doubt.

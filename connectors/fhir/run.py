@@ -1,4 +1,4 @@
-"""What is asked of one run of an EHR, and what its steps share while it is under way: `bulk.steps` and `crawl.steps`."""
+"""The request of one run of an EHR, and what its steps share meanwhile: `bulk.steps` and `crawl.steps`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a unit's fetcher needs to ask for it again: one shape a kind, written into the ledger and read out of it here only. Pure.
+"""What a unit's fetcher needs to request it again: one shape per kind, written into the ledger and read from it only here.
+
+Pure.
 
 What SQL needs of a unit are fields of the unit itself (`snapshots.unit`).
 """

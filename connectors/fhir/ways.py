@@ -1,7 +1,7 @@
 """What can list resources: the ways of searches, directory listings and exports. Pure.
 
 A row knows the ways that listed it, and only these can miss it (`snapshots.evidence`). A way's name never holds a patient or a
-Group: whom an export speaks for is told by its roster.
+Group: its roster says whom an export covers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where whole files are delivered to: what a destination is, and the one for a folder of this machine.
+"""Where whole files are delivered to: what a destination is, and the one for a folder on this machine.
 
 What is written aside appears complete, or not at all. `files` writes the files themselves, `remote_folder` reaches other
 machines, `place_name` says which one a name means; whoever delivers decides what is placed last.

@@ -1,6 +1,6 @@
 """Encrypts files in the age format (age-encryption.org/v1) while they are written, for recipients whose public keys are given.
 
-Only who has the identity of a recipient can decrypt; chartferry never has one. Which files are encrypted is `outgoing`'s to say.
+Only the holder of a recipient's identity can decrypt; chartferry never has one. `outgoing` decides which files are encrypted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The files of one export on their way: made aside, in parts of a size if that is asked for, staged, and placed together.
+"""The files of one export on their way: made aside, in parts of a certain size if requested, staged, and placed together.
 
-What a file contains is its caller's; `destination` says how a file is staged and placed, `manifest` what stands beside them.
+The caller decides what a file contains; `destination` says how a file is staged and placed, `manifest` what stands beside them.
 """
 
 from __future__ import annotations

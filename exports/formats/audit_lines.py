@@ -1,7 +1,8 @@
 """Turns reads out of the audit into lines: FHIR R4 AuditEvents as IHE BALP shapes them, or plain JSON for a log collector. Pure.
 
-BALP (Basic Audit Log Patterns 1.1, "Privacy Disclosure at Source"): one AuditEvent a patient, type DICOM 110106 "Export", action
-R, subtype `disclose`, agents for the source, the recipient and who vouches for them, one entity for the patient.
+BALP (Basic Audit Log Patterns 1.1, "Privacy Disclosure at Source"): one AuditEvent per patient, type DICOM 110106
+"Export", action R, subtype `disclose`, agents for the source, the recipient and who vouches for them, one entity for the
+patient.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Turns a stream of entries, one a line, into a FHIR Bundle of type collection.
+"""Turns a stream of entries, one per line, into a FHIR Bundle of type collection.
 
 Each line stays as it is, byte for byte: numbers keep their written form, and no whole line is held in memory.
 """

@@ -1,4 +1,7 @@
-"""What stands beside tables: a Data Package (datapackage.org) with the schema of each, and a data dictionary for people. Pure."""
+"""The files that describe tables: a Data Package (datapackage.org) with the schema of each, and a data dictionary for people.
+
+Pure.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deletions: one transaction Bundle a line, whose only entry deletes one resource (Bulk Data Access, `deleted`)."""
+"""Deletions: one transaction Bundle per line, whose only entry deletes one resource (Bulk Data Access, `deleted`)."""
 
 from __future__ import annotations
 

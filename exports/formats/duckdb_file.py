@@ -1,7 +1,7 @@
 """DuckDB: one database file with a table for each view or query, typed as in Parquet.
 
 DuckDB writes a file by itself, at a path; who delivers it reads it from there. Equal rows give equal tables, but never equal
-bytes, since DuckDB gives each file a random identifier of 16 bytes. How rows become typed is `arrow_rows`'.
+bytes, since DuckDB gives each file a random identifier of 16 bytes. `arrow_rows` types the rows.
 """
 
 from __future__ import annotations

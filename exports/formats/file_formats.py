@@ -1,4 +1,4 @@
-"""The formats of an export: what each is, in one table, and how a table's file is told by its name. Pure."""
+"""The formats of an export: the properties of each, in one table, and how a file's name shows its format. Pure."""
 
 from __future__ import annotations
 

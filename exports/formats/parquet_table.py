@@ -1,6 +1,6 @@
 """Parquet: the rows of one table, zstd, in the groups in which they come, with dictionaries where they help.
 
-How rows become typed is `arrow_rows`'.
+`arrow_rows` types the rows.
 """
 
 from __future__ import annotations

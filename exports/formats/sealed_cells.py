@@ -1,4 +1,6 @@
-"""Cells of a view's rows that hold encrypted values, as they may be shown. Pure: CSV as Postgres writes it in, the same out.
+"""Shows cells of a view's rows that hold encrypted values: decrypted, or masked.
+
+Pure: CSV as Postgres writes it in, the same out.
 
 What a plain store's SQL does with a day, whether it is one and in which form, is done here, since SQL sees ciphertext.
 """

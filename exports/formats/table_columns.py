@@ -1,4 +1,4 @@
-"""The columns of a table as those are told of them who read it: name, kind, FHIR type, FHIR path, meaning. Pure.
+"""The columns of a table as its readers see them described: name, kind, FHIR type, FHIR path, meaning. Pure.
 
 Paths and meanings are the view's own; which kind of values a column has follows from its FHIR type, or from the SQL type that its
 tag asks for. How a format writes a kind is left to the format.

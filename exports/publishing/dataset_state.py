@@ -1,6 +1,6 @@
-"""What a published dataset, anybody's, holds at the moment: its pages read from the root to the end, without its files.
+"""What any published dataset holds at the moment: its pages read from the root to the end, without its files.
 
-`verification` reads the files too. Where the bytes come from is the caller's.
+`verification` reads the files too. The caller provides the bytes.
 """
 
 from __future__ import annotations

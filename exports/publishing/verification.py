@@ -1,6 +1,6 @@
-"""Verifies a published dataset, anybody's, as a follower would read it: pages, links, counts, checksums, every line.
+"""Verifies any published dataset, as a follower would read it: pages, links, counts, checksums, every line.
 
-Where the bytes come from is the caller's: `read` gives a file by its URL.
+The caller provides the bytes: `read` gives a file by its URL.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Compiles a library to one statement: what it depends on becomes tables of a WITH, its parameters settings that are bound.
 
-A view's cells are typed: what does not fit its column is null, as it is an empty field in a CSV. Who may read what is the
-snapshot's transaction's: the statement has no table of its own.
+A view's cells are typed: what does not fit its column is null, as it is an empty field in a CSV. The snapshot's
+transaction decides who may read what: the statement has no table of its own.
 """
 
 from __future__ import annotations

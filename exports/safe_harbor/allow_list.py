@@ -1,4 +1,4 @@
-"""What the profile lets out: the elements of each type, and the codes of HL7's systems, as two files list them.
+"""What the profile allows: the elements of each type, and the codes of HL7's systems, as two files list them.
 
 A line of `allowed.txt` is a type and the paths of its elements, a choice with `[x]`. An element stands for its whole datatype, of
 which `datatypes` lets out what is safe. A line of `codes.txt` is a code system and its codes. All else is dropped, and types

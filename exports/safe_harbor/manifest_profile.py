@@ -1,4 +1,4 @@
-"""What the manifest says of a de-identified export: the profile, its choices, and what was dropped, by count. Pure."""
+"""What the manifest says about a de-identified export: the profile, its choices, and what was dropped, by count. Pure."""
 
 from __future__ import annotations
 

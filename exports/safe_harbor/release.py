@@ -1,4 +1,4 @@
-"""What the rules of a profile are given beside a value, and how they say that it does not leave. Pure."""
+"""What the rules of a profile get besides a value, and how they say that it must not leave. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A folder of Delta Lake tables, here or in a bucket: each load is one commit a table, which says what the table then holds.
+"""A folder of Delta Lake tables, here or in a bucket: each load is one commit per table, which says what the table then holds.
 
 Rows are typed as in Parquet. They wait in the temporary folder until the load is noted in the audit; then one table after the
-other is committed. What is loaded, and when, is `load`'s.
+other is committed. `load` decides what is loaded, and when.
 """
 
 from __future__ import annotations

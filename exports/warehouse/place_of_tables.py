@@ -1,4 +1,4 @@
-"""Which folder of Delta tables a name means; what writes them is an extra, and imported only here."""
+"""Which folder of Delta tables a name means. Only this module imports the extra that writes them."""
 
 from __future__ import annotations
 

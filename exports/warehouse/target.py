@@ -1,7 +1,7 @@
 """The tables of a warehouse: made, extended and filled over one session of another Postgres, in one transaction.
 
-What is loaded into them, and when, is `load`'s. Only tables that chartferry has made are touched: their comments, JSON, say so,
-and what they hold. Errors of that Postgres are told by their SQLSTATE alone: their texts may quote a row.
+`load` decides what is loaded into them, and when. Only tables that chartferry has made are touched: their comments, JSON,
+say so, and what they hold. Errors of that Postgres are told by their SQLSTATE alone: their texts may quote a row.
 """
 
 from __future__ import annotations

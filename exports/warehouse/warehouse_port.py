@@ -1,4 +1,4 @@
-"""What a load needs of a place of tables, as protocols: `target` is a schema of a Postgres, `delta` a folder of Delta tables."""
+"""What a load needs of its tables, as protocols: `target` is a schema of a Postgres, `delta` a folder of Delta tables."""
 
 from __future__ import annotations
 

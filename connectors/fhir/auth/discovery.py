@@ -1,4 +1,4 @@
-"""Finds out where to log in: smart-configuration, and where that fails the CapabilityStatement (vendor-facts 5.1).
+"""Finds out where to log in: smart-configuration or, if that fails, the CapabilityStatement (vendor-facts 5.1).
 
 Tolerant by experience: lists are misspelt, empty or wrong (Epic names no system scopes, Veradigm no private_key_jwt), so they are
 notes, never gates. A profile's `login.token_url` wins over everything found. Logging in is left to `token_source`.
@@ -114,7 +114,7 @@ def _oauth_token_uri(metadata: Mapping[str, Any]) -> str | None:
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list, or the one that stands in its place."""
+    """The objects of a list, or the single object in its place."""
     return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
 
 

@@ -1,6 +1,6 @@
 """Reads a private key as people keep it: PEM or JWK, alone, in a set or a list, on one line, in base64, with a passphrase.
 
-What it signs, and how, is `assertion`'s. Material stays in memory, and no message quotes any of it.
+`assertion` decides what it signs, and how. Material stays in memory, and no message quotes any of it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _of_base64(text: str) -> bytes | None:
 
 
 def _from_pem(text: str, choice: _Choice) -> jwk.Key:
-    """The private key of a PEM text, whatever stands beside it: its certificate, its curve's parameters."""
+    """The private key of a PEM text, which may also have its certificate or its curve's parameters."""
     blocks = {label: (block[0], body) for block in _BLOCK.finditer(text) for label, body in [block.groups()]}
     private = next((label for label in blocks if label.endswith("PRIVATE KEY")), None)
     if private is None and blocks.keys() & _PUBLIC:

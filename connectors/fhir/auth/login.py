@@ -25,7 +25,7 @@ class Login:
     granted: Granted | None = None
 
     def readable(self, resource_type: str) -> bool:
-        """Whether this type may be asked for, as far as known: where the server does not say, asking will tell."""
+        """Whether this type may be requested, as far as known; if the server does not say, it may."""
         return self.granted is None or self.granted.may_read(resource_type)
 
 

@@ -58,7 +58,7 @@ def requested_scopes(types: Iterable[str], profile: VendorProfile, syntax: Synta
 
 
 def granted_scopes(scope: str) -> Granted:
-    """Return what a granted `scope` allows; words that are no scopes of types are passed over.
+    """Return what a granted `scope` allows; words that are not scopes of types are ignored.
 
     Accepts v1, v2, split `.r` and `.s`, filters, commas between scopes, a missing `system/` and any letter case.
     """

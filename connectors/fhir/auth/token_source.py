@@ -1,6 +1,6 @@
 """Keeps one connection logged in: asks for tokens, caches them, renews them in time, one login at a time.
 
-What the endpoint's answers mean is `token_table`'s; how requests leave is the sender's (`EhrClient.once`). Tokens, keys and
+`token_table` says what the endpoint's answers mean; the sender (`EhrClient.once`) sends the requests. Tokens, keys and
 assertions live in memory only and appear in no message.
 """
 
@@ -296,7 +296,7 @@ class StaticBearer:
         return self._token
 
     def invalidate(self, token: Token) -> None:
-        """Nothing: there is no other."""
+        """Nothing: there is no other token."""
 
 
 def _attempt(state: RetryCallState) -> Any:

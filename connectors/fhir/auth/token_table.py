@@ -87,7 +87,7 @@ def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
 
 
 def _blame(fields: dict[str, Any] | None) -> Blame | None:
-    """What the server says is wrong with us; None where it says nothing, or several things. Its words are shown to nobody."""
+    """What the server says is wrong with us; None if it says nothing, or several things. Its words are never shown."""
     said = [str((fields or {}).get(name) or "") for name in ("error", "error_description")]
     text = " ".join(said)[:_READ_CHARACTERS].lower()
     found = [blame for blame, words in _ABOUT.items() if words.search(text)]

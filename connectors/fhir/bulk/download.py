@@ -45,7 +45,7 @@ _PARTS = 10_000  # of one file, of a server that gives less than was asked for: 
 
 
 class _FileBrokenOffError(TransientFetchError):
-    """The file began but did not end well, so it is fetched again. The client already retries files that never began."""
+    """The file started but did not end well, so it is fetched again. The client already retries files that never started."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class _Attempts:
 
     @property
     def next_byte(self) -> int:
-        """Where the next try begins: 0 unless the server allows resuming."""
+        """Where the next try starts: 0 unless the server allows resuming."""
         return self.first_byte + (self.cut.raw_bytes if self.cut is not None else 0)
 
     def begin_anew(self) -> None:
@@ -75,7 +75,7 @@ class _Attempts:
         self.cut, self.etag, self.first_byte, self.size, self.part = None, "", 0, None, None
 
     def place(self, body: BodyReader) -> tuple[str, Mapping[str, Any]] | None:
-        """How far the file has come, for a run that must go on after a crash; decompression does not outlive one."""
+        """How far the file has come, for a run that resumes after a crash; decompression does not outlive one."""
         found = self.reading.place() if self.etag and body.is_plain else None
         return None if found is None else (self.unit.key, {**found, "etag": self.etag})
 

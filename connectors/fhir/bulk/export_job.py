@@ -1,7 +1,7 @@
 """Follows one export job from its status URL to its last manifest page, whose files become units page by page.
 
-How it began is `start`'s, how files are fetched `download`'s. Everything that is waited for is in the store before the waiting,
-so a crash goes on with it (vendor-facts 6.2, 6.3).
+`start` starts it, `download` fetches its files. Everything that is waited for is stored before the wait, so it continues
+after a crash (vendor-facts 6.2, 6.3).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ExportJob:
         self._troubles = 0
 
     async def advance(self, job: BulkJob, on_progress: OnProgress) -> BulkJob:
-        """Wait until the server tells of more files, write their units, and give the job as it then is.
+        """Wait until the server lists more files, write their units, and return the job's new state.
 
         `manifest_complete` says that there will be no more; before, the files so far can be fetched. Types that were asked for by
         name and have no file are then units of kind "no-file".
@@ -138,10 +138,12 @@ class ExportJob:
         return said if before is None or found < before else known
 
     async def _planned(self, manifest: Manifest) -> bool:
-        """Make units of files that are none yet; whether there were any. A page may be listed anew, and longer each time.
+        """Make units of files that have none yet.
+
+        Return whether there were any. A page may be listed again, and longer each time.
 
         Raises:
-            ProtocolError: a file that it listed before is not listed any more, or as another.
+            ProtocolError: a file that it listed before is no longer listed, or listed as another.
         """
         await self._store.plan(manifest.doubts())
         planned = await self._store.jobs.planned_files(manifest.page)

@@ -55,7 +55,7 @@ class FileLinks:
         """Return a link other than `ended`; None if the server has no other.
 
         Raises:
-            ProtocolError: the page, asked again, does not list this file, or not so that it can be told from others.
+            ProtocolError: the page, fetched again, does not list this file, or not so that it can be distinguished from others.
         """
         async with self._lock:
             known = self._fresh(unit)
@@ -87,7 +87,7 @@ class FileLinks:
         return times > 0 and self._now() < self._pages_asked[number] + _IN_VAIN * 2 ** min(times - 1, _MOST_DOUBLED)
 
     def _fresh(self, unit: Unit) -> str | None:
-        """The unit's link as its page lists it anew; None while it was not asked again."""
+        """The unit's link as its page lists it now; None if the page was not fetched again."""
         files = self._pages.get(_page(unit))
         if files is None:
             return None

@@ -248,7 +248,7 @@ class FileReading:
         return True
 
     def _is_header(self, body: bytes) -> bool:
-        """Whether the line begins a block of a file that was organised by a type (Bulk Data IG, organizeOutputBy)."""
+        """Whether the line starts a block of a file that was organised by a type (Bulk Data IG, organizeOutputBy)."""
         if not self.detail.organized or b'"Parameters"' not in body or b'"header"' not in body:
             return False
         self.headers += 1

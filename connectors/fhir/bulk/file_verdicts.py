@@ -1,6 +1,6 @@
 """How each file of an export ended: what its lines, its issues and the manifest's count say together. Pure.
 
-`download` brings the files; `file_reading` reads their lines.
+`download` fetches the files; `file_reading` reads their lines.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Count(NamedTuple):
 
 
 def count_of(unit: Unit, reading: FileReading) -> Count:
-    """Compare a file with its `count`, of which the guide does not say what it counts.
+    """Compare a file with its `count`; the guide does not say what that counts.
 
     It may mean the headers of an organised file too, or not; of deletions, which come as Bundles, these or what is in them.
     """
@@ -78,17 +78,19 @@ class FileVerdicts:
         self.lost = 0  # error files by which the server's own export failed: holes, though the files are here
 
     def of(self, unit: Unit, reading: FileReading, count: Count, *, ends: bool) -> UnitResult:
-        """Return how a file ended that the wire delivered completely; `ends`: the wire itself says that it did.
+        """Return how a completely delivered file ended; `ends`: the wire itself says that it did.
 
         Raises:
-            ProtocolError: it is an error in place of data.
+            ProtocolError: it is an error instead of data.
         """
         if unit.kind == UnitKind.ERROR_FILE:
             return self._of_errors(unit, reading, whole=count.is_met or ends)
         return self._of_data(unit, reading, count, ends=ends)
 
     def _of_errors(self, unit: Unit, reading: FileReading, *, whole: bool) -> UnitResult:
-        """Judge what the server says of its own export. It does not say of which types, so the gravest counts for all.
+        """Judge what the server says about its own export.
+
+        It does not say which types it means, so the gravest issue counts for all.
 
         Warnings are normal, as Epic's 59205 (F27). An `error` or a `fatal` means that something was not exported: a hole, unless
         the vendor's codes are known to mean less (Epic: 4118, no permission; 4119, more may exist): then nothing is taken for
@@ -115,7 +117,7 @@ class FileVerdicts:
         )
 
     def _graded(self, issues: Sequence[Issue], grades: Container[IssueGrade]) -> list[Issue]:
-        """Return the issues that mean one of these, each judged by itself, whatever graver one stands beside it."""
+        """Return the issues that mean one of these, each judged by itself, even beside a graver one."""
         return [issue for issue in issues if grade([issue], self._meanings) in grades]
 
     def of_manifest(self, unit: Unit) -> UnitResult:
@@ -188,7 +190,7 @@ class FileVerdicts:
 
 
 def _told_of_errors(reading: FileReading, grave: Sequence[Issue]) -> str:
-    """Return what a file of the server's own issues that makes no hole tells people; its codes, never its words."""
+    """Return the note about an error file that is no hole: its codes, never its words."""
     codes = ", ".join(codes_of(reading.issues)) or "no codes"
     kept = "; what the export does not list is kept, since it may be what failed" if grave else ""
     issues, errors = how_many(len(reading.issues), "issue"), how_many(len(grave), "error")

@@ -127,10 +127,10 @@ def with_company(types: tuple[str, ...], profile: VendorProfile) -> tuple[str, .
 
 
 def check(asked: ExportParameters, profile: VendorProfile) -> None:
-    """Refuse a request that would silently bring less than intended.
+    """Refuse a request that would silently export less than intended.
 
     Raises:
-        PlanError: filters of types that are not asked for; more patients than one kick-off may name.
+        PlanError: filters of types that are not requested; more patients than one kick-off may name.
     """
     filtered = {one.partition("?")[0] for one in asked.type_filters}
     if stray := sorted(filtered - set(asked.types)):
@@ -147,7 +147,7 @@ def check(asked: ExportParameters, profile: VendorProfile) -> None:
 
 
 def kick_off(base_url: str, asked: ExportParameters, form: Form) -> KickOff:
-    """The request in this form. Nothing of a patient, group or filter stands in its template."""
+    """The request in this form. Its template contains nothing of a patient, group or filter."""
     path = PATHS[asked.level].format(group=quote(asked.group or "", safe=""))
     shown = f"{form.method} /{PATHS[asked.level]}"
     if asked.since is not None:
@@ -235,7 +235,7 @@ def refusal_from(status: int, body: bytes, profile: VendorProfile, *, codes: tup
 def next_try(
     asked: ExportParameters, form: Form, refusal: KickOffRefusal, tried: Sequence[tuple[ExportParameters, Form]]
 ) -> tuple[ExportParameters, Form, str | None] | None:
-    """What to ask after a refusal, with a note where less is asked; None where asking again is no use.
+    """What to request after a refusal, with a note if it is less; None if another request is of no use.
 
     A parameter that the refusal names and that can be spared is left out; else the list's form and the method are changed; then,
     where nothing was named, what can be spared is left out one by one. Every step is new, so that this ends.

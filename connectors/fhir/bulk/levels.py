@@ -1,8 +1,8 @@
 """Chooses the level of an export: everyone by Patient or by system, a Group, named patients. Tries one after the other.
 
-Which levels are worth a try is `plan`'s, one export `steps`'. A level that was refused has begun no job, so that another is no
-second export; one that was accepted without a status URL may have begun one that nobody can follow, and another does no harm.
-What each level lists is listed by a way of its own, and so has watermarks of its own.
+`plan` says which levels are worth a try; `steps` runs one export. A level that was refused has begun no job, so that
+another is no second export; one that was accepted without a status URL may have begun one that nobody can follow, and
+another does no harm. What each level lists is listed by a way of its own, and so has watermarks of its own.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def fetch_at_some_level(
 ) -> str | None:
     """Export at the first level that the server accepts, and return the new watermark.
 
-    `since` says from when to ask, once the store knows of whom this run speaks.
+    `since` says from when to request, once the store knows which patients this run covers.
 
     Raises:
         PlanError: no level fits the request.
@@ -93,7 +93,7 @@ def _refusal(run: EhrRun, refused: _Refused) -> ConnectorError:
 
 
 def _without(error: ExportRefusedError) -> str:
-    """What an answer lacks that is no refusal by its status."""
+    """What is missing in an answer whose status is no refusal."""
     if isinstance(error, UntraceableExportError):
         return _LOST_JOB
     return _NO_JOB if (error.status or _REFUSED) < _REFUSED else ""

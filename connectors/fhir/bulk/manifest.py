@@ -126,7 +126,7 @@ class Manifest:
             yield self._unit(file, kinds[file.list], number)
 
     def doubts(self) -> Iterator[Unit]:
-        """Give a unit that leaves open what this page leaves open: its store takes it for an export that tells of errors."""
+        """Return a unit that leaves open what this page leaves open; the store treats it as an export with errors."""
         more, unread = self.next_url == "", self.said.unread > 0
         if more:
             doubt = (
@@ -191,8 +191,8 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
     """Read page number `page` of a manifest.
 
     Raises:
-        ProtocolError: it is no JSON object, has something else for a list, or is larger than any export of files can be; it has
-            no `output`, nor anything else that a manifest has.
+        ProtocolError: it is not a JSON object, has something else in place of a list, or is larger than any export of
+        files can be; it has no `output`, nor anything else that a manifest has.
     """
     if len(body) > _MOST_BYTES or body.count(b"{") > _MOST_OBJECTS:
         raise ProtocolError(
@@ -247,7 +247,7 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
 
 
 def _no_manifest(body: bytes) -> ProtocolError:
-    """What to say of JSON that is no manifest: what it is, of an outcome its codes, never its words."""
+    """Describe JSON that is not a manifest: what it is, and for an outcome its codes, never its words."""
     return ProtocolError(
         f"The export's manifest has no `output` list: the status URL answered 200 with {what_came(body)}; {_SYNC_AGAIN}.",
         codes=issue_codes(body),
@@ -263,7 +263,7 @@ def _is_json(body: bytes) -> bool:
 
 
 def _value(raw: bytes) -> Any:
-    """A value that stands under a name that no manifest has; one that cannot be read may be anything, and so a list of files."""
+    """A value under a name that no manifest has; one that cannot be read may be anything, even a list of files."""
     try:
         return json_from(raw)
     except UnreadableJsonError:
@@ -287,7 +287,7 @@ def _is_said(raw: bytes) -> bool:
 
 
 def _listed(text: bytes, name: str) -> tuple[list[_Entry], int]:
-    """A list's files, and how many items are none; missing or null (no files), or one file that stands alone.
+    """A list's files, and how many of its items are not files. The list may be missing or null (no files), or a single file.
 
     An entry without URL that counts nothing is no file. Any other must not be passed over.
     """
@@ -325,7 +325,7 @@ def _entries(text: bytes) -> tuple[list[_Entry], int]:
 
 
 def _has_unreadable_count(entry: _Entry) -> bool:
-    """Whether a count is said and nobody can read it ("1,006"): what it promises may be more than comes.
+    """Whether a count is given but cannot be read ("1,006"): it may promise more than what comes.
 
     null and -1 promise nothing, as a `count` that is missing (Bulk Data IG: it is optional). An entry without a URL is a hole of
     its own.

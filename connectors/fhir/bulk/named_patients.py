@@ -1,7 +1,7 @@
 """The named patients of an export: who they are, whom the server does not know, and who did not come.
 
 Each is a unit of its own, so that one who is missing is a hole, unless the server says by his id that he is dead or merged: that
-is judged as a crawl judges it. How they are written into the kick-off is `kick_off`'s.
+is judged as a crawl judges it. `kick_off` writes them into the request.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class _Answers:
 
 
 async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], members: Collection[str] = ()) -> _Answers:
-    """Ask for Patients by their ids, as a crawl does. Who cannot be asked about has no answer: only a clear word counts.
+    """Read Patients by their ids, as a crawl does. A patient who cannot be read has no answer: only a clear answer counts.
 
     `members` are in a Group of the EHR's own: that one of them is not there is no mistake in a cohort, and nothing is missing.
     """
@@ -175,7 +175,7 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
 
 
 class NotExportable(NamedTuple):
-    """New patients of whom an export could bring nothing."""
+    """New patients of whom an export could list nothing."""
 
     withheld: set[str]
     # members whom the EHR does not have by these ids: of their charts something may be there all the same
@@ -185,7 +185,9 @@ class NotExportable(NamedTuple):
 async def not_exportable(
     run: EhrRun, capability: Capability, new: Collection[str], members: Collection[str] | None
 ) -> NotExportable:
-    """Of which new patients an export could bring nothing, as the EHR says by their ids. `members`: of the Group, if it is one.
+    """The new patients of whom an export could list nothing, as the EHR's answers to reads show.
+
+    `members`: of the Group, if it is one.
 
     It does not show them (403), and nothing of them is stored, which only a full export could tell to be wrong; each is a hole
     of this run. Members of a Group may also be deleted, unknown, or merged into another member. Who cannot be asked about is
@@ -203,7 +205,7 @@ async def not_exportable(
 
 
 async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) -> None:
-    """Named patients, and a Group's members, of whom no Patient came are holes: an unknown id passes for one without data.
+    """Named patients and members whose Patient did not come are holes: an unknown id looks like one without data.
 
     They are asked for by their ids first: who is dead, or merged into a patient who was exported too, is no hole. News need not
     bring the Patient of somebody whom the store has. Where the export need not bring everybody's Patient, those are asked for of
@@ -255,7 +257,7 @@ def _result(
     *,
     exported: bool,
 ) -> UnitResult:
-    """How a named patient's unit ends. `exported`: the export brings the Patient of everybody who is there.
+    """How a named patient's unit ends. `exported`: the export lists the Patient of everybody who exists.
 
     `formers` were merged, so that the export asked for others in their place.
     """

@@ -1,4 +1,4 @@
-"""Says what an answer is that is not what an export's step asked for: a resource's type, an outcome's codes. Pure.
+"""Describes an answer that an export's step did not expect: a resource's type, an outcome's codes. Pure.
 
 Never its words: they may name patients. What follows from it is decided by `start` and `manifest`.
 """

@@ -1,7 +1,7 @@
 """How long to wait before a job is polled again. Pure.
 
-What the server asks for is the least: beside it our own waits grow, since servers that always say one second have jobs of hours.
-Only once it is asked earlier: servers that always say the same long wait (HAPI: 120 s) say so of exports of seconds too.
+The server's Retry-After is the minimum, and our own waits grow, because servers that always say one second have jobs of
+hours. One poll comes earlier: servers that always say the same long wait (HAPI: 120 s) say so of exports of seconds too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Judges what an export says by silence: of types that were asked for by name, or that came before, and have no file.
+"""Judges what an export's silence means: types that were requested by name, or that came before, and have no file.
 
 `export_job` makes a unit of each type that was asked for by name and has no file; `steps` calls this once the files are here.
-Silent is not absent: a type is known to be empty only where the export shows that it would have told.
+Silent is not absent: a type is known to be empty only if the export shows that it would have listed it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PATIENT = "Patient"
 
 
 async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob) -> None:
-    """Settle the types that were requested by name and have no file: there is nothing of them, or nobody answers for them.
+    """Settle the types that were requested by name and have no file: either there is nothing of them, or nothing proves that.
 
     A full export that brings none of the Patients who were requested, and has no file of them, says nothing of any type.
     """
@@ -77,7 +77,7 @@ def _empty(unit: Unit, withdrawn: Collection[str], *, doubtful: bool, untold: bo
 def _withdrawn(
     capability: Capability, asked: Collection[str], received: Collection[str], there: Collection[str]
 ) -> list[str]:
-    """Types that were asked for by name and came before, for which nobody answers now: no file, and not declared either.
+    """Types that were requested by name and came before, and now have no file and are not declared either.
 
     Servers that declare only the types at which they export do not say what they serve.
     """
@@ -104,7 +104,7 @@ async def vanished(run: EhrRun, job: BulkJob) -> list[str]:
 
 
 async def first_met(run: EhrRun, job: BulkJob) -> list[str]:
-    """Types that an export of news is the first to bring: what the EHR had of them before is in no export yet."""
+    """Types that an export of news is the first to list: earlier rows of them are in no export yet."""
     met = await run.store.knowledge.unlisted_types() if proofs_from(job).incremental else ()
     note = "listed for the first time, in an export of news: earlier rows come with the next export, a full one"
     return [f"{', '.join(met)}: {note}"] if met else []

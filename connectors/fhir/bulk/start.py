@@ -1,6 +1,6 @@
-"""Begins an export: the intent is stored before the kick-off is sent, its status URL before the answer is used.
+"""Starts an export: the intent is stored before the kick-off is sent, the status URL before the answer is used.
 
-So a kill between the two is known afterwards as what it is, a job that may run and that nobody can find. How a kick-off is
+So a kill between the two is recognised afterwards: a job may be running that nobody can find. How a kick-off is
 written, and what to try after a refusal, is `kick_off`'s; what follows the beginning, `export_job`'s.
 """
 
@@ -69,7 +69,7 @@ class ExportStart:
         on_progress: Callable[[str], None],
         known: Callable[[Sequence[str]], Awaitable[tuple[str, ...]]],
     ) -> None:
-        """`known` tells whom of the named patients the server knows; asked once, where it refuses them all."""
+        """`known` returns the named patients whom the server knows; it is called once, if the server refuses them all."""
         self._client = client
         self._base_url = base_url
         self._profile = profile
@@ -231,7 +231,7 @@ class ExportStart:
         return freed
 
     async def _waited(self, request: KickOff, refusal: KickOffRefusal, began: datetime, wait: float) -> float:
-        """Wait while another export is in progress, and give the next wait. A 429 began no job: asking again is safe."""
+        """Wait while another export is in progress, and return the next wait. A 429 started no job, so a retry is safe."""
         if refusal.too_soon:
             raise await self._too_soon(request, refusal)
         if refusal.status == _DUPLICATE:

@@ -1,7 +1,7 @@
 """The steps of a run that fetches by bulk export: kick-off, manifest, files, deletion at the server.
 
-Each piece knows its own trade (`start`, `export_job`, `download`); here they are put in order. State is the store's: a resumed
-run goes on with the job and the files that it finds there.
+Each piece has a module of its own (`start`, `export_job`, `download`); this one puts them in order. State is in the store:
+a resumed run continues with the job and the files that it finds there.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def fetch_by_bulk(
 ) -> str | None:
     """Export at this level, download and store; return the new watermark: the server's transaction time.
 
-    None: nobody of the named patients is there any more. `told` is noted if the server accepts the kick-off.
+    None: none of the named patients exists any more. `told` is noted if the server accepts the kick-off.
 
     Raises:
         ExportRefusedError: the server does not export so; no job has begun.
@@ -193,7 +193,7 @@ async def _since(
 
 
 async def _is_anybody_behind(run: EhrRun, asked_for: AbstractSet[str] | None) -> bool:
-    """Whether the watermarks do not hold for somebody who is asked for; `asked_for` None: for anybody.
+    """Whether somebody who is requested has a lag; `asked_for` None: anybody.
 
     Until a withheld row can be read again, a full export would bring nothing more of it, or of what is withheld beside it.
     """
@@ -232,7 +232,7 @@ async def _members(run: EhrRun, group: str) -> Cohort | None:
 async def _begun(
     run: EhrRun, capability: Capability, asked: ExportParameters, told: Sequence[str], dispensable: AbstractSet[str]
 ) -> BulkJob | None:
-    """Kick off, and note what is `told` if the server accepts it; None: nobody of the named patients is there any more.
+    """Kick off, and note `told` if the server accepts it; None: none of the named patients exists any more.
 
     `dispensable` patients are not named to a server that refuses the export with them.
     """

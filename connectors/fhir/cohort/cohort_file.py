@@ -1,4 +1,4 @@
-"""Reads a list of patients: ids or MRNs, one a line, or the first column of a CSV. Pure. `finder` looks them up."""
+"""Reads a list of patients: ids or MRNs, one per line, or the first column of a CSV. Pure. `finder` looks them up."""
 
 from __future__ import annotations
 

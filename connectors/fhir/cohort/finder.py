@@ -51,7 +51,7 @@ _WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """The patients of a crawl, in order, each once; and what to tell the operator about the rest."""
+    """The patients of a crawl, in order, each once; and what to report about the rest."""
 
     patients: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class CohortFinder:
         self._search = PageGatherer(client, base_url, profile)
 
     async def named(self, source: CohortSource) -> Cohort:
-        """The patients that a file or a caller names: by id as they stand, MRNs looked up."""
+        """The patients that a file or a caller names: ids as they are, MRNs looked up."""
         if source.identifier_system is None:
             return Cohort(patients=source.values, report={"asked": len(source.values)})
         return await self.by_identifier(source.identifier_system, source.values, source.lines)

@@ -1,8 +1,7 @@
-"""The steps of a run that fetches by search: find the patients, plan a unit a patient and type, fetch them all.
+"""The steps of a run that fetches by search: find the patients, plan a unit per patient and type, fetch them all.
 
-Each piece knows its own trade (`cohort`, `units`, `since`, `search`); here they are put in order. A resumed run finds its units
-in the store. What a fetch brings to light, merged patients and Patients that a batch did not bring, is planned and fetched after
-it.
+Each piece has a module of its own (`cohort`, `units`, `since`, `search`); this one puts them in order. A resumed run finds
+its units in the store. What a fetch reveals (merged patients, Patients missing from a batch) is planned and fetched after it.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ async def fetch_by_crawl(
 
 
 async def _said_of_types(run: EhrRun, plan: TypePlan, followed: Sequence[str]) -> list[str]:
-    """Note once that most types bring nothing, and how to request only the others."""
+    """Note once that most types return nothing, and how to request only the others."""
     empty = await run.store.knowledge.empty_types()
     worth = asked_in_vain(plan.types, empty, (*plan.directory, *followed))
     if not worth:
@@ -231,7 +230,7 @@ class _Crawl:
             run.notes.append(f"patients requested by the id into which they were merged: {len(led_on):,}")
 
     async def fetch_all(self) -> None:
-        """Fetch what is planned, and what that brings to light."""
+        """Fetch what is planned, and what that reveals."""
         run, profile, roster = self.run, self.run.request.profile, self.run.store.roster
         heed = run.request.kind != "pull" and run.request.since != "none"
         deferrals = Deferrals(await roster.deferrals(run.now()), profile, run.now, heed_restricted=heed)

@@ -1,1 +1,1 @@
-"""What resources lead to: references that are followed, documents that are fetched."""
+"""What resources link to: references that are followed, documents that are fetched."""

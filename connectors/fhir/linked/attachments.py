@@ -80,7 +80,7 @@ async def _ask_pending(run: EhrRun, fetcher: AttachmentFetcher) -> None:
 
 
 def _decision(use: AttachmentUse, base_url: str, profile: VendorProfile) -> tuple[str, str | None] | None:
-    """The state of an attachment that is not asked for, and why; None where it is asked for."""
+    """The state of an attachment that is not requested, and why; None if it is requested."""
     policy = profile.attachments
     if not use.url:
         return "empty", None  # neither url nor data: half of what an Epic site sends, of outside records (F33)
@@ -123,7 +123,7 @@ def _unit(use: AttachmentUse) -> Unit:
 
 
 async def _read_inline(run: EhrRun, reader: DocumentReader) -> None:
-    """Documents that stand in their resource: nothing is asked for them."""
+    """Documents that are contained in their resource: nothing is requested for them."""
     policy = run.request.profile.attachments
     most = policy.max_bytes * 4 // 3 + 4
     while found := await run.store.attachments.inline(
@@ -153,7 +153,7 @@ async def _inline(use: AttachmentUse, data: str | None, profile: VendorProfile, 
 
 
 async def _of_data_url(use: AttachmentUse, profile: VendorProfile, reader: DocumentReader) -> Document:
-    """A document that stands in its own URL (RFC 2397): nothing is asked for it either."""
+    """A document that is contained in its own URL (RFC 2397): nothing is requested for it either."""
     head, comma, data = (use.url or "").partition(",")
     media_type, _, encoding = head[len("data:") :].rpartition(";")
     if encoding.strip().lower() != "base64":

@@ -1,6 +1,6 @@
 """Fetches what references lead to: one `_id` search for several, or a read for one.
 
-What is due comes from the store through `references`; how a reference is read is `reference_resolver`'s.
+What is due comes from the store through `references`; `reference_resolver` reads references.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Follows references to what no search by patient lists: breadth first, batch by batch, after a crawl or an export.
 
-Each round asks for what the round before brought mention of; the store remembers what was mentioned and how it was answered, so
+Each round requests what the previous round mentioned; the store remembers what was mentioned and how it was answered, so
 that circles end, a killed run goes on, and nothing is asked that is fresh. Which paths are looked at is `reference_paths`' data;
 what one batch asks and how an answer is read, `reference_fetch`'s.
 """
@@ -34,7 +34,7 @@ def reference_finder(request: SyncRequest, capability: Capability, readable: Rea
 async def follow_references(run: EhrRun, capability: Capability, readable: Readable, resolver: Resolver) -> None:
     """Fetch what the run's resources refer to, and what those refer to, until nothing new is mentioned.
 
-    A batch that fails is a hole, and raises nothing; what it asked for is asked again by the next run. What the EHR does not
+    A batch that fails is a hole, and raises nothing; the next run requests its contents again. What the EHR does not
     have, or will not show, is noted and left alone while that knowledge is fresh.
     """
     profile = run.request.profile

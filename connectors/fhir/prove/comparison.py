@@ -1,6 +1,6 @@
 """Compares what an EHR lists with what the store holds, question by question: one patient and one type each. Pure.
 
-Asking the EHR is `prove`'s. Only what is missing here counts against a store: what the store holds beyond a listing may have come
+`prove` asks the EHR. Only what is missing here counts against a store: what the store holds beyond a listing may have come
 by reference or by bulk, and is counted as "more" only where the EHR says that it is gone, or does not tell.
 """
 

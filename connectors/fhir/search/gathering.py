@@ -1,4 +1,4 @@
-"""Gathers what one unit of a crawl lists: every page of a search, asked whole or in parts; one read; or one batch of Patients.
+"""Gathers what one unit of a crawl lists: every page of a search, whole or in parts; one read; or one batch of Patients.
 
 Pages are walked by `pager` and read by `records`; how a search is split is said by `split_search` and `windows`. What the end
 means for the unit is not decided here, but by `search`. Records may repeat when a search is asked again or in parts: the store's

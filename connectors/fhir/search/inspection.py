@@ -1,4 +1,4 @@
-"""Checks what a search brought: whether it was requested, whether it is redacted, how new it is. Drops nothing.
+"""Checks what a search returned: whether it was requested, whether it is redacted, how new it is. Drops nothing.
 
 Servers silently ignore filters (F16: Epic, VA) and give placeholders for what they hide (F37: Veradigm).
 """
@@ -93,5 +93,5 @@ class Inspection:
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list, or the one that stands in its place."""
+    """The objects of a list, or the single object in its place."""
     return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]

@@ -1,4 +1,4 @@
-"""Decides where the next page of a search is, and when to stop. Pure; asking for it is `search.search`'s."""
+"""Decides where the next page of a search is, and when to stop. Pure; `search.search` requests it."""
 
 from __future__ import annotations
 

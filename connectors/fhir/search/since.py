@@ -1,4 +1,4 @@
-"""By which parameter each type can be asked for news, from when, and how far a watermark may go. Pure.
+"""By which parameter each type can be requested incrementally, from when, and how far a watermark may go. Pure.
 
 `updated` sees every change, `created` only what is new, so that changes wait for the next full listing; types that know
 neither are listed whole each time (vendor-facts 7). What was asked from when stands in a unit's detail; `snapshots` keeps

@@ -1,4 +1,4 @@
-"""How one unit's search is asked: whole, or in pieces, with or without its filter for news. Pure; `search` asks it."""
+"""How one unit's search is sent: whole or in pieces, with or without its date filter. Pure; `search` sends it."""
 
 from __future__ import annotations
 

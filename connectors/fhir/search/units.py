@@ -1,6 +1,6 @@
-"""The units of a crawl: one a patient, type and split, with what its fetcher needs to ask it again. Pure.
+"""The units of a crawl: one per patient, type and split, with what its fetcher needs to request it again. Pure.
 
-Which types and patients is `plan`'s and `cohort`'s; from when each is asked, `since`'s.
+`plan` and `cohort` choose types and patients; `since` says from when each is requested.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Links come from outside; a hostile or broken one must not make this machine ask its own loopback, its cloud's metadata service
 or its neighbours. Names are judged by the addresses that the connection is then made to, at the moment of connecting, so that a
 name that changes its address between look and use (DNS rebinding) gains nothing. Through a proxy the proxy resolves names:
-only addresses written out and names of this machine can be refused there. Which origins see the token is `links`' and `sender`'s.
+only addresses written out and names of this machine can be refused there. `links` and `sender` decide which origins see
+the token.
 """
 
 from __future__ import annotations

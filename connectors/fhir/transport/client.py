@@ -1,7 +1,7 @@
 """The calls of one connection to its EHR: limits, judgement and retries around each.
 
-What leaves for whom is `sender`'s, what an answer means `retry_table`'s, how much is asked at a time and whether at all
-`limits`', tokens are `auth`'s. URLs and bodies are PHI: nothing here logs, and errors name a call by its template.
+`sender` decides what leaves for whom, `retry_table` what an answer means, `limits` how much may be requested at a time,
+and whether at all; `auth` owns tokens. URLs and bodies are PHI: nothing here logs, and errors name a call by its template.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which URLs may be asked, and which may see the token. Pure; the answer never changes a byte of a well-formed link.
+"""Which URLs may be requested, and which may receive the token. Pure; the answer never changes a byte of a well-formed link.
 
 Servers behind a gateway write links by the name that they know themselves by (`http://localhost:8080`, an internal host), or a
 port twice. `moved` maps such an origin onto the one that it is reached at (profile.links.rewrite_origins); no

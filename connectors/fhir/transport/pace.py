@@ -1,6 +1,6 @@
 """How many requests at a time one connection may have: additive increase, multiplicative decrease. Pure; it counts.
 
-Who waits for a place is `limits`'; which answer is which signal is `retry_table.signal_of`'s.
+`limits` waits for a place; `retry_table.signal_of` says which answer is which signal.
 
 - It begins at the ceiling (a healthy server loses nothing), or where the last run ended.
 - A refusal (429) halves the level; a second one counts only if its request was sent after the cut, so that the many answers

@@ -1,4 +1,4 @@
-"""The hours of each day in which an EHR is to be spared: from "07:00-19:00" to whether it is so now, and until when. Pure."""
+"""The hours of each day in which an EHR is spared: turns "07:00-19:00" into whether they are now, and until when. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many requests a minute: a site's quota, and what rate limit headers say is left. Pure; who waits is `limits`.
+"""How many requests per minute: a site's quota, and what rate limit headers say is left. Pure; `limits` does the waiting.
 
 The quota is a token bucket in the form of GCRA (ITU-T I.371): one number, the moment from which the next request is in time,
 so that a run can hand it to the next. A tenth of the quota may come at once; no minute sees more than the quota.

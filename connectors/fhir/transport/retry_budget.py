@@ -1,6 +1,6 @@
 """The retry budget of one connection: when everything fails, retries stay a share of the traffic instead of multiplying it.
 
-After Google's SRE book, "Handling Overload". Pure: it counts; who waits and sends is `client`.
+After Google's SRE book, "Handling Overload". Pure: it counts; `client` waits and sends.
 
 There are two budgets. A retry after a failure (5xx, time-outs, cut answers) repeats work that the EHR lost: at most `share` of
 the calls, plus the floor. A retry after a refusal (429) is pacing: the server spent nothing, and `pace` reacts by sending less.

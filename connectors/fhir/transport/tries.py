@@ -1,6 +1,6 @@
 """When a call has been tried often enough: its own limits, the connection's retry budget, and an EHR that counts as down.
 
-What a try means is `retry_table`'s, how long to wait before the next `client`'s.
+`retry_table` says what a try means, `client` how long to wait before the next.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The aiohttp transport under httpx's API, taught to keep its hands off URLs; sends one request, once.
+"""The aiohttp transport under httpx's API, which leaves URLs unchanged; sends one request, once.
 
 `httpx-aiohttp` re-quotes URLs, keeps cookies, resends on a lost connection and calls a dropped connection a connect time-out
 (seen with 0.2.0 and aiohttp 3.14). Here the URL travels as `extensions["url"]`, a `yarl.URL` that is not re-encoded; the

@@ -1,4 +1,4 @@
-"""vendors hold what each EHR really does, as data: one profile a file, each value with its evidence.
+"""vendors hold what each EHR really does, as data: one profile per file, each value with its evidence.
 
 Adding a vendor is one file here, one manner in `mocks/manners`, one section in docs. A comment cites its evidence as
 `[D] CB, vendor-facts 2.7`: a confidence ([D] documented, [R] reported, [I] inferred), the key of a source, and a section of
