@@ -109,6 +109,9 @@ class StoredEvidence:
             for one in whole:
                 if one.resource_type == PATIENT and one.scope is WayScope.MEMBERS:
                     await self._conn.execute(_SQL["note_departed_members"], {**own, "way": one.way})
+            if any(one.scope is WayScope.MEMBERS for one in whole):
+                asked = {"asked_for_patients": await self._asked_for_patients(own)}
+                await self._conn.execute(_SQL["strike_off_unexported"], {**own, **asked})
             row = await (await self._conn.execute(_SQL["patient_way"], {**own, "name": way.name})).fetchone()
             if row is not None:
                 await self._conn.execute(_SQL["note_departed_of_cohort"], {**own, "way": row[0]})

@@ -35,9 +35,11 @@ WHERE u.run = %(run)s AND u.kind = 'search' AND u.resource_type <> 'Patient' AND
 
 -- name: types
 -- By type: did all units settle that speak for more than one patient (what one patient is behind with is its lag), was anything
--- listed as asked, and is there quarantine that no unit answers for.
+-- listed as asked, and is there quarantine that no unit answers for. Named patients list no Patients for a run that asks for other types.
 SELECT resource_type, bool_and(ending = 'listed' OR patient_id IS NOT NULL AND kind IN ('search', 'read') OR kind = 'cohort')
-        AND bool_or(ending = 'listed') AS listed,
+        AND bool_or(ending = 'listed' AND (kind <> 'cohort' OR EXISTS (
+            SELECT FROM run r WHERE r.id = %(run)s AND (r.types = '{}' OR 'Patient' = ANY(r.types))
+        ))) AS listed,
     bool_or(complete_listing) AS in_full,
     bool_or(kind IN ('file', 'no-file')) AS exported,
     EXISTS (SELECT FROM quarantine q WHERE q.run = %(run)s AND q.unit_key IS NULL

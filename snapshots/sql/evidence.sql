@@ -64,6 +64,22 @@ WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.remove
             AND r.deleted_at IS NULL
     )
 
+-- name: strike_off_unexported
+-- The same of an export: who is not in the Group, as it says itself, nor in the list of names any more. Where Patients came, one who is
+-- stored is asked for instead.
+WITH asked AS (
+    SELECT patient_id FROM group_member WHERE run = %(run)s
+    UNION SELECT patient_id FROM unit WHERE run = %(run)s AND kind = 'cohort' AND patient_id IS NOT NULL
+)
+UPDATE roster m SET removed_run = %(run)s
+WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.removed_run IS NULL
+    AND EXISTS (SELECT FROM asked) AND m.patient_id NOT IN (SELECT patient_id FROM asked)
+    AND NOT EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind = 'cohort' AND patient_id IS NULL)
+    AND NOT (%(asked_for_patients)s AND EXISTS (
+        SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = m.patient_id
+            AND r.deleted_at IS NULL
+    ))
+
 -- name: patient_way
 -- By which way a crawl asks for Patients one by one; nothing for an export.
 SELECT (SELECT id FROM way WHERE connection = %(connection)s AND scope = 'patient' AND name = %(name)s)

@@ -220,7 +220,12 @@ WHERE m.removed_run IS NOT NULL
 
 -- name: call_roll_of_export
 -- Put on the roster whom a full export had, or, where it was not asked for Patients, whose rows it had; of a Group that could be
--- read, its members. Who was asked for and has no rows in it is on the roster too: there were none.
+-- read, its members, and of a list of names those who are in it: rows of others are read by their ids. Who was asked for and has no rows
+-- in it is on the roster too: there were none.
+WITH asked AS MATERIALIZED (
+    SELECT patient_id FROM group_member WHERE run = %(run)s
+    UNION SELECT patient_id FROM unit WHERE run = %(run)s AND kind = 'cohort' AND patient_id IS NOT NULL
+)
 INSERT INTO roster AS m (connection, selection, patient_id, first_run, last_run)
 SELECT DISTINCT %(connection)s::int, %(knowledge)s, patient_id, %(run)s::bigint, %(run)s::bigint FROM (
     SELECT patient_id FROM resource
@@ -236,8 +241,7 @@ SELECT DISTINCT %(connection)s::int, %(knowledge)s, patient_id, %(run)s::bigint,
     EXCEPT SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient'
 ) had
 WHERE patient_id IS NOT NULL AND (
-    NOT EXISTS (SELECT FROM group_member WHERE run = %(run)s)
-    OR EXISTS (SELECT FROM group_member g WHERE g.run = %(run)s AND g.patient_id = had.patient_id)
+    NOT EXISTS (SELECT FROM asked) OR EXISTS (SELECT FROM asked a WHERE a.patient_id = had.patient_id)
 )
 ON CONFLICT (connection, selection, patient_id) DO UPDATE SET last_run = excluded.last_run, removed_run = NULL
 WHERE m.removed_run IS NOT NULL

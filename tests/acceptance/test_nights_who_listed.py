@@ -18,8 +18,10 @@ from tests.histories.steps import (
     Join,
     Leave,
     Levels,
+    Merge,
     NoExport,
     Site,
+    Unmerge,
 )
 
 CHART = (PATIENT, OBSERVATION)
@@ -200,3 +202,28 @@ def test_n38_two_connections_with_the_same_ids_keep_their_rows_side_by_side(stag
 
     assert (of_two.status, of_two.counts, of_two.evidence) == ("complete", (0, 1, 1, 1), {})
     assert (nights.live_of("one"), nights.live_of("two")) == (after, after)
+
+
+@pytest.mark.parametrize("who", ["group:A", "cohort:p1"])
+def test_a_row_of_who_is_no_longer_exported_goes_where_no_patients_are_exported(stage: Stage, who: str) -> None:
+    nights = stage.nights(Site(home=Ask(who, "bulk", (OBSERVATION,)), levels=("group", "patient")))
+    nights.happens(P1, P2, O1, Q1, Add(OBSERVATION, "q2", "p2", age_d=300), Join("A", "p1"), Join("A", "p2"))
+    nights.sync()
+    if who != "group:A":  # whom a merge names, until it is undone
+        nights.happens(Merge("p1", "p2", "redirect"))
+        for _ in (2, 3):
+            nights.sync(since="none")
+        nights.happens(Unmerge("p1"))
+        nights.sync(since="none")
+    assert "Observation/q1" in nights.sync().live
+    nights.happens(Leave("A", "p2"))
+    left = nights.sync(since="none")
+    assert (left.status, left.evidence) == ("complete", {})
+    nights.happens(Drop(OBSERVATION, "q1"))
+    once, twice = nights.sync(since="none"), nights.sync(since="none")
+    assert (once.status, once.evidence, "Observation/q1" in once.live) == (
+        "partial",
+        {"Observation/q1": "not-found"},
+        True,
+    )
+    assert (twice.status, twice.dead, set(twice.known)) == ("complete", {"Observation/q1"}, {OBSERVATION})

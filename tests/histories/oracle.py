@@ -59,6 +59,7 @@ class Watch:
     doubted: frozenset[Key] = frozenset()  # by an earlier run
     missed_before: frozenset[Key] = frozenset()  # of these, what an earlier run missed and did not find either
     formers: frozenset[str] = frozenset()  # patients who were merged, as far as the store knew
+    survivors: frozenset[str] = frozenset()  # of them, by a redirect of one night too: they were asked for as well
     touched: bool = False  # the EHR changed while it ran
     run: int = 0
     heard: Heard = field(default_factory=Heard)
@@ -121,6 +122,7 @@ class Oracle:
             doubted=frozenset(self._view.doubted()),
             missed_before=frozenset(self._view.doubted("doubted", "not-found")),
             formers=frozenset(self._view.formers()),
+            survivors=frozenset(self._view.survivors()),
             heard=ehr.heard,
         )
 
@@ -189,6 +191,7 @@ class Oracle:
     def _note_witnessed(self, watch: Watch) -> None:
         """What the run listed, or would have had nothing been wrong: a run of its ask can list it again."""
         self._witnessed |= watch.visible.keys() | watch.whole
+        self._witnessed |= {key for key, row in self._ehr.rows.items() if row.patient in watch.survivors}
         if watch.reach == "crawl" and watch.ask.who == "all":  # lists Patients whatever types it names
             self._witnessed |= {
                 key for key, row in self._ehr.rows.items() if key[0] == s.PATIENT and self._ehr.listed(row)

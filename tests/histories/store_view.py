@@ -139,6 +139,13 @@ class StoreView:
             row[0] for row in self._conn.execute("SELECT former_id FROM alias WHERE gone AND former_id <> surviving_id")
         }
 
+    def survivors(self) -> set[str]:
+        """Patients into whom others were merged, as far as the store knows."""
+        return {
+            row[0]
+            for row in self._conn.execute("SELECT surviving_id FROM alias WHERE gone AND former_id <> surviving_id")
+        }
+
     def unwitnessed(self, now: datetime) -> set[Key]:
         """Live rows that no full listing of this period could list, as the store counts them."""
         with self._conn.transaction(force_rollback=True):

@@ -42,4 +42,4 @@ async def test_a_kick_off_that_fails_says_what_may_have_been_too_much(store: Kep
         report = await server.sync(store)
         assert len(server.kicked_off) == 1
     assert "failed on the request itself" in (report.error or "")
-    assert "may have begun" in (report.error or "")
+    assert "may have started" in (report.error or "")
