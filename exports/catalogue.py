@@ -55,7 +55,7 @@ def view_sets() -> dict[str, tuple[str, ...]]:
 
 
 def load_views(names_or_files: Sequence[str]) -> list[LoadedView]:
-    """Load what was asked for, in that order; the name of a set stands for all its views.
+    """Load the requested views, in that order; the name of a set means all its views.
 
     Raises:
         ViewError: as `load_view`.

@@ -28,10 +28,10 @@ class Applied:
 
 
 def criteria_by_type(paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return the expressions by the resource type with which each begins, such as `Patient.gender = 'female'`. Pure.
+    """Return the expressions by the resource type with which each starts, such as `Patient.gender = 'female'`. Pure.
 
     Raises:
-        PlanError: an expression cannot be read, begins with no resource type, or asks for what is stored of documents.
+        PlanError: an expression cannot be read, starts with no resource type, or asks for stored documents.
     """
     found: dict[str, list[str]] = {}
     for number, path in enumerate(paths, start=1):
@@ -52,7 +52,7 @@ def criteria_by_type(paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _first_name(node: Node | None) -> str | None:
-    """Return the name with which a path begins."""
+    """Return the name with which a path starts."""
     while node is not None:
         match node:
             case Member(None, name):

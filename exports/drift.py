@@ -16,7 +16,7 @@ from exports.errors import DriftError
 
 @dataclass(frozen=True)
 class Drift:
-    """What became of one table's columns, by name; `moved`: those that stayed stand in another order."""
+    """How one table's columns changed, by name; `moved`: the remaining ones are in another order."""
 
     table: str  # with its format, such as "observation.csv"
     added: tuple[str, ...]

@@ -33,7 +33,7 @@ def divided_tables(column: str, tables: Mapping[str, Sequence[TableColumn]]) -> 
     """Return the tables that have a column by which they may be divided.
 
     Raises:
-        PlanError: none has it, or it may tell of patients in one of them.
+        PlanError: none has it, or it may reveal something about patients in one of them.
     """
     having = {name: one for name, columns in tables.items() for one in columns if one.name == column}
     if not having:
@@ -91,7 +91,7 @@ async def division_of(column: str, views: Sequence[CompiledView], snapshot: Snap
 
 
 def rows_of(value: str | None, of: Division, views: Sequence[CompiledView]) -> list[CompiledView]:
-    """Narrow a compiled view to the rows of one value; what it cannot decide is told with the first."""
+    """Narrow a compiled view to the rows of one value; what it cannot decide is counted with the first."""
     column, known = Identifier(of.column), [Literal(one) for one in of.values if one is not None]
     condition: Composable = SQL("true")
     if value is not None:

@@ -168,7 +168,7 @@ def _check_partition(request: ExportRequest) -> None:
 
 
 def _check_profile(request: ExportRequest, profile: SafeHarbor, views: Sequence[LoadedView]) -> None:
-    """Refuse what could tell of patients beside the de-identified resources."""
+    """Refuse what could reveal patients beside the de-identified resources."""
     said = f"--profile {profile.name}"
     if request.queries:
         raise PlanError(

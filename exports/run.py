@@ -177,7 +177,7 @@ class _Work:
     charts: DeidentifiedCharts | None  # what leaves of the snapshot, where it is de-identified
 
     def request_entry(self, request: ExportRequest, snapshot: Snapshot) -> dict[str, Any]:
-        """What the manifest says of the request."""
+        """What the manifest says about the request."""
         return request_entry(request, self.files, self.applied, self.statements, changed_since=snapshot.changed_since)
 
     def notes(self) -> Iterator[str]:
@@ -299,7 +299,7 @@ def _largest_first(work: _Work) -> list[PlannedFile]:
 
 
 async def _fill_resources(files: Outgoing, planned: PlannedFile, work: _Work, snapshot: Snapshot, show: Show) -> None:
-    """Write the resources of a type, as they are, or as the profile lets them out."""
+    """Write the resources of a type, as they are or as the profile allows."""
     rows: RowChunks
     if work.charts is None:
         rows = ndjson_rows(snapshot, planned.resource_type)
@@ -356,7 +356,7 @@ def _drift(
 
 
 def _describe(files: Outgoing, tables: Sequence[DescribedTable]) -> tuple[DeliveredFile, ...]:
-    """Write what stands beside the tables."""
+    """Write the files that describe the tables."""
     if not tables:
         return ()
     in_parts = [replace(table, paths=tuple(file.path for file in files.in_order(table.paths))) for table in tables]

@@ -114,7 +114,7 @@ class Snapshot(Protocol):
 
     @property
     def mask(self) -> str | None:
-        """What the reader is given in place of each encrypted value, by NDJSON and `unsealed`; None: the value."""
+        """What NDJSON and `unsealed` give instead of each encrypted value; None: the value."""
 
     def unsealed(self, token: bytes, resource_type: str) -> bytes:
         """Return an encrypted value of a type's row as JSON: a string or a number, as Postgres writes jsonb."""

@@ -186,10 +186,10 @@ async def fill_database(
 
 
 def described(planned: PlannedFile, table: Table) -> DescribedTable:
-    """What is to be said of a table beside its file.
+    """What describes a table beside its file.
 
     Raises:
-        PlanError: its format does not tell two of its columns apart.
+        PlanError: its format does not distinguish two of its columns.
     """
     paths, kind = (planned.name,), planned.kind
     if kind not in TYPED:

@@ -171,7 +171,7 @@ def sealed_document(content: bytes, text: str | None, sealer: Sealer) -> tuple[b
 
 
 def is_sealed_document(digest: bytes, content: bytes, sealer: Sealer) -> bool:
-    """Whether a stored content is encrypted: its key tells, whatever the content begins with."""
+    """Whether a stored content is encrypted: its key says so, whatever the content starts with."""
     try:
         sealer.unseal_whole(content, _place(digest, "content"))
     except SealedValueError:

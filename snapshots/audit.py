@@ -25,7 +25,7 @@ _EVENT_COLUMNS = len(ReadEvent._fields)
 
 
 async def seal(session: TenantSession) -> None:
-    """Seal all events that are there; do nothing if others add events or seal at this moment: whoever comes next seals."""
+    """Seal all existing events; do nothing if others add events or seal at this moment: the next reader seals."""
     with store_border("sealing the audit"):
         async with session.transaction():
             if not await _locked(session, "close_range"):

@@ -70,7 +70,7 @@ class AuditReader:
                     await reads.end()
 
     async def verify(self, head: str | None = None) -> Verified:
-        """Check the whole audit, and that it contains a head that was noted earlier. Seals first what is there."""
+        """Check the whole audit, and that it contains a head that was noted earlier. It first seals the existing events."""
         async with self._pool.session() as session:
             await seal(session)
             return await verify(session, head)

@@ -24,7 +24,7 @@ _MAKING = ".restoring"
 def back_up(directory: Path, file: Path) -> int:
     """Write the embedded store of a directory to a file, as of one moment, even while others use it; return its size in bytes.
 
-    The file is there when it is whole, and for this account only. Blocks.
+    The file appears only when it is whole, and only for this account. Blocks.
 
     Raises:
         StoreError: there is no store, or the file could not be written.
@@ -43,9 +43,9 @@ def back_up(directory: Path, file: Path) -> int:
 
 
 def restore(file: Path, directory: Path) -> None:
-    """Make an embedded store in a directory out of a backup; the directory has no store before, and a whole one after. Blocks.
+    """Restore a backup as an embedded store in a directory, which has no store before and a whole one after. Blocks.
 
-    The tenants' roles are made anew by the next command that opens the store.
+    The next command that opens the store creates the tenants' roles again.
 
     Raises:
         StoreError: the directory has a store, or another restore makes one; or the file cannot be read, is no backup, or is
@@ -66,10 +66,10 @@ def restore(file: Path, directory: Path) -> None:
 
 
 def upgrade(directory: Path, programs: Path | None = None) -> Path | None:
-    """Move the embedded store of a directory to this version's Postgres; None: it is there already.
+    """Move the embedded store of a directory to this version's Postgres; None: nothing to move.
 
-    The former data stay, in the folder that is returned. A call that was killed has changed nothing, or the next goes on with it.
-    `programs`: the folder of the programs of the Postgres that wrote the store. Blocks.
+    The former data stay, in the folder that is returned. A call that was killed has changed nothing, or the next call
+    continues it. `programs`: the folder of the programs of the Postgres that wrote the store. Blocks.
 
     Raises:
         StoreError: there is no store, or somebody uses it.
@@ -144,7 +144,7 @@ def _make(file: Path, making: Path, directory: Path) -> None:
 
 @contextmanager
 def _alone_in(making: Path) -> Iterator[None]:
-    """Hold the folder in which a store is made, emptied of what a call that was killed left there; the kernel lets go of it."""
+    """Lock the folder in which a store is made, and empty it of what a killed call left there; the kernel releases the lock."""
     with _files(making):
         making.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(making, os.O_RDONLY | os.O_CLOEXEC)

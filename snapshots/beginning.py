@@ -90,8 +90,8 @@ async def begin(
 async def discard(session: TenantSession, run: int, *, at: datetime) -> Discarded:
     """Give up an open run, or what a closed one left at its server; committed data stay.
 
-    If an open run's job can be found, the connection's next run deletes it at the server: when the job is in the way, or at the
-    latest when that run ends. Every other job is dropped: the store forgets it.
+    If an open run's job can be found, the connection's next run deletes it at the server: when the job is in the way, or
+    at the latest when that run ends. Every other job is dropped: the store forgets it.
 
     Raises:
         RunNotFoundError: there is no such run.

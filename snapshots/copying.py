@@ -72,7 +72,7 @@ class ReadingSession:
 
 
 class Sessions:
-    """A session of one's own, and those of the same moment beside it."""
+    """A session, and further ones that share its snapshot."""
 
     def __init__(self, conn: AsyncConnection[Any], beside: list[ReadingSession] | None = None) -> None:
         self.own = ReadingSession(conn)
@@ -204,7 +204,7 @@ def _until(unwanted: Event, reading: PQGen[T]) -> PQGen[T]:
 
 
 class _UnwantedError(Exception):
-    """Ends a thread whose caller was cancelled; nobody sees it."""
+    """Ends a thread whose caller was cancelled; it never leaves the thread."""
 
 
 class _Messages:

@@ -286,7 +286,7 @@ class EmbeddedPostgres:
 
 
 def stop_abandoned(directory: Path) -> None:
-    """Stop the server that a killed client has left running in a directory; one that has clients goes on. Blocks."""
+    """Stop the server that a killed client has left running in a directory; one that has clients keeps running. Blocks."""
     if not is_alive(directory / "data"):
         return
     with (

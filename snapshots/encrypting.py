@@ -35,7 +35,7 @@ _KEY = ("resource_type", "connection", "id")
 
 
 class _Hashed(NamedTuple):
-    """A table whose hashes do not tell whether they are keyed: it is gone through in the order of a key that an index has."""
+    """A table whose hashes do not show whether they are keyed: it is processed in the order of an indexed key."""
 
     key: Sequence[str]
     body: LiteralString | None  # its type
@@ -53,7 +53,7 @@ _SAMPLED = (*_HASHED, "quarantine", "attachment", *_INDEX)
 
 
 async def begin_encryption(session: TenantSession, keyring: Keyring) -> None:
-    """Make a store with plain charts one that is being encrypted; one without any, or that is encrypted, is left alone.
+    """Mark a store with plain charts as being encrypted; leave alone a store without charts, or an encrypted one.
 
     The session is the owner's. It keeps every connection's lock.
 

@@ -50,7 +50,7 @@ class MigrationError(StoreError):
 
 
 class SchemaCommentError(StoreError):
-    """A tenant's schema has a comment that is not ours, so that nobody can say which its roles are."""
+    """A tenant's schema has a comment that is not ours, so its roles are unknown."""
 
 
 class ConnectionBusyError(StoreError):

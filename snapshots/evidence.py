@@ -36,7 +36,7 @@ class Whole(NamedTuple):
 
 @dataclass
 class Masses:
-    """The masses: ways' types, and living patients' types, of which too much has vanished to be believed at once."""
+    """The masses: types of a way, or of a living patient, of which too much has vanished to be believed at once."""
 
     ways: list[tuple[str, int | None]] = field(default_factory=list)
     patients: list[tuple[str, str]] = field(default_factory=list)

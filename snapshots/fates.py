@@ -26,7 +26,7 @@ def is_mass(gone: int, there: int) -> bool:
 
 
 class Open(StrEnum):
-    """What stands open about a row after a run (`evidence.state`)."""
+    """The open question about a row after a run (`evidence.state`)."""
 
     DOUBTED = "doubted"  # missed, and nobody says for certain that it is gone
     NOT_FOUND = "not-found"  # read once, and not there
@@ -207,7 +207,7 @@ _NOTES = {
 
 
 def told(circumstances: Sequence[Circumstance], fates: Sequence[Fate]) -> tuple[list[Hole], list[str]]:
-    """Return what the report says of these fates: holes, and notes."""
+    """Return the report's holes and notes for these fates."""
     rows: Counter[tuple[Fate, str]] = Counter()
     for one, fate in zip(circumstances, fates, strict=True):
         rows[fate, one.resource_type] += one.rows

@@ -92,7 +92,7 @@ def may_identify(resource_type: str, body: bytes, further: Below = NOTHING) -> b
 
 
 def _is_known(body: bytes, at: int) -> bool:
-    """Whether the member before this place in an object is a code, or a literal reference to what is no person."""
+    """Whether the member before this place in an object is a code, or a literal reference to something other than a person."""
     if body[at - 2 : at] != b'",':
         return False
     start = body.rfind(b'"', 0, at - 2)
@@ -206,7 +206,7 @@ def _has_structure(members: Members, name: str) -> bool:
 
 
 def _strings(members: Members, name: str, text: bytes) -> set[str]:
-    """The texts that an object's member has; several where the name stands several times."""
+    """The texts of an object's member; several if the name appears several times."""
     found = set()
     for one, node in members:
         if one == name and isinstance(node, tuple) and text.startswith(b'"', node[0]):

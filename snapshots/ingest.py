@@ -275,7 +275,7 @@ async def _merge(conn: AsyncConnection[Any], records: list[Record], intake: Inta
 
 
 async def _note_by_way(conn: AsyncConnection[Any], differing: Sequence[Record], taking: Taking) -> None:
-    """Note, before it is merged, what ways give of versions that others give otherwise: to give it again is no news."""
+    """Note, before merging, what ways give of versions that others give differently: repeating it is no news."""
     values = _versions(differing, taking)
     if taking.has_versions_by_way:
         await conn.execute(_SQL["forget_other_versions"], values, prepare=True)

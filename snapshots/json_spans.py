@@ -28,11 +28,11 @@ def has_unicode_escape(text: bytes) -> bool:
 
 
 class NotJsonError(ValueError):
-    """The bytes are no JSON value. The message quotes nothing."""
+    """The bytes are not a JSON value. The message quotes nothing."""
 
 
 class Members(list[tuple[str, "Node"]]):
-    """An object: its members as they are written, a name that stands twice included."""
+    """An object: its members as they are written, including a name that appears twice."""
 
     __slots__ = ()
 
@@ -50,7 +50,7 @@ def structure_of(text: bytes) -> Node:
     """Return the structure of one JSON value. Its depth costs no stack.
 
     Raises:
-        NotJsonError: brackets do not match, a name is unreadable, or something stands beside the value.
+        NotJsonError: brackets do not match, a name is unreadable, or something follows the value.
     """
     holder: Members | Items = Items()
     holders = [holder]

@@ -39,7 +39,7 @@ class StoredKnowledge:
             return {row[0]: row[1] async for row in await self._conn.execute(_SQL["watermarks"], own)}
 
     async def unlisted_types(self) -> Sequence[str]:
-        """Return the types that exports of this selection have brought, and that none has listed in full yet, in order."""
+        """Return the types that exports of this selection have listed, but none in full yet, in order."""
         async with self._session.transaction("reading watermarks") as own:
             return sorted([row[0] async for row in await self._conn.execute(_SQL["unlisted_types"], own)])
 
@@ -54,12 +54,12 @@ class StoredKnowledge:
             return frozenset([row[0] async for row in await self._conn.execute(_SQL["received_types"], own)])
 
     async def empty_types(self) -> frozenset[str]:
-        """Return the types that this run's searches were answered for, and of which the connection has never sent anything."""
+        """Return the types for which this run's searches were answered, and of which the connection has never sent anything."""
         async with self._session.transaction("reading what came") as own:
             return frozenset([row[0] async for row in await self._conn.execute(_SQL["empty_types"], own)])
 
     async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
-        """Return when the last run began that listed the whole selection in this way, with a login that could read as much."""
+        """Return when the last run started that listed the whole selection this way, with a login that could read as much."""
         values = {"granted": list(granted), "types": list(self._open.scope.types)}
         async with self._session.transaction("reading watermarks") as own:
             row = await (await self._conn.execute(_SQL["last_full_listing"], {**own, **values})).fetchone()

@@ -85,7 +85,7 @@ class OpenRun:
 
     @property
     def started_at(self) -> datetime:
-        """When the run first began, even if it was resumed."""
+        """When the run first started, even if it was resumed."""
         return self._started_at
 
     @property
@@ -295,9 +295,9 @@ class OpenRun:
             await cursor.executemany(_SQL["quarantine"], rows)
 
     async def _poison(self, quarantined: Sequence[Quarantined], refused: Sequence[RefusedRecord], batch: Batch) -> None:
-        """Turn the units that brought bad input into holes.
+        """Turn the units that fetched bad input into holes.
 
-        If a refused record names no unit, all units that could have brought it become holes: the units of this batch, or, if it
+        If a refused record names no unit, all units that could have fetched it become holes: the units of this batch, or, if it
         settles none, every open unit of the type.
         """
         run = self._open.run
@@ -336,7 +336,7 @@ class OpenRun:
             )
 
     async def counted(self) -> Mapping[Counted, int]:
-        """Return what the run's ended units counted in what they brought, in all."""
+        """Return the total of what the run's ended units counted."""
         async with self._session.transaction("reading what was counted") as own:
             found = await self._conn.execute(_SQL["counted"], own)
             return {Counted(about, kind, what): number async for about, kind, what, number in found}

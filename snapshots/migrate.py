@@ -91,7 +91,7 @@ async def migrate(session: TenantSession, *, with_login: bool = False) -> Walls:
 
 
 def _lacks(walls: Walls, found: Rights, with_login: bool) -> bool:
-    """Whether a wall does not stand that this login can build, or one of the tenant's roles lacks a right."""
+    """Whether this login could build a missing wall, or one of the tenant's roles lacks a right."""
     stands = walls.stand and (walls.login is not None or not with_login) and found.as_granted
     return not stands and walls.can_be_built and found.owns_tables
 

@@ -26,7 +26,7 @@ _SQL = load("reader")
 async def open_snapshot(
     session: TenantSession, selection: Selection, action: Action, lend: Lend
 ) -> AsyncIterator[Snapshot]:
-    """Begin the snapshot's transaction on its own session, and end it at the end: what was read is then in the audit.
+    """Start the snapshot's transaction on its own session, and end it at the end: what was read is then in the audit.
 
     What is read must not be shown before `Snapshot.end`, or the end of the block. An error undoes both. `lend` gives the
     sessions beside it.

@@ -71,7 +71,7 @@ def name_term(family: str, given: str | None, birth_date: str) -> Term:
 
 
 def terms_of(patient: bytes) -> frozenset[Term]:
-    """Return all terms of a Patient, as JSON: former names and identifiers too. What is no such value gives none.
+    """Return all terms of a Patient, as JSON: former names and identifiers too. Any other value gives none.
 
     A Patient that is nested too deeply for a parser has none.
     """

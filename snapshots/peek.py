@@ -53,7 +53,7 @@ class Peek:
 
     @property
     def jobs(self) -> StoredBulkJobs:
-        """What is stored of whom an export names; call only methods that read."""
+        """What is stored of the patients whom an export names; call only methods that read."""
         return StoredBulkJobs(self._session)
 
     @property

@@ -99,7 +99,7 @@ class SessionPool:
 
     @asynccontextmanager
     async def session_beside(self) -> AsyncIterator[TenantSession]:
-        """Open a session more for the length of a block, for who can do without: nobody is waited for.
+        """Open a further session for the length of a block, for a caller that can do without: it waits for nobody.
 
         Raises:
             StoreUnavailableError: the server gives none at this moment.

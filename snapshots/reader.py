@@ -241,7 +241,7 @@ class Snapshot:
 
     @property
     def mask(self) -> str | None:
-        """What the reader sees in place of each encrypted value; None: the value."""
+        """What the reader sees instead of each encrypted value; None: the value."""
         return MASK if self.sealed and self._masks else None
 
     def unsealed(self, token: bytes, resource_type: str) -> bytes:
@@ -373,7 +373,7 @@ class Snapshot:
             return rows
 
     def what_was_read(self) -> WhatWasRead:
-        """Return what somebody has asked for so far, for the audit: whose rows of which types, and whose were removed."""
+        """Return what was read so far, for the audit: whose rows of which types, and whose were removed."""
         types = sorted(self._read.types)
         selected = self._of.selected(documents=self._read.documents)
         of = {"types": sql.Literal(types), "rows": self._of.rows(), "selected": selected}

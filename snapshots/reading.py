@@ -26,7 +26,7 @@ _SQL = load("audit")
 
 @dataclass(frozen=True, kw_only=True)
 class WhatWasRead:
-    """What the audit is told of a read. `patients` are queries of (connection, patient_id), each pair once."""
+    """What the audit records of a read. `patients` are queries of (connection, patient_id), each pair once."""
 
     connections: Sequence[str]
     types: Sequence[str] = ()
@@ -37,7 +37,7 @@ class WhatWasRead:
 
 @dataclass
 class AskedFor:
-    """What somebody has asked for so far, in any session of a snapshot: the audit is told."""
+    """What was read so far, in any session of a snapshot, for the audit."""
 
     types: set[str] = field(default_factory=set)
     documents: bool = False

@@ -24,7 +24,7 @@ _HASH_DIGITS = 8
 
 
 def patient_hash(secret: UUID, patient_id: str) -> str:
-    """Return the 8 hexadecimal digits that stand for a patient in this tenant's reports."""
+    """Return the 8 hexadecimal digits that name a patient in this tenant's reports."""
     return blake2b(patient_id.encode(), key=secret.bytes, digest_size=_HASH_DIGITS // 2).hexdigest()
 
 

@@ -36,7 +36,7 @@ class Rights(NamedTuple):
 
     @property
     def as_granted(self) -> bool:
-        """Whether nobody has taken back a right on the schema and its tables."""
+        """Whether nobody has revoked a right on the schema and its tables."""
         return self.usage and self.select and self.write and self.audit
 
     @property
@@ -138,7 +138,7 @@ def _refuse_standby(conn: AsyncConnection[Any]) -> None:
 
 
 async def _role_to_grant(session: TenantSession, which: Literal["reader", "writer"]) -> str | None:
-    """The tenant's role, if its walls stand and this login is none of it."""
+    """The tenant's roles, if its walls stand and this login is not one of them."""
     if getattr(session.roles, which) is not None:
         return None
     walls = await find_walls(session.conn, tenant_schema(session.tenant))

@@ -33,7 +33,7 @@ _TOGETHER = 4 << 20  # bytes on the disk that these have, at most, but for one r
 
 
 class Rotated(NamedTuple):
-    """What was encrypted anew."""
+    """What was re-encrypted."""
 
     rows: Mapping[str, int]  # by table, of its further columns by their names as well, those without any left out
     damaged: int  # values that no key opens: they stay as they are, and the store goes on knowing its older keys
@@ -41,7 +41,7 @@ class Rotated(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """A column with encrypted values: how its rows are found, and how one is encrypted anew."""
+    """A column with encrypted values: how its rows are found, and how one is re-encrypted."""
 
     name: LiteralString
     type: LiteralString
@@ -113,7 +113,7 @@ async def rotate(session: TenantSession) -> Rotated:
 
 
 async def _of_table(session: TenantSession, table: str, column: _Column, sealer: Sealer) -> tuple[int, int]:
-    """Encrypt a column anew; return how many rows that were, and how many no key opens."""
+    """Re-encrypt a column; return the number of its rows, and of those that no key opens."""
     async with session.transaction():
         row = await (await session.conn.execute(_SQL["blocks"], {"table": table})).fetchone()
     done = failed = 0

@@ -91,7 +91,7 @@ class Sealer:
         return self._current
 
     def digest(self, content: bytes, size: int = 16) -> bytes:
-        """Return a keyed hash of `size` bytes (BLAKE2b as a MAC, RFC 7693): without the secret it lets nobody guess a content."""
+        """Return a keyed hash of `size` bytes (BLAKE2b as a MAC, RFC 7693): without the secret nobody can guess a content."""
         return blake2b(content, digest_size=size, key=self._secret).digest()
 
     def derived(self, purpose: str) -> bytes:
@@ -125,7 +125,7 @@ class Sealer:
         return self._decrypted(encrypted, key, place), place
 
     def seal_whole(self, plain: bytes, place: Place) -> bytes:
-        """Return the sealed form of a content that is stored as bytes; its row tells the place."""
+        """Return the sealed form of a content that is stored as bytes; its row gives the place."""
         return b":".join((MARK[:-1], _VERSION, self._current.encode(), self._encrypted(plain, place)))
 
     def unseal_whole(self, sealed: bytes, place: Place) -> bytes:

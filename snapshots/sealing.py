@@ -115,7 +115,7 @@ def opened_row(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = ""
 
 
 def masked_row(text: bytes) -> bytes:
-    """Return a row's JSON with a mask in place of each encrypted value. Nothing is decrypted."""
+    """Return a row's JSON with a mask instead of each encrypted value. Nothing is decrypted."""
     if MARK not in text:
         return text
     found = _strings(structure_of(text), text, _is_sealed)
@@ -139,9 +139,9 @@ def _marked(plain: bytes, place: Place, sealer: Sealer) -> bytes:
 
 
 def resealed_row(text: bytes, kind: str, id_: str, sealer: Sealer) -> bytes:
-    """Return a row's JSON with its encrypted values encrypted anew, with the current key; raises SealedValueError.
+    """Return a row's JSON with its encrypted values re-encrypted with the current key; raises SealedValueError.
 
-    What was not to be encrypted when the row was written, and is now, is encrypted as well.
+    It also encrypts what has to be encrypted only since the row was written.
     """
     found = [(span, plain, place) for span, plain, place in _opened(text, kind, id_, sealer)]
     if sealer.further:
@@ -163,7 +163,7 @@ def _plain(token: bytes, kind: str, sealer: Sealer) -> bytes:
 
 
 def _opened(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = "") -> Iterator[tuple[Span, bytes, Place]]:
-    """The encrypted values of a row: where each stands in its JSON, what it says, and where it belongs."""
+    """The encrypted values of a row: where each is in its JSON, what it contains, and where it belongs."""
     if MARK not in text:
         return
     for leaf in _strings(structure_of(text), text, _is_sealed):
@@ -212,7 +212,7 @@ def _edited(text: bytes, edits: list[tuple[Span, bytes]]) -> bytes:
 def sealed_input(one: Quarantined, sealer: Sealer | None) -> tuple[bytes, bytes]:
     """Return the hash (of source and bytes) and the bytes of quarantined input as they are stored.
 
-    With a sealer all is encrypted, since nobody knows what is in it, and the hash is keyed.
+    With a sealer all of it is encrypted, because nobody knows what is in it, and the hash is keyed.
     """
     digest = blake2b(one.source.encode() + b"\x00" + one.raw, digest_size=16).digest()
     if sealer is None:

@@ -94,7 +94,7 @@ class SqlViews:
                 return await self._noted(name, digest, former, materialized=materialized)
 
     async def refresh(self, names: Collection[str] = ()) -> list[SqlView]:
-        """Give materialised views the rows of now; all of them, if none is named.
+        """Refresh the rows of materialised views; of all, if none is named.
 
         Raises:
             StoreError: there is no such materialised view.

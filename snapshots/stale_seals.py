@@ -28,7 +28,7 @@ def patterns(sealer: Sealer) -> dict[str, str | None]:
 
 
 async def seal_stale(conn: AsyncConnection[Any], keys: dict[str, Any], sealer: Sealer) -> None:
-    """Seal live resources anew that have these types and ids; what no key opens stays as it is. In the run's transaction."""
+    """Re-encrypt live resources with these types and ids; what no key opens stays as it is. In the run's transaction."""
     types, ids, bodies = [], [], []
     async for kind, id_, text in await conn.execute(_SQL["stale"], {**keys, **patterns(sealer)}):
         given = text.encode()

@@ -233,9 +233,11 @@ class Store:
             return await prune(session, history=history, quarantine=quarantine, runs=runs, dry_run=dry_run)
 
     async def rotate(self) -> Rotated:
-        """Encrypt with the current key what is plain yet, or older keys have encrypted; the owner does it, while no run goes on.
+        """Encrypt with the current key what is still plain, or encrypted with older keys.
 
-        A call that was cut is gone on with by the next. If every row could be opened, the store forgets its older keys.
+        Only the owner may, while no run is open.
+
+        The next call continues one that was cut. If every row could be opened, the store forgets its older keys.
 
         Raises:
             StoreKeyError: the store is plain.

@@ -26,8 +26,8 @@ ONCE, ONCE_BY_KEY = sql.SQL(_SQL["once"]), sql.SQL(_SQL["once_by_key"])
 def with_document(later: sql.Composable | None) -> sql.Composable:
     """Return the body of a row `r` of `resource` with the extension, if the row has a document attached.
 
-    `later`: an array of the runs that are left out; None: none is. Of several documents the first with a text is told, otherwise
-    the first.
+    `later`: an array of the runs that are left out; None: none is. Of several documents, the first with a text is given,
+    otherwise the first.
     """
     uses = sql.SQL(_SQL["uses"]) if later is None else sql.SQL(_SQL["uses_ended"]).format(open=later)
     return sql.SQL(_SQL["with_document"]).format(url=sql.Literal(STORED_DOCUMENT), uses=uses)

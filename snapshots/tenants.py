@@ -69,9 +69,9 @@ class Tenants:
         return found
 
     async def migrate(self, names: Collection[str] = ()) -> AsyncIterator[Migrated]:
-        """Migrate these tenants, or all, each in a transaction of its own; yield each when it is done.
+        """Migrate these tenants, or all, each in its own transaction; yield each when it is done.
 
-        A tenant that fails costs itself; of the others none is migrated twice, so that the same call goes on where one ended.
+        A tenant that fails costs only itself; no other is migrated twice, so the same call continues where one ended.
 
         Raises:
             StoreError: there is no tenant of that name; none was migrated.

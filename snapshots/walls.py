@@ -79,10 +79,10 @@ class Walls:
 
 
 async def find_walls(conn: AsyncConnection[Any], schema: str) -> Walls:
-    """Return what there is of a tenant's walls. Needs no right but to be connected.
+    """Return the existing parts of a tenant's walls. Needs no right except to connect.
 
     Raises:
-        SchemaCommentError: the schema's comment is somebody else's, so that nobody can say which its roles are.
+        SchemaCommentError: the schema's comment was replaced, so its roles are unknown.
     """
     row = await (await conn.execute(_SQL["may_create_roles"])).fetchone()
     may_create, is_superuser = row or (False, False)
@@ -199,7 +199,7 @@ async def _grant(conn: AsyncConnection[Any], schema: str, names: RoleNames, *, w
 
 
 async def lock_shared_rights(conn: AsyncConnection[Any]) -> None:
-    """Let nobody else change the rights that all tenants share, until the end of the transaction."""
+    """Keep others from changing the rights that all tenants share, until the end of the transaction."""
     await conn.execute(_SQL["lock"])
 
 

@@ -70,7 +70,7 @@ def _where_there(node: Expression, environment: Environment) -> Fragment:
 
 
 def _begins(node: Expression, environment: Environment) -> Fragment | None:
-    """Return the test whether the element at which a path begins is there; without it the path is empty. None: no such test."""
+    """Return the test whether a path's first element exists; without it the path is empty. None: no such test."""
     while isinstance(node, (Child, *_EMPTY_OF_EMPTY)):
         if isinstance(node, Child) and isinstance(node.of, (Focus, Resource)):
             base = environment.focus if isinstance(node.of, Focus) else environment.resource

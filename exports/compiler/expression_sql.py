@@ -150,7 +150,7 @@ def _fast_equality(node: Comparison, environment: Environment) -> Value | None:
 
 
 def _ordered(node: Comparison, environment: Environment) -> Value:
-    """Two numbers or two strings, which only the data may tell."""
+    """Two numbers or two strings; only the data show which."""
     operator = SQL(node.operator)
     if {category(node.left.type), category(node.right.type)} <= {"number"}:
         sides = [(number(side, environment), "number") for side in (node.left, node.right)]

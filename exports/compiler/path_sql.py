@@ -44,14 +44,14 @@ class Fast:
 
     @property
     def json(self) -> Fragment:
-        """What is there, as jsonb."""
+        """The value, as jsonb."""
         if len(self.keys) == 1:
             return SQL("({} -> {})").format(self.base, Literal(self.keys[0]))
         return SQL("({} #> {})").format(self.base, _text_array(self.keys))
 
     @property
     def text(self) -> Fragment:
-        """What is there, as text; SQL NULL also for JSON null."""
+        """The value, as text; SQL NULL also for JSON null."""
         if len(self.keys) == 1:
             return SQL("({} ->> {})").format(self.base, Literal(self.keys[0]))
         return SQL("({} #>> {})").format(self.base, _text_array(self.keys))

@@ -45,7 +45,7 @@ def path_of(node: Expression) -> Path | None:
 
 
 def is_computed(node: Expression) -> bool:
-    """Whether its items are no data but results, literals among them."""
+    """Whether its items are results (or literals) rather than data."""
     match node:
         case Focus(computed=computed) | Context(computed=computed):
             return computed

@@ -298,7 +298,7 @@ def _check_order(node: syntax.Binary, left: Expression, right: Expression) -> No
 
 
 def _is_time_of_day(side: Expression) -> bool | None:
-    """Whether it has no date; None: only the data tells."""
+    """Whether it has no date; None: only the data show."""
     if isinstance(side, Constant):
         return str(side.value)[2:3] in {"", ":"}
     return side.type == "time" if category(side.type) == "temporal" else None

@@ -88,7 +88,7 @@ def of_type(of: Expression, type_: TypeName, *, of_r4: bool) -> Expression:
 
 
 def of_resource_type(of: Expression, wanted: str) -> Expression:
-    """The resources of that type, among items whose type only the data tells."""
+    """The resources of that type, among items whose type only the data show."""
     kind = Child(of=Focus(), name="resourceType", keys=("resourceType",), repeats=False, type="code")
     is_wanted = Comparison(operator="=", left=kind, right=Constant(value=wanted, type="string"))
     return Filter(of=of, criterion=is_wanted, type=wanted, many=of.many)

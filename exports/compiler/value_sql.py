@@ -90,7 +90,7 @@ class Environment:
         return replace(self, focus=focus, stage=None, context=context, lenient=False)
 
     def poison(self, problem: str) -> Fragment:
-        """Jsonb that stands for a value that is not honest."""
+        """Jsonb that represents a value that is not honest."""
         return self.odd.poison(problem)
 
     def name(self, letter: str) -> Fragment:

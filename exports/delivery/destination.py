@@ -40,13 +40,13 @@ class Destination(Protocol):
         """Read a file; FileNotFoundError if there is none."""
 
     def names(self) -> frozenset[str]:
-        """Return the names of the files that are there."""
+        """Return the names of the existing files."""
 
     def has(self, name: str) -> bool:
-        """Whether a file is there; its name may lead into folders, `observation/status=final/observation.csv`."""
+        """Whether a file exists; its name may lead into folders, `observation/status=final/observation.csv`."""
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there, and the folders that its name leads through, if they are empty then."""
+        """Remove a file, if it exists, and the folders in its name, if they are empty then."""
 
 
 def read_small(destination: Destination, name: str) -> bytes | None:
@@ -98,7 +98,7 @@ class LocalFolder:
                 raise
 
     def names(self) -> frozenset[str]:
-        """Return the names of the files that are there, without those that are being written."""
+        """Return the names of the existing files, without those that are being written."""
         with destination_errors(self._folder):
             return frozenset(
                 path.name
@@ -107,7 +107,7 @@ class LocalFolder:
             )
 
     def has(self, name: str) -> bool:
-        """Whether a file is there."""
+        """Whether a file exists."""
         return (self._folder / name).is_file()
 
     def remove(self, name: str) -> None:

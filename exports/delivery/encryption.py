@@ -23,7 +23,7 @@ _IDENTITY = "AGE-SECRET-KEY-"
 
 @dataclass(frozen=True)
 class Recipients:
-    """For whom files are encrypted: `public_keys` as they may be told, `keys` as pyrage takes them."""
+    """The recipients of encrypted files: `public_keys` as messages may show them, `keys` as pyrage takes them."""
 
     public_keys: tuple[str, ...]
     keys: tuple[Any, ...] = field(repr=False)
@@ -32,8 +32,7 @@ class Recipients:
 def recipients_of(public_keys: Sequence[str]) -> Recipients:
     """Return the recipients with these public keys: `age1…`, `ssh-ed25519 …` or `ssh-rsa …`.
 
-    Raises:
-        PlanError: one is no such key. It quotes nothing, since that may be secret.
+    Raises: PlanError: one is not such a key. It quotes nothing, since that may be secret.
         MissingExtraError: nothing is installed that encrypts.
     """
     try:

@@ -188,7 +188,7 @@ class Staged(Protocol):
     """A whole file that lies beside its place, where no reader looks."""
 
     def place(self) -> None:
-        """Let it appear under its name, in the place of what is there. DestinationError if that fails."""
+        """Make it appear under its name, replacing what is there. DestinationError if that fails."""
 
 
 class AtomicFile:
@@ -201,7 +201,7 @@ class AtomicFile:
     """
 
     def __init__(self, target: Path, *, compress: Compress, recipients: Recipients | None = None) -> None:
-        """`recipients`: for whom its content is encrypted; None: it is not."""
+        """`recipients`: those for whom its content is encrypted; None: it is not."""
         self._target = target
         self._part = target.with_name(f".{target.name}{LEFTOVER_SUFFIX}")
         self._compress = compress

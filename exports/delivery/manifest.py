@@ -168,7 +168,7 @@ def _listed_in(manifest: bytes | None) -> frozenset[str]:
 
 
 def _document(manifest: bytes | None) -> dict[str, Any]:
-    """Return the document; an empty one for what is no JSON object."""
+    """Return the document; an empty one if it is not a JSON object."""
     try:
         document = json.loads(manifest or b"")
     except (ValueError, RecursionError):

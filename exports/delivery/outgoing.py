@@ -222,7 +222,7 @@ class Parts:
             self._end(tally())
 
     def close(self, tally: Tally, *, left_out: int | None = None) -> None:
-        """Complete the last part, of which alone is said how many resources were left out of all."""
+        """Complete the last part, the only one that says how many resources were left out of all."""
         if self._writer is not None:
             self._end(tally, left_out)
         elif left_out is not None:

@@ -103,11 +103,11 @@ class RemoteFolder:
                 yield chunk
 
     def names(self) -> frozenset[str]:
-        """Return the names of the files that are there, without those that are being written."""
+        """Return the names of the existing files, without those that are being written."""
         return frozenset(name for name in self._all_names() if not name.endswith(LEFTOVER_SUFFIX))
 
     def has(self, name: str) -> bool:
-        """Whether a file is there."""
+        """Whether a file exists."""
         with self._errors("read"):
             self._fs.invalidate_cache()
             return bool(self._fs.isfile(self._path(name)))
@@ -161,7 +161,7 @@ class RemoteFolder:
 
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:
-        """Turn what a library raises into a DestinationError; it may quote a URL with a password, so only its kind is told."""
+        """Turn what a library raises into a DestinationError; it may quote a URL with a password, so only its kind is shown."""
         try:
             yield
         except (DestinationError, FileNotFoundError, GeneratorExit):

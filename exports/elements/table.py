@@ -109,7 +109,7 @@ def properties(name: str, found: Element) -> tuple[str, ...]:
 
 @cache
 def choice_of_property(parent: str, name: str) -> tuple[str, str] | None:
-    """The choice and the type that a JSON property stands for: `valueQuantity` is (value, Quantity)."""
+    """The choice and the type that a JSON property means: `valueQuantity` is (value, Quantity)."""
     for choice, found in elements_of(parent).items():
         for type_ in found.types if found.choice else ():
             if name == choice_key(choice, type_):
@@ -118,7 +118,7 @@ def choice_of_property(parent: str, name: str) -> tuple[str, str] | None:
 
 
 def within(parent: str, name: str) -> tuple[str, tuple[str, ...]] | None:
-    """The element that a JSON property stands for, and the types that it may hold; None: R4 has no such element."""
+    """The element that a JSON property means, and the types that it may hold; None: R4 has no such element."""
     if chosen := choice_of_property(parent, name):
         return chosen[0], (chosen[1],)
     found = element(parent, name)

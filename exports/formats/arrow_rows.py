@@ -166,7 +166,7 @@ def _typed(kind: Kind, text: pa.ChunkedArray) -> Any:
 
 
 def _lists(text: pa.ChunkedArray) -> Any:
-    """JSON arrays as lists of text: items that are no text, as JSON. Arrays repeat, and each is read once."""
+    """JSON arrays as lists of text: items that are not text, as JSON. Arrays repeat, and each is read once."""
     encoded = text.combine_chunks().dictionary_encode()
     read = pa.array([_items(one) for one in encoded.dictionary.to_pylist()], _TYPES["list"])
     return read.take(encoded.indices)

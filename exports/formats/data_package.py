@@ -69,7 +69,7 @@ def _resource(table: DescribedTable) -> dict[str, Any]:
 
 
 def dictionary_content(tables: Sequence[DescribedTable]) -> bytes:
-    """Return a CSV file with a row for each column of each table; of a table in two formats the wider one stands there."""
+    """Return a CSV file with a row for each column of each table; for a table in two formats, of the wider one."""
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(_HEADER)

@@ -46,7 +46,10 @@ class TableColumn:
 
 
 def table_columns(columns: Sequence[Column], definition: Mapping[str, Any]) -> tuple[TableColumn, ...]:
-    """The columns of a compiled view's tables, with what its definition says of them: of days and moments also as written."""
+    """The columns of a compiled view's tables, with what its definition says about them.
+
+    For days and moments also `x_written`.
+    """
     paths: dict[str, list[str]] = {}
     meanings: dict[str, str] = {}
     for name, path, meaning in _described(definition, str(definition.get("resource", ""))):

@@ -26,7 +26,10 @@ _DATA = re.compile(r"[A-Za-z][A-Za-z0-9]*-([0-9a-f]{32})\.ndjson(\.age)?")
 
 @dataclass(frozen=True)
 class Chain:
-    """A dataset as it stands. `pages` are the pages after the root, by name; `broken` says why it cannot be gone on with."""
+    """The current state of a dataset.
+
+    `pages` are the pages after the root, by name; `broken` says why it cannot be continued.
+    """
 
     root: Page
     pages: tuple[tuple[str, Page], ...]
@@ -62,7 +65,7 @@ def checksum_in(name: str) -> str | None:
 
 
 def read_chain(destination: Destination) -> Chain | None:
-    """Read the dataset that is there; None if there is none yet.
+    """Read the existing dataset; None if there is none yet.
 
     Raises:
         DatasetError: there is a manifest, but not of a dataset that chartferry keeps.
@@ -112,7 +115,7 @@ class Links:
 
 
 def add_increment(destination: Destination, chain: Chain, page: Page, moment: Moment, links: Links) -> None:
-    """Add a page to the chain. It is there from the moment at which the page before it refers to it."""
+    """Add a page to the chain. It counts from the moment at which the page before it links to it."""
     following = replace(page, next=PENDING)
     name = _page_name(following, moment)
     last_name, last = chain.pages[-1]
@@ -146,7 +149,7 @@ def _page_name(page: Page, moment: Moment) -> str:
 
 
 def _close_others(destination: Destination, own: set[str]) -> None:
-    """Close the chains that are no more the dataset's; a killed export may have left one open."""
+    """Close the chains that no longer belong to the dataset; a killed export may have left one open."""
     for name in sorted(destination.names() - own):
         if not _PAGE.fullmatch(name):
             continue
@@ -204,7 +207,7 @@ def check_written(destination: Destination, entries: Sequence[FileEntry]) -> Non
     """Read back what was written, before anything refers to it.
 
     Raises:
-        DestinationError: a file is not there as it was written.
+        DestinationError: a file does not read back as it was written.
     """
     for entry in entries:
         name = name_in(entry.url)

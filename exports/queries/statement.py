@@ -97,7 +97,7 @@ async def _require_harmless(origin: str, writer: _Writer, snapshot: Snapshot) ->
 
 @contextmanager
 def query_errors(name: str) -> Iterator[None]:
-    """Turn what Postgres says of a query into the errors of exports."""
+    """Translate Postgres' errors about a query into the errors of exports."""
     try:
         yield
     except StoreQueryError as error:

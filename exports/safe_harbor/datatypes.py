@@ -304,7 +304,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _each(values: Any, rule: Callable[[Any, Release], Any], release: Release) -> list[Any]:
-    """Return what the rule lets out of a list, of which there is something."""
+    """Return what the rule allows of a list, if anything."""
     found = []
     for one in values if isinstance(values, list) else ():
         try:
@@ -317,7 +317,7 @@ def _each(values: Any, rule: Callable[[Any, Release], Any], release: Release) ->
 
 
 def _some(fields: dict[str, Any], rules: dict[str, Callable[[Any, Release], Any]], release: Release) -> dict[str, Any]:
-    """Return what the rules let out of an object, of which there is something."""
+    """Return what the rules allow of an object, if anything."""
     found = {}
     for name, rule in rules.items():
         try:

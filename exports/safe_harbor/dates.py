@@ -28,13 +28,13 @@ _PATIENT = re.compile(r"Patient/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.
 
 
 def days_of(key: bytes, patient: str) -> int:
-    """Return how many days earlier a patient's dates are given, from 1 to 364; without the key nobody can tell."""
+    """Return how many days earlier a patient's dates are given, from 1 to 364; without the key nobody can compute it."""
     digest = hmac.digest(key, f"days of Patient/{patient}".encode(), hashlib.sha256)
     return 1 + int.from_bytes(digest) % MOST_DAYS
 
 
 def patient_of(resource_type: str, resource: dict[str, Any]) -> str | None:
-    """Return the id of the patient whose a resource is; None: it is of nobody, of several, or does not say it by type and id."""
+    """Return the id of the patient to whom a resource belongs; None: to nobody, to several, or not named by type and id."""
     if resource_type == "Patient":
         id_ = resource.get("id")
         return id_ if isinstance(id_, str) else None

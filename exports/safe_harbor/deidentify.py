@@ -63,7 +63,7 @@ class SafeHarbor:
         return "shifted-dates" if self.shifts_dates else "safe-harbor"
 
     def seeded(self, seed: int) -> int:
-        """Return the seed of a sample: without the key nobody who knows ids can tell which of them it has drawn."""
+        """Return the seed of a sample: without the key, nobody who knows ids can compute which of them it has drawn."""
         return int.from_bytes(hmac.digest(self.key, f"seed {seed}".encode(), hashlib.sha256)[:8])
 
 

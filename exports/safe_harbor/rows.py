@@ -85,7 +85,7 @@ class DeidentifiedRows:
 
     @property
     def rows_by_query(self) -> list[int]:
-        """Nothing: their order does not tell whose they are."""
+        """Nothing: their order does not reveal whose they are."""
         return []
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

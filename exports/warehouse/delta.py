@@ -60,7 +60,7 @@ class DeltaFolder:
         return shown(self._place)
 
     def check(self, tables: Mapping[str, Sequence[TableColumn]]) -> None:
-        """Refuse names that differ in case only, since Delta does not tell them apart."""
+        """Refuse names that differ in case only, because Delta does not distinguish them."""
         for name, columns in tables.items():
             if twice := names_alike([one.name for one in with_written_numbers(columns)]):
                 raise PlanError(
@@ -247,7 +247,7 @@ class DeltaTables:
 
 @contextmanager
 def _only_for_the_owner() -> Iterator[None]:
-    """Let nobody else read what the library writes here meanwhile, since it makes files for everybody."""
+    """Keep others from reading what the library writes meanwhile, because it makes files for everybody."""
     former = os.umask(0o077)
     try:
         yield

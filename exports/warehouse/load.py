@@ -86,7 +86,7 @@ class _Table:
 async def load_warehouse(
     request: WarehouseRequest, snapshot: Snapshot, *, on_progress: Callable[[FileProgress], None] = lambda _: None
 ) -> Loaded:
-    """Bring a table for each view to what the snapshot shows: readers see the former rows of each of them, or the new ones.
+    """Load a table for each view with what the snapshot shows: readers see either the old rows of each table, or the new ones.
 
     A snapshot of what has changed replaces the rows of changed resources, and deletes those of resources that are gone. Tables
     keep their rights and what depends on them. A column that a view has gained is added. Where the tables become visible one
@@ -166,7 +166,7 @@ def _check(tables: Sequence[_Table], *, changes: bool) -> None:
 def _check_standing(
     one: _Table, standing: Standing | None, request: WarehouseRequest, snapshot: Snapshot, target: OpenWarehouse
 ) -> None:
-    """Refuse a table that is somebody else's, that has other types, or that does not hold what the changes begin at."""
+    """Refuse a table that is somebody else's, has other types, or does not hold the state from which the changes start."""
     name, changes = one.view.name, snapshot.changed_since is not None
     if standing is not None and not standing.is_ours:
         raise WarehouseError(f"{name} in {target} is not chartferry's: rename the view, or choose another place")
@@ -232,7 +232,7 @@ class _Work:
     on_progress: Callable[[FileProgress], None]
 
     def is_done(self, one: _Table, standing: Standing | None) -> bool:
-        """Whether a load of these changes that broke off has brought this table to where they lead."""
+        """Whether an interrupted load of these changes has already finished this table."""
         is_split = self.snapshot.changed_since is not None and not self.target.at_once
         return is_split and standing is not None and standing.held == self._held(one)
 

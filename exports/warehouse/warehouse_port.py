@@ -29,7 +29,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Standing:
-    """A table as it stands; `columns` have the types of the place. `held` is None if it does not say what it holds.
+    """The current state of a table; `columns` have the types of the place. `held` is None if it does not say what it holds.
 
     `is_ours`: chartferry has made it; others' are never touched.
     """
