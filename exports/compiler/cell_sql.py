@@ -9,11 +9,13 @@ from dataclasses import replace
 
 from exports.compiler.expression_sql import fast_reference, key_of_reference, usual_key
 from exports.compiler.fragments import SQL, Fragment, Literal
-from exports.compiler.path_sql import fast
+from exports.compiler.path_sql import fast, predicate
 from exports.compiler.scalar_sql import WHOLE_TYPES, Odd, json_as_column, number_as_column, text_as_column, usual_text
 from exports.compiler.typed_tree import (
     At,
     Child,
+    Comparison,
+    Constant,
     ContainedKey,
     Distinct,
     Exists,
@@ -45,7 +47,10 @@ def cell(node: Expression, environment: Environment, *, collection: bool) -> Fra
         if isinstance(node, ReferenceKey) and (fast_key := _fast_key(node, environment)) is not None:
             return fast_key
         fast_text = (
-            _fast_text(node, environment) or _fast_first_key(node, environment) or _fast_choice(node, environment)
+            _fast_text(node, environment)
+            or _fast_first_key(node, environment)
+            or _fast_choice(node, environment)
+            or _fast_first_of(node, environment)
         )
         return fast_text or _where_there(node, environment)
     return _fast_scalar(node, environment) or _where_there(node, environment)
@@ -142,6 +147,43 @@ def _fast_choice(node: Expression, environment: Environment) -> Fragment | None:
                 usual=usual_text(found, environment.odd), t=found, slow=_general(node, environment)
             )
     return None
+
+
+def _fast_first_of(node: Expression, environment: Environment) -> Fragment | None:
+    """The first of those that an element says to be so, `coding.where(system = 'http://loinc.org').code.first()`.
+
+    That of the first item, if it is one of them; and none, if that is the only item and is none. With jsonpath for all of them
+    the view of observations takes 1.15 times the CPU.
+    """
+    match node:
+        case At(of=Child(of=Filter(of=of, criterion=criterion), keys=(key,)), index=0, only=False):
+            first = fast(At(of=of, index=0, type=of.type), environment)
+        case _:
+            return None
+    match criterion:
+        case Comparison(operator="=", left=Child(of=Focus(), keys=(by,)), right=Constant(value=str(wanted))):
+            # else what is looked up may be no text, and yet read like it
+            is_text = wanted[:1].isalpha() and wanted not in {"true", "false"}
+            if first is None or not is_text or predicate(criterion) is None:
+                return None
+            if first.keys[-1] != "0" or first.keys.count("0") > 1:  # of several parents the second may have one too
+                return None
+        case _:
+            return None
+    said = environment.staged(replace(first, keys=(*first.keys, by)).text)
+    found = environment.staged(replace(first, keys=(*first.keys, key)).text)
+    second = environment.staged(replace(first, keys=(*first.keys[:-1], "1")).json)
+    return SQL(
+        "CASE WHEN {said} = {wanted} AND {usual} THEN {found}"
+        " WHEN {second} IS NULL AND {said} <> {wanted} AND {said} NOT LIKE '[%' THEN NULL ELSE {slow} END"
+    ).format(
+        said=said,
+        wanted=Literal(wanted),
+        usual=usual_text(found, environment.odd),
+        found=found,
+        second=second,
+        slow=_where_there(node, replace(environment, stage=None)),
+    )
 
 
 def _fast_scalar(node: Expression, environment: Environment) -> Fragment | None:

@@ -124,6 +124,38 @@ def test_an_element_that_is_known_to_be_one_is_judged_alike(
     )
 
 
+FIRST_OF = {  # the codes of system a among codings, however they are written
+    '[{"system": "http://a", "code": "1"}]': "1",
+    '[{"system": "http://a", "code": "1"}, {"system": "http://a", "code": "2"}]': "1",
+    '[{"system": "http://b", "code": "1"}, {"system": "http://a", "code": "2"}]': "2",
+    '[{"system": "http://b", "code": "1"}]': None,
+    '[{"system": "http://b", "code": "1"}, null]': None,
+    '[null, {"system": "http://a", "code": "2"}]': "2",
+    '[{"system": "http://a"}, {"system": "http://a", "code": "2"}]': "2",
+    '[{"system": ["http://a"], "code": "1"}]': "1",
+    '[{"system": "http://a", "code": ["1", "2"]}]': "1",
+    '[{"system": "http://a", "code": {"x": 1}}]': '{"x": 1}',
+    '[{"system": "http://a", "code": []}]': None,
+    '[{"system": 5, "code": "1"}]': None,
+    '[{"code": "1"}]': None,
+    '{"system": "http://a", "code": "1"}': "1",
+    '"http://a"': None,
+    "[]": None,
+}
+
+
+def test_the_first_of_a_system_is_found_however_codings_are_written(postgres: Postgres) -> None:
+    for within in ('{"coding": %s}', '[{"coding": %s}]'):
+        bodies = [patient(within % codings, "maritalStatus") for codings in FIRST_OF]
+        view = column("maritalStatus.coding.where(system = 'http://a').code.first()", "code")
+        assert cells(postgres, view, *bodies) == list(FIRST_OF.values()), within
+    several = (
+        '[{"relationship": [{"coding": [{"system": "http://b"}]}, {"coding": [{"system": "http://a", "code": "2"}]}]}]'
+    )
+    view = column("contact.relationship.coding.where(system = 'http://a').code.first()", "code")
+    assert cells(postgres, view, patient(several, "contact")) == ["2"]
+
+
 @pytest.mark.parametrize("type_", sorted(set(FITS) - {"string"}))
 def test_a_query_without_marks_raises_and_tells_column_and_type_but_no_value(type_: str, postgres: Postgres) -> None:
     for content, wanted in FITS[type_].items():

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exports.delivery.destination import LocalFolder
@@ -38,6 +38,7 @@ def cut(content: bytes, at: list[int]) -> list[bytes]:
     return [content[start:end] for start, end in itertools.pairwise(edges)]
 
 
+@example(bytes(range(251)), 9, [1, BLOCK_BYTES, BLOCK_BYTES + 1])
 @given(st.binary(max_size=300), st.integers(1, 9), st.lists(st.integers(0, 3 * BLOCK_BYTES), max_size=6))
 def test_equal_data_gives_equal_bytes_however_it_is_cut(piece: bytes, times: int, at: list[int]) -> None:
     content = piece * (times * 1500)
