@@ -141,10 +141,17 @@ WHERE id = %(run)s
 -- name: endings
 -- How many units listed anything, how many settled, how many did not, how many of these are patients who are not shown, and how much
 -- was quarantined. What is asked beside the listings lists nothing: reads of what was missed or is referred to, and those of a Group's
--- members whom its export did not bring.
+-- members whom its export did not bring; nor do those of named patients of whom somebody may be there, where the export has no file.
 SELECT (SELECT count(*) FROM unit WHERE run = %(run)s AND state = 'settled'
         AND kind NOT IN ('confirm', 'control', 'reference', 'attachment')
-        AND NOT (kind = 'cohort' AND EXISTS (SELECT FROM group_member g WHERE g.run = unit.run))),
+        AND NOT (kind = 'cohort' AND (
+            EXISTS (SELECT FROM group_member g WHERE g.run = unit.run)
+            OR EXISTS (SELECT FROM bulk_job b WHERE b.run = unit.run)
+                AND NOT EXISTS (SELECT FROM unit f WHERE f.run = unit.run AND f.kind IN ('file', 'no-file'))
+                AND EXISTS (
+                    SELECT FROM unit c WHERE c.run = unit.run AND c.kind = 'cohort' AND c.ending NOT IN ('not-found', 'gone', 'merged')
+                )
+        ))),
     (SELECT count(*) FROM unit WHERE run = %(run)s AND state = 'settled'),
     (SELECT count(*) FROM unit WHERE run = %(run)s AND state <> 'settled'),
     (SELECT count(*) FROM unit WHERE run = %(run)s AND state <> 'settled' AND kind = 'cohort' AND ending = 'restricted'),

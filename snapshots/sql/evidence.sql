@@ -225,10 +225,13 @@ ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way, patient_i
 -- Rows of patients who are not there, of an export that has no file, or was refused, since it was for nobody else: no type of it says
 -- what it lists.
 INSERT INTO absence (run, resource_type, id, way, patient_id)
-SELECT %(run)s, r.resource_type, r.id, r.first_way, r.patient_id FROM absence d
+SELECT %(run)s, r.resource_type, r.id, r.first_way, r.patient_id FROM (
+    SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient' AND said IN ('not-found', 'gone')
+    UNION SELECT patient_id FROM unit WHERE run = %(run)s AND kind = 'cohort' AND ending IN ('not-found', 'gone')  -- of no Patient that is stored
+) d
 JOIN resource r ON r.connection = %(connection)s AND r.patient_id = d.id AND r.resource_type <> 'Patient'
 JOIN way w ON w.id = r.first_way AND w.scope = 'members'
-WHERE d.run = %(run)s AND d.resource_type = 'Patient' AND d.said IN ('not-found', 'gone') AND r.deleted_at IS NULL
+WHERE r.deleted_at IS NULL
     AND EXISTS (SELECT FROM unit u WHERE u.run = %(run)s AND u.kind = 'cohort')
     AND NOT EXISTS (
         SELECT FROM unit u WHERE u.run = %(run)s AND u.kind IN ('file', 'no-file', 'error-file', 'search', 'read', 'batch')

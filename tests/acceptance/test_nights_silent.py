@@ -194,6 +194,21 @@ def test_an_export_of_nothing_claims_nothing_though_a_member_is_asked_for(stage:
     assert any("a member of the Group whom the server does not have" in note for note in night.notes)
 
 
+def test_an_export_of_names_that_has_no_file_claims_nothing_of_who_is_there_and_asks_for_the_rows_of_the_dead(
+    stage: Stage,
+) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1,p2", "bulk", (OBSERVATION,)), levels=("patient",), gone=410))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"))
+    assert nights.sync().status == "complete"
+    nights.happens(Drop(OBSERVATION, "o1"))
+    night = nights.sync(since="none")
+    assert (night.status, night.live, night.dead) == ("nothing", {"Observation/o1"}, set())
+    nights.happens(DropPatient("p1"))
+    first, second, third = (nights.sync(since="none") for _ in range(3))
+    assert (first.status, first.evidence) == ("partial", {"Observation/o1": "doubted"})
+    assert (second.status, second.dead, third.status) == ("complete", {"Observation/o1"}, "nothing")
+
+
 def test_who_is_out_of_a_group_on_a_night_on_which_it_cannot_be_read_is_whole_when_back(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",), reconcile_every_d=60))
     server = odd(nights)

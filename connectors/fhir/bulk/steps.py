@@ -344,7 +344,7 @@ def _watermark(run: EhrRun, job: BulkJob) -> str:
         earned = instant(job.kicked_off_at - timedelta(seconds=run.request.profile.changes.overlap_s))
         run.notes.append(
             "the manifest's transactionTime is missing, unreadable or ahead of the clocks: the next sync requests changes "
-            "since the kick-off, less {run.request.profile.changes.overlap_s:.0f} s (profile.changes.overlap_s)"
+            f"since the kick-off, less {run.request.profile.changes.overlap_s:.0f} s (profile.changes.overlap_s)"
         )
     until = proofs_from(job).until
     if until is None:
