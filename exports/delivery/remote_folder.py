@@ -82,8 +82,9 @@ class RemoteFolder:
             self._fs.put_file(str(part.part), self._path(aside))
         part.part.unlink()  # or all files together would have to fit into the temporary folder
         digest = hashlib.sha256()
-        for chunk in self.chunks(aside):
-            digest.update(chunk)
+        with suppress(FileNotFoundError):
+            for chunk in self.chunks(aside):
+                digest.update(chunk)
         if digest.hexdigest() != sealed.sha256:
             raise DestinationError(
                 f"{self._told}: {sealed.path} reads back differently from what was written. Run the same command again"
@@ -98,7 +99,7 @@ class RemoteFolder:
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Read a file."""
-        with self._errors("read"), self._fs.open(self._path(name), "rb") as stream:
+        with self._errors("read", may_be_absent=True), self._fs.open(self._path(name), "rb") as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 yield chunk
 
@@ -160,19 +161,23 @@ class RemoteFolder:
             self._fs.mv(self._aside(name), self._path(name))
 
     @contextmanager
-    def _errors(self, doing: str) -> Iterator[None]:
+    def _errors(self, doing: str, *, may_be_absent: bool = False) -> Iterator[None]:
         """Turn what a library raises into a DestinationError; it may quote a URL with a password, so only its kind is shown."""
         try:
             yield
-        except (DestinationError, FileNotFoundError, GeneratorExit):
+        except (DestinationError, GeneratorExit):
             raise
-        except Exception as error:  # noqa: BLE001 - each library raises its own
+        except Exception as error:
+            if may_be_absent and isinstance(error, FileNotFoundError):
+                raise
             raise self._failed(doing, error) from None
 
     def _failed(self, doing: str, error: Exception) -> DestinationError:
+        check = "check the place, the credentials, and that it can be reached from here"
+        if isinstance(error, FileNotFoundError):
+            check = "make the bucket, container or folder first, or correct the URL"
         return DestinationError(
-            f"{self._told} cannot be {doing} ({type(error).__name__}); check the place, the credentials, and that it can be "
-            "reached from here. Then run the same command again"
+            f"{self._told} cannot be {doing} ({type(error).__name__}); {check}. Then run the same command again"
         )
 
 

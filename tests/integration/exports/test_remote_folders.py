@@ -304,12 +304,22 @@ async def test_an_export_leaves_a_dataset_elsewhere_alone(store: Store, url: str
 def test_a_file_url_is_a_folder_of_this_machine_and_what_only_looks_like_a_url_is_refused(tmp_path: Path) -> None:
     assert str(destination_of(f"file://{tmp_path}/my%20charts")) == str(destination_of(f"{tmp_path}/my charts"))
     for place in ("file://elsewhere/charts", "file://"):
-        with pytest.raises(PlanError, match="names a folder of this machine"):
+        with pytest.raises(PlanError, match="names a folder on this machine"):
             destination_of(place)
-    with pytest.raises(PlanError, match="s3:/bucket/charts is neither a folder nor a URL; s3:// begins one"):
+    with pytest.raises(PlanError, match="s3:/bucket/charts is neither a folder nor a URL; a URL starts with s3://"):
         destination_of("s3:/bucket/charts")
     with pytest.raises(PlanError, match="is not a URL"):
         destination_of("sftp://carrier:hunter2@[x/charts")
+
+
+async def test_a_bucket_that_does_not_exist_is_to_be_made_first(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(store, [patient("a")])
+    with s3(tmp_path, monkeypatch), pytest.raises(DestinationError, match="make the bucket"):
+        await exported(store, RemoteFolder("s3://nowhere/nightly"))
+    with s3(tmp_path, monkeypatch), pytest.raises(DestinationError, match="make the bucket"):
+        RemoteFolder("s3://nowhere/nightly").put("manifest.json", b"{}")
 
 
 def test_a_place_that_cannot_be_reached_is_named_without_its_password() -> None:
