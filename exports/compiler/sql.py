@@ -72,6 +72,7 @@ class CompiledView:
     undecided: Composable | None
     notes: tuple[str, ...] = ()
     of_r4: bool = True
+    along_key: bool = False  # it reads its source by the key, and so any stretch of ids by itself
 
 
 def compile_view(
@@ -105,7 +106,8 @@ def compile_view(
         for node in view.select.all_columns()
     )
     doubtful = None if undecided is None else written(undecided)
-    return CompiledView(view.name, view.resource, columns, written(query), doubtful, view.notes, view.of_r4)
+    of = (view.notes, view.of_r4, _is_along_key(view, read))
+    return CompiledView(view.name, view.resource, columns, written(query), doubtful, *of)
 
 
 def compile_criterion(
@@ -160,8 +162,7 @@ class _Writer:
         rows = self._selection(view.select, environment)
         keys = ("id",) if source.one_connection else ("connection", "id")
         order = (*[SQL('r.{} COLLATE "C"').format(Identifier(key)) for key in keys], *rows.order)
-        # along the key nothing is sorted; where few resources are left, to sort these is less than to read all in order
-        along_key = source.one_connection and not view.where
+        along_key = _is_along_key(view, source)
         # OFFSET 0 keeps Postgres from running an iteration on resources of another type, or on those that `where` leaves out.
         # `|| {}` changes nothing, but unpacks a large (toasted) body once and not for each column: 3x faster from 16 kB a body
         resources = SQL(
@@ -281,6 +282,11 @@ class _Writer:
         join = SQL(" CROSS JOIN LATERAL ({}) AS {}").format(SQL(" UNION ALL ").join(queries), name)
         outer = tuple(replace(cell, value=SQL("{}.{}").format(name, Identifier(cell.node.name))) for cell in cells)
         return _Rows(outer, (join,), tuple(SQL("{}.{}").format(name, _order_name(at)) for at in range(width)))
+
+
+def _is_along_key(view: View, source: Source) -> bool:
+    """Along the key nothing is sorted; where few resources are left, to sort these is less than to read all in order."""
+    return source.one_connection and not view.where
 
 
 def _listed(items: Iterable[Fragment]) -> Fragment:

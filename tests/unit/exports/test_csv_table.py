@@ -6,13 +6,17 @@ import csv
 import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import anyio
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.sql import SQL, Composable
 
-from exports.compiler import MARK
-from exports.formats.csv_table import CsvRows
+from exports.compiler import MARK, Source, compile_view
+from exports.formats.csv_table import CsvRows, csv_rows
+from exports.snapshot_port import RowChunks, Snapshot
 from tests.unit.exports.postgres_csv import written
 
 _CELL = st.one_of(
@@ -63,3 +67,23 @@ def test_marked_cells_are_emptied_and_counted_and_all_else_stays(width: int, dat
 def test_a_mark_within_a_text_is_a_text() -> None:
     content = f'a{MARK},"{MARK},\n{MARK}"\n'.encode()
     assert read([content], 2) == (content, {})
+
+
+class _Asked:
+    """A snapshot that notes of which type it was told that a table's rows may be read in stretches."""
+
+    sealed = None
+    divided: str | None = None
+
+    def csv(self, *_: Composable, resource_type: str | None = None) -> RowChunks:
+        self.divided = resource_type
+        return cast("RowChunks", None)
+
+
+@pytest.mark.parametrize(("where", "divided"), [([], "Patient"), ([{"path": "active"}], None)])
+def test_sessions_share_a_view_only_if_it_reads_along_the_key(where: list[dict[str, str]], divided: str | None) -> None:
+    view = {"resource": "Patient", "where": where, "select": [{"column": [{"name": "a", "path": "id"}]}]}
+    compiled = compile_view(view, Source(SQL("rows"), of_type=True, one_connection=True), marked=True)
+    snapshot = _Asked()
+    csv_rows(cast("Snapshot", snapshot), [compiled], asks=True)
+    assert snapshot.divided == divided
