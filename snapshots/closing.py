@@ -116,7 +116,7 @@ async def close_run(
     ends = [_TypeEnd(*row) async for row in await conn.execute(_SQL["types"], own)]
     patients = await _number(conn, "patients", own)
     listed, settled, failed, refused, quarantined = await _endings(conn, closing.run)
-    if not listed and not failed and not buried.counts:
+    if not listed and not failed:
         settled = 0  # an export of nothing stays one even if rows were read besides
     status = run_status(settled=settled, failed=failed, quarantined=quarantined, refused=refused, news=news)
     full = listed > 0 and status in {"complete", "partial"} and not news

@@ -206,7 +206,7 @@ def test_an_export_of_names_that_has_no_file_claims_nothing_of_who_is_there_and_
     nights.happens(DropPatient("p1"))
     first, second, third = (nights.sync(since="none") for _ in range(3))
     assert (first.status, first.evidence) == ("partial", {"Observation/o1": "doubted"})
-    assert (second.status, second.dead, third.status) == ("complete", {"Observation/o1"}, "nothing")
+    assert (second.status, second.dead, third.status) == ("nothing", {"Observation/o1"}, "nothing")
 
 
 def test_who_is_out_of_a_group_on_a_night_on_which_it_cannot_be_read_is_whole_when_back(stage: Stage) -> None:
