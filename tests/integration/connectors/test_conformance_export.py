@@ -139,7 +139,7 @@ async def test_an_ambiguous_kick_off_is_not_followed_by_another(store: KeptRows)
         report = await server.sync(store)
         assert len(server.kicked_off) == 1
     assert report.status == "failed"
-    assert "may have begun" in (report.error or "")
+    assert "may have started" in (report.error or "")
 
 
 async def test_a_429_to_a_kick_off_is_waited_out_as_long_as_it_says(store: KeptRows) -> None:
