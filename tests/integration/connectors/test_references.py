@@ -330,5 +330,5 @@ async def test_a_web_without_end_is_left_after_so_many_steps(store: KeptRows) ->
     visit = resource("Encounter", "e", subject=to("Patient/p1"), location=[{"location": to("Location/l0")}])
     with mock("epic", data=[resource("Patient", "p1"), visit, *chain]) as served:
         report = await run(served, store, profile={"references.depth": 5})
-    assert "references were followed for 5 steps only" in report.notes
+    assert "references were followed for only 5 steps" in report.notes
     assert sum(kind == "Location" for kind, _ in store.live()) == 5

@@ -77,7 +77,7 @@ async def test_a_criterion_knows_the_connection_and_the_moment_of_the_data(store
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        ("status = 'final'", "begin with a resource type"),
+        ("status = 'final'", "start with a resource type"),
         ("Observation.status =", "expression 1"),
         ("Observation.status", "boolean"),
         ("Observation.statsu = 'final'", "did you mean 'status'"),
@@ -191,7 +191,7 @@ async def test_columns_of_the_last_export_that_cannot_be_read_are_not_taken_for_
     out, view = tmp_path / "out", a_view(tmp_path, ("key", "id", "id"))
     await run(store, out, views=(view,))
     (out / "datapackage.json").write_text("{}")
-    with pytest.raises(DriftError, match="not known"):
+    with pytest.raises(DriftError, match="is unknown"):
         await run(store, out, views=(view,), freeze=True)
     assert any("not known" in note for note in (await run(store, out, views=(view,))).notes)
     assert not (await run(store, out, views=(view,), freeze=True)).notes

@@ -69,12 +69,12 @@ def delete_otherwise(folder: Path) -> None:
     [
         (lose_a_line, ["has 1 line; its page says 2", "differs from what its name states"]),
         (state_another_type, ["line 1: not a Device", "line 2: not a Device"]),
-        (break_a_line, ["line 1: not JSON", "another content"]),
+        (break_a_line, ["line 1: not JSON", "differs from what its name states"]),
         (hang_on_the_root, ["pending itself"]),
         (go_in_a_circle, ["the pages form a loop"]),
         (disagree, ["differs from the first page in transactionTime"] * 2),
         (lose_a_page, ["there is no such page"]),
-        (delete_otherwise, ["line 1: an entry that is not a DELETE", "another content"]),
+        (delete_otherwise, ["line 1: an entry that is not a DELETE", "differs from what its name states"]),
     ],
 )
 async def test_each_damage_is_named(
