@@ -93,7 +93,7 @@ class Odd:
     @property
     def of_another_type(self) -> Fragment:
         """For a value that is none of the column's type."""
-        return self(f"holds a value that is not a {self.type}")
+        return self(f"holds a value that is not of type {self.type}")
 
 
 def json_as_column(value: Fragment, text: Fragment, odd: Odd) -> Fragment:

@@ -212,7 +212,7 @@ class _Reader:
                 )
             fits = isinstance(given, wanted) and (type_ == "boolean" or not isinstance(given, bool))
             if not fits:
-                self.fail(f"{where}.{values[0]}", f"{given!r} is not a {type_}")
+                self.fail(f"{where}.{values[0]}", f"{given!r} is not of type {type_}")
             if isinstance(given, (float, Decimal)) and not _is_number(given):
                 self.fail(f"{where}.{values[0]}", f"{given} is not a number that a resource can hold")
             if type_ in TEMPORAL_TYPES and not fhirpath.is_moment(str(given)):

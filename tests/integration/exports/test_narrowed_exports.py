@@ -193,5 +193,5 @@ async def test_columns_of_the_last_export_that_cannot_be_read_are_not_taken_for_
     (out / "datapackage.json").write_text("{}")
     with pytest.raises(DriftError, match="is unknown"):
         await run(store, out, views=(view,), freeze=True)
-    assert any("not known" in note for note in (await run(store, out, views=(view,))).notes)
+    assert any("is unknown" in note for note in (await run(store, out, views=(view,))).notes)
     assert not (await run(store, out, views=(view,), freeze=True)).notes

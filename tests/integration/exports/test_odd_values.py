@@ -164,7 +164,7 @@ def test_a_query_without_marks_raises_and_tells_column_and_type_but_no_value(typ
             assert len(postgres.execute(statement).fetchall()) == 1
             continue
         with pytest.raises(
-            psycopg.DataError, match=rf"chartferry: column v (holds a value that is not a {type_}|has more)"
+            psycopg.DataError, match=rf"chartferry: column v (holds a value that is not of type {type_}|has more)"
         ) as caught:
             postgres.execute(statement)
         assert "q12h" not in str(caught.value)
