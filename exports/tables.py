@@ -87,7 +87,7 @@ def compiled_over(view: LoadedView, snapshot: Snapshot, *, documents: bool = Fal
     return tuple(
         compile_view(
             view.definition,
-            Source(rows, of_type=True, one_connection=True),
+            Source(rows, of_type=True, one_connection=True, divisible=True),
             marked=True,
             as_of=snapshot.as_of,
             sealed=snapshot.sealed,

@@ -33,12 +33,13 @@ class Source:
     """What a view reads: `rows`, a FROM item with columns (connection text, id text, body jsonb).
 
     `of_type`: every row is of the view's resource type. `one_connection`: every row is of the same connection, so that rows in
-    the order of their ids are in order.
+    the order of their ids are in order. `divisible`: it can be read by stretches of ids, in any session of a snapshot.
     """
 
     rows: Composable
     of_type: bool = False
     one_connection: bool = False
+    divisible: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class CompiledView:
     undecided: Composable | None
     notes: tuple[str, ...] = ()
     of_r4: bool = True
-    along_key: bool = False  # it reads its source by the key, and so any stretch of ids by itself
+    divisible: bool = False  # any stretch of ids can be read by itself, in any session of the snapshot
 
 
 def compile_view(
@@ -106,7 +107,7 @@ def compile_view(
         for node in view.select.all_columns()
     )
     doubtful = None if undecided is None else written(undecided)
-    of = (view.notes, view.of_r4, _is_along_key(view, read))
+    of = (view.notes, view.of_r4, read.divisible and _is_along_key(view, read))
     return CompiledView(view.name, view.resource, columns, written(query), doubtful, *of)
 
 

@@ -98,7 +98,7 @@ def csv_rows(snapshot: Snapshot, parts: Sequence[CompiledView], *, asks: bool) -
     """
     names = [column.name for column in parts[0].columns]
     shown = [one for column in parts[0].columns for one in [column] * (2 if is_beside_written(column, names) else 1)]
-    divisible = parts[0].resource if all(part.along_key for part in parts) else None
+    divisible = parts[0].resource if all(part.divisible for part in parts) else None
     chunks = snapshot.csv(*[with_one_form(part, asks=asks) for part in parts], resource_type=divisible)
     sealed = (
         SealedCells(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -129,19 +129,25 @@ def begin_chain(
 ) -> None:
     """Put a new snapshot in the place of the dataset.
 
-    What followers of the former one still read stays until the next time: its pages, and with `keep_files` its files.
+    What followers of the former one still read stays until the next time: its pages, and with `keep_files` its files. Else these
+    go before the dataset says that it is done: one that broke off in between has files missing, and is begun anew.
     """
     stub = Page(page.members, next=PENDING)
     name = _page_name(stub, moment)
     root = replace(page, next=links.to(name))
+    kept = Chain(root, ((name, stub),)).names
+    if not keep_files:
+        _remove(destination, {one for one in destination.names() - kept if _DATA.fullmatch(one)})
     destination.put(name, stub.content())
     destination.put(ROOT, root.content())
     _close_others(destination, {name})
-    last = frozenset[str]() if former is None else former.names
-    kept = Chain(root, ((name, stub),)).names | {one for one in last if keep_files or not _DATA.fullmatch(one)}
-    for other in sorted(destination.names() - kept):
-        if _PAGE.fullmatch(other) or _DATA.fullmatch(other):
-            destination.remove(other)
+    kept |= frozenset() if former is None else former.names
+    _remove(destination, {one for one in destination.names() - kept if _PAGE.fullmatch(one) or _DATA.fullmatch(one)})
+
+
+def _remove(destination: Destination, names: Iterable[str]) -> None:
+    for name in sorted(names):
+        destination.remove(name)
 
 
 def _page_name(page: Page, moment: Moment) -> str:

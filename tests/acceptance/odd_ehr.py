@@ -20,6 +20,7 @@ class OddServer(Server):
 
     hook: Hook | None = None
     refuses_dead = False  # so is one that names who is deleted
+    refused_parameter: str | None = None  # of an export, with 400 and no word about which
     refuses_formers = False  # an export that names who is not there under that id is refused as a whole, as HAPI does
 
     def answer(self, method: str, url: str, body: bytes) -> Answer:
@@ -29,6 +30,8 @@ class OddServer(Server):
         return found if found is not None else super().answer(method, url, body)
 
     def _kick_off(self, path: list[str], query: dict[str, list[str]], body: bytes) -> Answer:
+        if self.refused_parameter is not None and f'"{self.refused_parameter}"'.encode() in body:
+            return _outcome(400, "invalid")
         if self.refuses_formers and any(f'"Patient/{former}"'.encode() in body for former in self._ehr.led):
             return _outcome(404, "not-found")
         dropped = (id_ for kind, id_ in self._ehr.dropped if kind == PATIENT)

@@ -255,6 +255,18 @@ def test_what_an_ehr_files_under_a_merged_patients_former_id_comes_and_goes_with
     nights.end()
 
 
+def test_an_export_that_is_refused_for_a_parameter_still_names_a_merged_patient_by_both_ids(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("cohort:p1,p2", "bulk", CHART), levels=("patient",), reconcile_every_d=60))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"))
+    unjudged(nights)
+    odd(nights).refused_parameter = "_since"
+    nights.happens(Merge("p1", "p2", "redirect"))
+    assert unjudged(nights).status == "complete"
+    nights.happens(obs("o2", "p1", 0))
+    night = unjudged(nights)
+    assert (night.status, night.live) == ("complete", nights.at_ehr)
+
+
 @pytest.mark.parametrize(("who", "mode"), [("all", "bulk"), ("cohort:p1,p2,p3", "bulk"), ("cohort:p1,p3", "crawl")])
 def test_who_was_merged_into_a_patient_who_is_not_shown_is_merged(stage: Stage, who: str, mode: str) -> None:
     nights = stage.nights(Site(home=Ask(who, mode, CHART), levels=("system", "patient"), reconcile_every_d=60))

@@ -97,6 +97,7 @@ class ExportStart:
         began = self._now()
         wait, tried, first = self._profile.poll.first_s, [(asked, form)], None
         named = asked.patients
+        whole: ExportParameters | None = None  # what is asked for but for the dispensable patients, who are left out
         while True:
             request = kick_off(self._base_url, asked, form)
             intent = BulkJob(
@@ -115,13 +116,16 @@ class ExportStart:
                     continue
                 wait = await self._waited(request, answer, began, wait)
                 continue
-            others = tuple(one for one in named if one not in dispensable)
-            if len(others) < len(named) and answer.status in _OF_PATIENTS:
-                asked, named = replace(asked, patients=others), others
-                tried.append((asked, form))
+            kept = tuple(one for one in asked.patients if one not in dispensable)
+            if kept and len(kept) < len(asked.patients) and answer.status in _OF_PATIENTS:
+                # unless it says so, it may refuse something else: then the next form names them again
+                whole = None if _is_of_a_patient(answer) else asked
+                asked, named = replace(asked, patients=kept), named and kept
+                if whole is None:
+                    tried.append((asked, form))
                 continue
             first = first or answer
-            step = next_try(asked, form, answer, tried) if len(tried) < _MOST_TRIES else None
+            step = next_try(whole or asked, form, answer, tried) if len(tried) < _MOST_TRIES else None
             if _is_of_a_patient(answer) or (step is None and answer.status in _OF_PATIENTS):
                 known, named = await self._known(named) if named else (), ()  # once
                 if known and known != asked.patients:
@@ -130,7 +134,7 @@ class ExportStart:
                     continue
             if step is None:
                 raise _refused(request, first, len(tried), len(asked.patients))
-            asked, form, note = step
+            (asked, form, note), whole = step, None
             tried.append((asked, form))
             if note is not None:
                 self._note(note)

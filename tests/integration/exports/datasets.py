@@ -46,7 +46,9 @@ def static(folder: Path) -> Iterator[str]:
         server.server_close()
 
 
-async def published(store: Store, folder: Path, request: PublishRequest = REQUEST, **more: Any) -> Published:
+async def published(
+    store: Store, folder: Path | LocalFolder, request: PublishRequest = REQUEST, **more: Any
+) -> Published:
     def opened(since: int | None) -> Any:
         return store.snapshot(
             Selection(
@@ -54,7 +56,8 @@ async def published(store: Store, folder: Path, request: PublishRequest = REQUES
             )
         )
 
-    return await publish(request, LocalFolder(folder), opened, **more)
+    destination = LocalFolder(folder) if isinstance(folder, Path) else folder
+    return await publish(request, destination, opened, **more)
 
 
 async def live(store: Store) -> dict[tuple[str, str], Any]:
@@ -89,6 +92,27 @@ def verified(folder: Path) -> Verified:
 
 class Killed(Exception):  # noqa: N818 - what a kill is here
     """The process ends in the middle of its work."""
+
+
+class KilledAt(LocalFolder):
+    """A folder whose writer is killed before so many of its steps are done."""
+
+    def __init__(self, folder: Path, steps: int) -> None:
+        super().__init__(folder)
+        self._steps = steps
+
+    def _step(self) -> None:
+        self._steps -= 1
+        if self._steps < 0:
+            raise Killed
+
+    def put(self, name: str, content: bytes) -> None:
+        self._step()
+        super().put(name, content)
+
+    def remove(self, name: str) -> None:
+        self._step()
+        super().remove(name)
 
 
 def files_in(folder: Path, pattern: str = "*") -> dict[str, Path]:

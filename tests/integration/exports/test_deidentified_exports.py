@@ -189,6 +189,17 @@ async def test_a_view_shows_of_a_deidentified_resource_what_ndjson_has_of_it(sto
     assert (table.rows, table.left_empty) == (9000, {"odd": 9000})
 
 
+async def test_several_sessions_write_each_row_of_a_deidentified_table_once(store: Store, tmp_path: Path) -> None:
+    many = [{"resourceType": "Device", "id": f"d{number}", "status": "active"} for number in range(25_000)]
+    await fill(store, many)  # so many that sessions would share them
+    request = ExportRequest(
+        out=LocalFolder(tmp_path), formats=("ndjson", "csv"), views=("device",), safe_harbor=PROFILE
+    )
+    async with store.snapshot(Selection()) as snapshot:
+        result = await export(request, snapshot, sessions=2)
+    assert {file.path: file.rows for file in result.files}["device.csv.gz"] == len(many)
+
+
 async def test_who_sees_masks_cannot_deidentify_for_nobody_then_knows_who_is_over_89(
     store_url: str, tmp_path: Path
 ) -> None:

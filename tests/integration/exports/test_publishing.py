@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from snapshots.store import Store
 from tests.integration.exports.charts import fill, patient, remove
 from tests.integration.exports.datasets import (
     Killed,
+    KilledAt,
     files_in,
     killing,
     live,
@@ -189,6 +192,22 @@ async def test_after_an_erasure_a_follower_begins_anew_and_no_file_has_the_chart
         assert (set(follower.copy), follower.begun) == ({("Patient", "kept")}, 2)
     assert not [name for name, path in files_in(tmp_path).items() if "gone" in path.read_text()]
     assert (await published(store, tmp_path)).what == "unchanged"
+
+
+async def test_a_publication_after_an_erasure_that_is_killed_anywhere_leaves_no_file_with_the_chart_to_the_next(
+    store: Store, tmp_path: Path
+) -> None:
+    await fill(store, [patient("kept"), patient("gone"), {"resourceType": "Device", "id": "d"}])
+    await published(store, tmp_path / "first")
+    await store.erase("site", "gone")
+    for at in range(20):
+        folder = tmp_path / str(at)
+        shutil.copytree(tmp_path / "first", folder)
+        with suppress(Killed):
+            await published(store, KilledAt(folder, at))
+        await published(store, folder)
+        assert not [name for name, path in files_in(folder).items() if "gone" in path.read_text()]
+        assert verified(folder).problems == []
 
 
 async def test_a_publication_that_an_erasure_has_overtaken_takes_nothing_of_what_it_wrote(

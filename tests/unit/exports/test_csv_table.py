@@ -80,10 +80,17 @@ class _Asked:
         return cast("RowChunks", None)
 
 
-@pytest.mark.parametrize(("where", "divided"), [([], "Patient"), ([{"path": "active"}], None)])
-def test_sessions_share_a_view_only_if_it_reads_along_the_key(where: list[dict[str, str]], divided: str | None) -> None:
+@pytest.mark.parametrize(
+    ("where", "divisible", "divided"),
+    [([], True, "Patient"), ([{"path": "active"}], True, None), ([], False, None)],
+)
+def test_sessions_share_a_view_only_if_it_reads_a_source_that_can_be_divided_along_the_key(
+    *, where: list[dict[str, str]], divisible: bool, divided: str | None
+) -> None:
     view = {"resource": "Patient", "where": where, "select": [{"column": [{"name": "a", "path": "id"}]}]}
-    compiled = compile_view(view, Source(SQL("rows"), of_type=True, one_connection=True), marked=True)
+    compiled = compile_view(
+        view, Source(SQL("rows"), of_type=True, one_connection=True, divisible=divisible), marked=True
+    )
     snapshot = _Asked()
     csv_rows(cast("Snapshot", snapshot), [compiled], asks=True)
     assert snapshot.divided == divided
