@@ -82,4 +82,4 @@ def test_a_store_that_is_restored_is_the_one_that_was_backed_up_and_syncs_on(sit
     assert not command_line.exists() or not command_line.read_bytes(), (
         "the next restore stops the server of a killed one"
     )
-    assert "is no backup" in site.run("store", "restore", str(site.folder / "k1.key")).stderr
+    assert "is not a backup" in site.run("store", "restore", str(site.folder / "k1.key")).stderr

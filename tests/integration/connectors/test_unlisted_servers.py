@@ -88,7 +88,7 @@ def empty_pages_without_end(server: RawServer, asked: Asked) -> bytes | None:
         (a_next_page_without_a_link, "its links cannot be read"),
         (links_that_are_none, "its links cannot be read"),
         (pages_without_end, "the same resources"),
-        (empty_pages_without_end, "brings nothing"),
+        (empty_pages_without_end, "page after page has nothing"),
     ],
 )
 async def test_what_a_search_keeps_back_is_a_hole_of_its_patient_alone(store: KeptRows, fault, reason: str) -> None:
