@@ -79,7 +79,7 @@ def _crawl(place: Workplace) -> list[Figure]:
             report, done = sync(place, ehr["base_url"], ehr["patient_ids"], connections=CONNECTIONS)
             assert received(report) == ehr["rows"]
             ours.append(ehr["rows"] / done.seconds)
-    return [_beside(f"crawl, {CONNECTIONS} connections, start to end", ours, theirs, "--no-compression")]
+    return [_beside(f"crawl, {CONNECTIONS} connections, start to end", ours, theirs, "--no-compression", bar=2.0)]
 
 
 def _theirs(
