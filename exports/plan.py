@@ -206,16 +206,16 @@ def check_snapshot(profile: SafeHarbor, connections: Sequence[str], changed_sinc
 
 
 def check_changes(changed_since: int | None, erased_since: Sequence[str]) -> None:
-    """Refuse changes that lead to what the store has from nothing that an export ever gave.
+    """Refuse changes since a run before an erasure: applied to an earlier export, they would leave the erased chart in it.
 
     Raises:
         PlanError: a patient of these connections was erased after the run since which changes are wanted.
     """
     if erased_since:
         raise PlanError(
-            f"a patient of {', '.join(erased_since)} was erased after run {changed_since} had ended. An export of before has the "
-            "chart, and no change says whose it was: export without --changed-since, delete what was exported before, and next "
-            f"time name a run later than {changed_since}"
+            f"a patient of {', '.join(erased_since)} was erased after run {changed_since} had ended. Earlier exports still have "
+            "the chart, and changes cannot say whose it is: export once without --changed-since, delete the earlier exports, and "
+            f"next time name a run later than {changed_since}"
         )
 
 

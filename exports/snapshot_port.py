@@ -137,7 +137,7 @@ class Snapshot(Protocol):
 
     @property
     def erased_since(self) -> tuple[str, ...]:
-        """The connections of which a patient was erased after `changed_since` had ended: no change says whose chart it was."""
+        """The connections of which a patient was erased after `changed_since` had ended; changes cannot tell whose chart."""
 
     async def narrow(
         self,

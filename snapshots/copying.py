@@ -123,6 +123,7 @@ class Copying:
                 async for rows in copied:
                     await self._room.acquire()
                     if self._unwanted.is_set():
+                        end = _UnwantedError()  # whoever still takes rows must not see a regular end
                         break
                     self._ready.put_nowait(rows)
         except BaseException as error:  # noqa: BLE001 - of whoever takes the rows
@@ -204,7 +205,7 @@ def _until(unwanted: Event, reading: PQGen[T]) -> PQGen[T]:
 
 
 class _UnwantedError(Exception):
-    """Ends a thread whose caller was cancelled; it never leaves the thread."""
+    """Ends a reading that is no longer wanted."""
 
 
 class _Messages:

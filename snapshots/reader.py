@@ -275,7 +275,7 @@ class Snapshot:
 
     @property
     def erased_since(self) -> tuple[str, ...]:
-        """The connections of which a patient was erased after `changed_since` had ended: no change says whose chart it was."""
+        """The connections of which a patient was erased after `changed_since` had ended; changes cannot tell whose chart."""
         before = () if self._before is None else self._before._sources  # noqa: SLF001 - a snapshot as well
         return tuple(one.name for one in before if one.has_erased_since)
 

@@ -94,7 +94,7 @@ def read_chain(destination: Destination) -> Chain | None:
         except DatasetError as error:
             return Chain(root, tuple(pages), f"its chain is broken: {error}")
         if page.moment is None:
-            return Chain(root, tuple(pages), f"its chain is broken: {name} does not link to a next page")
+            return Chain(root, tuple(pages), f"its chain is broken: {name} does not say up to which run it goes")
         pages.append((name, page))
     chain = Chain(root, tuple(pages))
     if page.next == CLOSED:

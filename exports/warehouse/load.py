@@ -187,7 +187,7 @@ def _check_standing(
             if standing is None
             else "no longer has the comment that says what it holds"
             if held is None
-            else "may hold the chart of a patient who was erased since, and no change says whose it was"
+            else "may still hold the chart of a patient who was erased since, and changes cannot say whose it is"
             if has_erased
             else f"holds what run {held.run} left, not what run {snapshot.changed_since} left"
             if same

@@ -219,7 +219,7 @@ class PageGatherer:
         return [Alias(asked, ids[0], gone=True)], [Deletion("Patient", asked, Said.MERGED, unit.way)]
 
     def led_on(self, unit: Unit, error: RequestError) -> Fetched | None:
-        """Return what it says of the requested Patient that another was refused in his place: merged. None: nobody was."""
+        """Return that the requested Patient is merged, if the server refused another Patient instead; None: it did not."""
         if not asks_for_patient(unit) or unit.patient_id is None:
             return None
         survivor = refused_survivor(error, unit.patient_id, self._base)
