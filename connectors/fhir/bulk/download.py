@@ -34,7 +34,7 @@ _PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the wri
 # read in one turn of the event loop, of all files together: about 1 ms. The writer comes in between; its socket to Postgres holds
 # 2 ms of work, and every statement of a batch waits for a turn
 _TURN_BYTES = 65_536
-_OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
+_OK, _EMPTY, _PARTIAL, _UNSATISFIABLE = 200, 204, 206, 416
 _EXPIRED = frozenset({400, 401, 403, 404, 410})  # of an expired link (vendor-facts 6.4; S3 says 400 to some)
 # so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendor-facts 6.3), lines less
 _SAME_COUNTS, _SAME_CUTS = 2, 3
@@ -177,7 +177,7 @@ class FileFetcher:
             headers=rest,
             auth=self._wants_token(unit, url),
             token_origins=frozenset(self._profile.bulk.file_hosts),
-            ok=frozenset({_OK, _PARTIAL} if start else {_OK}),
+            ok=frozenset({_OK, _EMPTY, _PARTIAL} if start else {_OK, _EMPTY}),
             continues=cut,
         )
 

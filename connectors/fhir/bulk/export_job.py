@@ -31,7 +31,7 @@ from snapshots.export_job import BulkJob
 from snapshots.instants import moment
 from snapshots.unit import Unit, UnitKind, unit_key
 
-_ACCEPTED, _COMPLETE, _REFUSED = 202, 200, 400
+_ACCEPTED, _COMPLETE, _EMPTY, _REFUSED = 202, 200, 204, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
 _A_PAGE_IS_BELIEVED_AFTER = timedelta(days=1)  # where a gateway's 404 tells of a job that may be there or not
 _STATUS = re.compile(r"[1-5][0-9]{2}")
@@ -193,7 +193,7 @@ class ExportJob:
             template="GET the export's status URL",
             purpose="status",
             accept="application/json",
-            ok=frozenset({_COMPLETE, _ACCEPTED}),
+            ok=frozenset({_COMPLETE, _ACCEPTED, _EMPTY}),
             token_origins=frozenset(self._profile.bulk.file_hosts),
         )
         try:
@@ -204,7 +204,7 @@ class ExportJob:
             raise
         said = reply.headers.get("x-export-status", "").split()
         status = int(said[0]) if said and _STATUS.fullmatch(said[0]) else reply.status
-        if status == _COMPLETE and not reply.body.strip():
+        if status in (_COMPLETE, _EMPTY) and not reply.body.strip():
             self._troubles += 1
             if self._troubles < _EMPTY_ANSWERS:
                 return reply, _ACCEPTED

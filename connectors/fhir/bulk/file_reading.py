@@ -47,7 +47,8 @@ class FileReading:
     subsetted: int = 0  # of these: whole lines, whose resources are not
     other_types: dict[str, int] = field(default_factory=dict)
     form: str | None = None  # what the file is in place of NDJSON, while none of its lines could be read
-    last_line_unreadable: bool = False  # as if it was cut, which a file in another form is not
+    # as if it was cut, which a file in another form is not, and neither is a line that is whole JSON but no resource
+    last_line_unreadable: bool = False
     _is_last: bool = False  # the line that is being read has no line feed
     # of an error file, from the first line that is no JSON by itself
     _together: list[Line] = field(default_factory=list)
@@ -95,9 +96,11 @@ class FileReading:
         if self.unit.kind == UnitKind.ERROR_FILE:
             self._read_together()
             return  # it is fetched once: what cannot be read of it is a hole, whether it was cut or not
-        self.last_line_unreadable = self.unreadable - self.subsetted > before and self.form is None
+        if self.unreadable - self.subsetted == before or self.form is not None:
+            return
+        last = self.quarantined[-1]
+        self.last_line_unreadable = not all(piece.readable for piece in pieces_of(last.raw))
         if self.last_line_unreadable:
-            last = self.quarantined[-1]
             self.quarantined[-1] = last._replace(
                 reason=f"{last.reason}: the file ends in the middle of line {self.lines}"
             )

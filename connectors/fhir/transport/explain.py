@@ -17,9 +17,9 @@ from connectors.fhir.errors import (
 )
 from connectors.fhir.issue_types import shown
 from connectors.fhir.transport.call import Call, Purpose
-from connectors.fhir.transport.retry_table import NEVER_SENT, NOBODY_THERE, UNTRUSTED, Failure, Seen, Verdict
+from connectors.fhir.transport.retry_table import NEVER_SENT, NOBODY_THERE, OTHER_PORT, UNTRUSTED, Failure, Seen, Verdict
 
-_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _GONE, _FAILED = 401, 403, 404, 410, 500
+_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _GONE, _FAILED = 400, 401, 403, 404, 410, 500
 _NOT_THE_JOBS_END = frozenset({403, 404, 410, 413})  # of a status URL: we may not see it, or it is gone, or too large
 
 _FOUND: dict[Failure, str] = {
@@ -125,10 +125,17 @@ _REFUSED_BY_A_PAGE = (
     "an EHR refuses with an OperationOutcome, so most likely a firewall or a gateway in front of it did: ask its operator "
     "whether our address may send this request"
 )
-_PAGE_LATER = "the EHR is down or overloaded, or the gateway in front of it, whose page this is; run again later"
-_DROPPED_AT_FIRST = (
-    "the EHR is down or overloaded: run again later; or its port speaks only https, where base_url says http"
+_REFUSED_AS_NO_REQUEST = (
+    "an EHR refuses with an OperationOutcome, so most likely a gateway in front of it did: check base_url (https, where it says "
+    "http?), and ask its operator"
 )
+_PAGE_LATER = "the EHR is down or overloaded, or the gateway in front of it, whose page this is; run again later"
+_NO_JOB = (
+    "sync again to start a new export; if it fails in the same way, ask the EHR's operator what its status URL answers, or use "
+    "--mode crawl"
+)
+_NO_ANSWER_OF: dict[Purpose, str] = {"file": _NO_FILE, "status": _NO_JOB}
+_ONLY_HTTPS = "; or its port speaks only https: then base_url must begin with https://"
 _LATER = "the EHR is down or overloaded; run again later"
 
 
@@ -178,7 +185,7 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
         text = f"{said}; check that base_url is a FHIR R4 endpoint that speaks JSON, and profile.http.accept"
         return failed(ProtocolError, text)
     if verdict.action == "protocol":
-        text = f"{said}, which is no answer to this request; {_NO_FILE if call.purpose == 'file' else _NO_ANSWER}"
+        text = f"{said}, which is no answer to this request; {_NO_ANSWER_OF.get(call.purpose, _NO_ANSWER)}"
         return failed(ProtocolError, text)
     if call.purpose == "status" and seen.codes and seen.status not in _NOT_THE_JOBS_END:
         why = f"status {seen.status}, issue codes {', '.join(shown(seen.codes))}"
@@ -192,14 +199,16 @@ def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
     if seen.failure is not None:
         if seen.elsewhere is not None and seen.failure in NOBODY_THERE:
             return f"{_LINK_ELSEWHERE}: {seen.elsewhere}; otherwise check whether this machine may reach it"
-        if seen.failure == "dropped" and call.purpose == "discovery":
-            return _DROPPED_AT_FIRST
         advice = next_after(seen.failure)
+        if seen.failure in OTHER_PORT and call.purpose == "discovery" and (seen.origin or "").startswith("http:"):
+            return advice + _ONLY_HTTPS
         return advice.replace("base_url", "profile.login.token_url") if call.purpose == "token" else advice
     if call.purpose == "status" and seen.status in (_NOT_FOUND, _GONE) and verdict.action == "retry":
         return _STATUS_OF_A_GATEWAY
     if verdict.html and seen.status == _FORBIDDEN:
         return _REFUSED_BY_A_PAGE
+    if verdict.html and seen.status == _BAD_REQUEST and call.purpose != "status":
+        return _REFUSED_AS_NO_REQUEST
     if verdict.html and verdict.action == "retry" and (seen.status or 0) >= _FAILED:
         return _PAGE_LATER
     if verdict.html and verdict.action == "retry" and seen.status not in _NEXT_BY_STATUS:

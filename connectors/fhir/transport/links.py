@@ -26,6 +26,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _AUTHORITY = re.compile(r"(?i)(https?)://([^/?#]*)")
 _PORT_TWICE = re.compile(r"(?i)(https?://[^/?#@]*?(:\d{1,5}))(?:\2)+(?=[/?#]|\Z)")  # Azure behind a gateway: `:443:443`
 NOT_MOVED: Mapping[str, str] = MappingProxyType({})
+_PORT = re.compile(r":\d*\Z")
 _DEFAULT_PORT = {"http": 80, "https": 443}
 
 
@@ -68,8 +69,15 @@ def elsewhere(link: str, home: str) -> str:
     there = written_origin(link)
     if there is None:
         return "profile.links.rewrite_origins maps an origin in the EHR's links to the one where it can be reached"
-    setting = f'{{ "{there}" = "{written_origin(home) or home}" }}'
-    return f"if {there} is this EHR by another name, set profile.links.rewrite_origins = {setting}"
+    setting = f'profile.links.rewrite_origins = {{ "{there}" = "{written_origin(home) or home}" }}'
+    if there.startswith("https:") and home.startswith("http:") and _host(there) == _host(home):
+        return f"let base_url begin with {there}; or, if this EHR can be reached over http only, set {setting}"
+    return f"if {there} is this EHR by another name, set {setting}"
+
+
+def _host(url: str) -> str:
+    found = _AUTHORITY.match(url)
+    return _PORT.sub("", found[2].rpartition("@")[2]).lower() if found else ""
 
 
 def resolve(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> str:

@@ -47,6 +47,8 @@ FEW_TRIES = 5  # a web page with 200: a soft 404 never turns into FHIR, a firewa
 # the run's first questions to a host that is not there, and links to one: a mistyped base_url is told within seconds
 TYPO_TRIES = 3
 NOBODY_THERE = frozenset({"name", "connect", "connect-timeout", "handshake"})
+# what a port answers that is not the EHR's: one that speaks only https hangs up, or sends an alert that is not HTTP
+OTHER_PORT = frozenset({"dropped", "malformed"})
 UNTRUSTED: frozenset[Failure] = frozenset({"certificate", "certificate-dates", "certificate-name"})
 NEVER_SENT = frozenset({"name", "connect", "connect-timeout", "handshake", "proxy"})
 # 6.2
@@ -98,7 +100,7 @@ def judge(call: Call, seen: Seen, *, busy_means_running: bool = False) -> Verdic
     | --- | --- |
     | certificate refused, a body that is a decompression bomb or packed as nobody asked for | terminal |
     | no connection, proxy trouble | retry: the server never saw the request; few in discovery and at other origins |
-    | time-out, cut, damaged | retry; a kick-off once only: a job may have started |
+    | time-out, cut, damaged | retry; a kick-off once only: a job may have started; few in discovery where it may be no EHR's port |
     | a status that the call accepts, with a web page where JSON was asked, or 200 with nothing for a page | retry, few |
     | … with XML where JSON was asked | protocol |
     | … otherwise | ok |
@@ -146,10 +148,15 @@ def _is_as_500(status: int) -> bool:
     return 500 <= status <= 599 and status not in LASTING | STRAINED  # noqa: PLR2004
 
 
+def known_status(status: int) -> int:
+    """The status that an answer's means: 203 is a 200 that a gateway on the way has changed (RFC 9110 15.3.4)."""
+    return 200 if status == 203 else status  # noqa: PLR2004
+
+
 def _judge_failure(call: Call, failure: Failure | None, once: int | None, *, elsewhere: bool) -> Verdict:
     if failure in UNTRUSTED or failure in ("bomb", "unasked"):
         return Verdict(action="terminal")
-    if failure in (NEVER_SENT if call.purpose == "discovery" else NOBODY_THERE if elsewhere else ()):
+    if failure in (NEVER_SENT | OTHER_PORT if call.purpose == "discovery" else NOBODY_THERE if elsewhere else ()):
         return Verdict(action="retry", tries=TYPO_TRIES)
     return Verdict(action="retry", tries=None if failure in NEVER_SENT else once)
 

@@ -23,7 +23,7 @@ from connectors.fhir.transport.body import BodyReader
 from connectors.fhir.transport.call import Call, Endpoint, Token, Tokens
 from connectors.fhir.transport.content_coding import BombError, ContentCodingError, UnaskedCodingError
 from connectors.fhir.transport.links import elsewhere, origin, redirect_target, safe_url
-from connectors.fhir.transport.retry_table import Failure, Seen, expects_json
+from connectors.fhir.transport.retry_table import Failure, Seen, expects_json, known_status
 from connectors.fhir.transport.tls import tls_context
 from connectors.fhir.transport.verbatim import (
     NO_BODY,
@@ -202,11 +202,13 @@ class Sender:
             extensions={"url": URL(url, encoded=True)},
         )
         try:
-            return await self._transport.handle_async_request(request)
+            response = await self._transport.handle_async_request(request)
         except UnsafeLinkError as error:
             raise UnsafeLinkError(
                 f"{call.template}: {error} ({shown.host}); {elsewhere(url, self.base_url)}"
             ) from error
+        response.status_code = known_status(response.status_code)
+        return response
 
     def _headers(self, call: Call, token: Token | None = None) -> dict[str, str]:
         headers = {**_HEADERS, "Accept": call.accept, **call.headers}

@@ -151,3 +151,19 @@ async def test_a_count_of_minus_one_promises_nothing_and_hides_no_deletion(store
         server.files["Observation"] = [ndjson(OBSERVATION)]
         report = await server.sync(store, types=TYPES)
     assert (report.status, report.deleted) == ("complete", 1)
+
+
+async def test_an_empty_answer_to_a_poll_or_in_place_of_a_file_is_read_as_empty(store: KeptRows) -> None:
+    async with export_server(polls=[Answer(204, ""), Answer(200, ""), manifest(*TYPES)]) as server:
+        server.files["Observation"] = [Answer(204, "")]
+        report = await server.sync(store, types=TYPES)
+    assert (report.status, report.holes) == ("complete", [])
+    assert any("does not prove that there is nothing of the type" in note for note in report.notes)
+
+
+async def test_what_a_gateway_changed_on_its_way_is_the_answer_all_the_same(store: KeptRows) -> None:
+    async with export_server() as server:
+        server.files["Observation"] = [Answer(203, ndjson(OBSERVATION).body)]
+        report = await server.sync(store, types=TYPES)
+    assert (report.status, report.holes) == ("complete", [])
+    assert ("Observation", "o1") in store.live()

@@ -48,7 +48,7 @@ def test_what_came_is_said_in_short_by_the_status_and_else_by_what_went_wrong():
 
 @pytest.mark.parametrize(
     ("status", "advice"),
-    [(200, "not a FHIR address"), (403, "a firewall or a gateway"), (429, "max_concurrency"), (503, "run again later")],
+    [(200, "not a FHIR address"), (400, "https, where it says http"), (403, "a firewall or a gateway"), (429, "max_concurrency"), (503, "run again later")],
 )
 def test_a_web_page_is_explained_by_its_status(status, advice):
     raised = error(status=status, media_type="text/html", speaker="page", body_start=b"<html>")
@@ -79,7 +79,21 @@ def test_a_damaged_answer_is_no_sign_of_an_ehr_that_is_down(failure, advice):
     assert "overloaded" not in raised
 
 
-@pytest.mark.parametrize("status", [203, 204, 206, 302])
+@pytest.mark.parametrize("failure", ["dropped", "malformed"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_only_an_http_base_url_is_told_that_its_port_may_speak_https(failure, scheme):
+    raised = error("GET /metadata", "discovery", failure=failure, origin=f"{scheme}://ehr.example")
+    assert ("base_url must begin with https://" in str(raised)) == (scheme == "http")
+    assert "must begin with https" not in str(error(failure=failure, origin="http://ehr.example"))
+
+
+def test_a_success_that_is_no_answer_to_a_poll_sends_nobody_to_base_url():
+    raised = str(error(STATUS, "status", status=206))
+    assert "what its status URL answers" in raised
+    assert "base_url" not in raised
+
+
+@pytest.mark.parametrize("status", [201, 206, 302])
 def test_a_link_of_an_export_that_brings_no_file_sends_nobody_to_base_url(status):
     raised = str(error("GET output file 2", "file", status=status))
     assert "what the export's links answer" in raised

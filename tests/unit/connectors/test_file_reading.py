@@ -91,6 +91,17 @@ def test_a_last_line_that_is_cut_off_says_where() -> None:
     assert "middle of line 2" in reading.quarantined[-1].reason
 
 
+@pytest.mark.parametrize(
+    "last",
+    [b'{"resourceType":"Bundle","entry":[]}', b'{"resourceType":"Goal"}', b"null", b'{"resourceType":"Goal","id":"a","id":"b"}',
+     b'{"resourceType":"Goal","id":"a","x":"\\ud800"}'],
+)  # fmt: skip
+def test_a_last_line_that_is_whole_json_but_no_resource_was_not_cut(last: bytes) -> None:
+    reading = read(b'{"resourceType":"Goal","id":"g"}\n' + last, [])
+    assert (reading.unreadable, reading.last_line_unreadable) == (1, False)
+    assert "ends in the middle" not in reading.quarantined[-1].reason
+
+
 GOALS = [b'{"resourceType":"Goal","id":"a"}', b'{"resourceType":"Goal","id":"b"}']
 
 

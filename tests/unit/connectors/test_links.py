@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.fhir.errors import UnsafeLinkError
-from connectors.fhir.transport.links import origin, redirect_target, resolve, safe_url
+from connectors.fhir.transport.links import elsewhere, origin, redirect_target, resolve, safe_url
 
 BASE = "https://ehr.example/api/FHIR/R4"
 
@@ -93,6 +93,12 @@ def test_a_redirect_resolves_against_its_request_and_never_leaves_https():
     assert redirect_target("../c?x=%2C", "https://ehr.example/a/b") == "https://ehr.example/c?x=%2C"
     with pytest.raises(UnsafeLinkError):
         redirect_target("http://ehr.example/a", "https://ehr.example/a")
+
+
+def test_a_redirect_from_http_to_https_on_the_same_host_is_answered_by_base_url():
+    advice = elsewhere("https://ehr.example/R4/metadata", "http://ehr.example/R4")
+    assert advice.startswith("let base_url begin with https://ehr.example; or")
+    assert "base_url" not in elsewhere("https://other.example/R4", "http://ehr.example/R4")
 
 
 @given(st.text())

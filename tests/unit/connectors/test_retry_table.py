@@ -88,6 +88,8 @@ def outcome(*issues):
         ("discovery", Seen(failure="connect"), Verdict(action="retry", tries=TYPO_TRIES)),
         ("discovery", Seen(failure="name"), Verdict(action="retry", tries=TYPO_TRIES)),
         ("discovery", Seen(failure="connect-timeout"), Verdict(action="retry", tries=TYPO_TRIES)),
+        ("discovery", Seen(failure="dropped"), Verdict(action="retry", tries=TYPO_TRIES)),
+        ("discovery", Seen(failure="malformed"), Verdict(action="retry", tries=TYPO_TRIES)),
         ("search", Seen(failure="bomb"), Verdict(action="terminal")),
         ("discovery", Seen(failure="timeout"), Verdict(action="retry")),
         ("file", Seen(failure="handshake", elsewhere="x"), Verdict(action="retry", tries=TYPO_TRIES)),
