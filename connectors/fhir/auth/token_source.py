@@ -38,6 +38,7 @@ _OK = 200
 _ADVICE = {
     "invalid_client": "check client_id (for this environment?), that the EHR knows the public key of this kid, "
     "profile.login.audience, and this machine's clock",
+    "secret": "check client_id and client_secret, and that they are for this environment (sandbox and production have their own)",
     "unauthorized_client": "the EHR's administrators have not finished this client's set-up (at Epic: its user record); ask them",
     "client_id": "the server says that it does not know this client_id: check it, and that it is for this environment (sandbox "
     "and production have their own)",
@@ -274,6 +275,8 @@ class TokenSource:
             )
         code = answer.code or f"status {answer.status}"
         about = "invalid_scope" if answer.meaning == "scope" else answer.blame or code
+        if about == "invalid_client" and self._key is None:
+            about = "secret"
         advice = _ADVICE.get(about, "check profile.login.token_url and the client")
         if answer.code == "invalid_client" and self.skew_s:
             advice += f"; it is off by {abs(self.skew_s):.0f} s, which was corrected"

@@ -61,7 +61,7 @@ def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
 
     | answer | meaning |
     | --- | --- |
-    | 200, 201 with an access token | granted |
+    | 200, 201 with an access token | granted; with an OAuth error in its place, what that error means |
     | 200, 201 without JSON (a web page), 408, 425, 429, 5xx | outage |
     | `invalid_client`, or 401 without a word | refused: flaky servers refuse good assertions now and then |
     | `invalid_scope` | scope: the other syntax may do |
@@ -74,7 +74,8 @@ def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
         if fields is None:
             return TokenAnswer("outage", reply.status)
         token = _token(fields, now)
-        return TokenAnswer("granted" if token else "stop", reply.status, code, token)
+        if token is not None or code is None:
+            return TokenAnswer("granted" if token else "stop", reply.status, code, token)
     if reply.status in _OUTAGE:
         return TokenAnswer("outage", reply.status, code)
     if code == "invalid_client" or (reply.status == 401 and code is None):  # noqa: PLR2004 - status codes are this table's subject
@@ -115,13 +116,19 @@ def _code(fields: dict[str, Any] | None) -> str | None:
 
 
 def _token(fields: dict[str, Any], now: float) -> Token | None:
-    value = fields.get("access_token")
-    if not isinstance(value, str) or not value:
+    said = fields.get("access_token")
+    value = said.strip() if isinstance(said, str) else ""  # a script in front of the server may have added a line end
+    if not value:
         return None
     kind = fields.get("token_type") or "bearer"  # required by RFC 6749 5.1, and left out by servers all the same
-    if not isinstance(kind, str) or kind.strip().lower() not in _BEARER or not _VISIBLE.fullmatch(value):
+    if not isinstance(kind, str) or kind.strip().lower() not in _BEARER:
         raise TokenRefusedError(
             "the token endpoint gave a token that is not a bearer token; this client can use no other kind"
+        )
+    if not _VISIBLE.fullmatch(value):
+        raise TokenRefusedError(
+            "the token endpoint gave a token with characters that a header must not have (blanks, control characters or "
+            "letters outside ASCII); check profile.login.token_url, and ask the EHR's administrators"
         )
     life = _seconds(fields.get("expires_in"))
     margin = min(max(MIN_MARGIN_S, MARGIN_SHARE * life), life / 2)

@@ -397,7 +397,7 @@ async def test_a_token_whose_type_is_not_said_is_a_bearer_token(endpoint, said):
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ({"access_token": "a b\r\nX: y"}, "not a bearer token"),
+        ({"access_token": "a b\r\nX: y"}, "characters that a header must not have"),
         ({"access_token": "t", "token_type": "mac"}, "not a bearer token"),
         ({"access_token": ""}, "sent no access token, with status 200"),
         ({}, "sent no access token, with status 200"),
@@ -466,3 +466,27 @@ async def test_what_the_server_says_is_wrong_is_advised_on_and_not_quoted(endpoi
     with pytest.raises(AuthError, match="does not know this client_id") as raised:
         await source(endpoint).token()
     assert "SECRET" not in str(raised.value)
+
+
+async def test_an_oauth_error_with_200_means_what_it_means_with_400(endpoint):
+    endpoint.script = [(200, {"error": "invalid_client", "error_description": "unknown client_id"})] * 4
+    with pytest.raises(AuthError, match=r"refused us with invalid_client after 4 tries; the server says that it does not know"):
+        await source(endpoint).token()
+
+
+async def test_a_line_end_after_a_token_is_dropped_and_one_within_it_is_named_as_such(endpoint):
+    endpoint.script = [(200, {"access_token": "abc\r\n"}), (200, {"access_token": "a\nSECRET"})]
+    tokens = source(endpoint)
+    token = await tokens.token()
+    assert token.value == "abc"
+    tokens.invalidate(token)
+    with pytest.raises(AuthError, match="characters that a header must not have") as raised:
+        await tokens.token()
+    assert "SECRET" not in str(raised.value)
+
+
+async def test_a_refused_secret_is_told_of_the_secret_and_not_of_a_key(endpoint):
+    endpoint.script = [(401, {"error": "invalid_client"})] * 9
+    with pytest.raises(AuthError, match="check client_id and client_secret") as raised:
+        await source(endpoint, SECRET).token()
+    assert "kid" not in str(raised.value)
