@@ -17,7 +17,15 @@ from connectors.fhir.errors import (
 )
 from connectors.fhir.issue_types import shown
 from connectors.fhir.transport.call import Call, Purpose
-from connectors.fhir.transport.retry_table import NEVER_SENT, NOBODY_THERE, OTHER_PORT, UNTRUSTED, Failure, Seen, Verdict
+from connectors.fhir.transport.retry_table import (
+    NEVER_SENT,
+    NOBODY_THERE,
+    OTHER_PORT,
+    UNTRUSTED,
+    Failure,
+    Seen,
+    Verdict,
+)
 
 _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _GONE, _FAILED = 400, 401, 403, 404, 410, 500
 _NOT_THE_JOBS_END = frozenset({403, 404, 410, 413})  # of a status URL: we may not see it, or it is gone, or too large
@@ -195,14 +203,18 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
     return failed(kind, f"{said}; {_next(call, seen, verdict)}")
 
 
+def _next_unanswered(call: Call, seen: Seen, failure: Failure) -> str:
+    if seen.elsewhere is not None and failure in NOBODY_THERE:
+        return f"{_LINK_ELSEWHERE}: {seen.elsewhere}; otherwise check whether this machine may reach it"
+    advice = next_after(failure)
+    if failure in OTHER_PORT and call.purpose == "discovery" and (seen.origin or "").startswith("http:"):
+        return advice + _ONLY_HTTPS
+    return advice.replace("base_url", "profile.login.token_url") if call.purpose == "token" else advice
+
+
 def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
     if seen.failure is not None:
-        if seen.elsewhere is not None and seen.failure in NOBODY_THERE:
-            return f"{_LINK_ELSEWHERE}: {seen.elsewhere}; otherwise check whether this machine may reach it"
-        advice = next_after(seen.failure)
-        if seen.failure in OTHER_PORT and call.purpose == "discovery" and (seen.origin or "").startswith("http:"):
-            return advice + _ONLY_HTTPS
-        return advice.replace("base_url", "profile.login.token_url") if call.purpose == "token" else advice
+        return _next_unanswered(call, seen, seen.failure)
     if call.purpose == "status" and seen.status in (_NOT_FOUND, _GONE) and verdict.action == "retry":
         return _STATUS_OF_A_GATEWAY
     if verdict.html and seen.status == _FORBIDDEN:

@@ -100,7 +100,7 @@ def judge(call: Call, seen: Seen, *, busy_means_running: bool = False) -> Verdic
     | --- | --- |
     | certificate refused, a body that is a decompression bomb or packed as nobody asked for | terminal |
     | no connection, proxy trouble | retry: the server never saw the request; few in discovery and at other origins |
-    | time-out, cut, damaged | retry; a kick-off once only: a job may have started; few in discovery where it may be no EHR's port |
+    | time-out, cut, damaged | retry; a kick-off once only: a job may have started; few in discovery: another port |
     | a status that the call accepts, with a web page where JSON was asked, or 200 with nothing for a page | retry, few |
     | … with XML where JSON was asked | protocol |
     | … otherwise | ok |

@@ -48,7 +48,13 @@ def test_what_came_is_said_in_short_by_the_status_and_else_by_what_went_wrong():
 
 @pytest.mark.parametrize(
     ("status", "advice"),
-    [(200, "not a FHIR address"), (400, "https, where it says http"), (403, "a firewall or a gateway"), (429, "max_concurrency"), (503, "run again later")],
+    [
+        (200, "not a FHIR address"),
+        (400, "https, where it says http"),
+        (403, "a firewall or a gateway"),
+        (429, "max_concurrency"),
+        (503, "run again later"),
+    ],
 )
 def test_a_web_page_is_explained_by_its_status(status, advice):
     raised = error(status=status, media_type="text/html", speaker="page", body_start=b"<html>")

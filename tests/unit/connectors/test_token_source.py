@@ -470,7 +470,9 @@ async def test_what_the_server_says_is_wrong_is_advised_on_and_not_quoted(endpoi
 
 async def test_an_oauth_error_with_200_means_what_it_means_with_400(endpoint):
     endpoint.script = [(200, {"error": "invalid_client", "error_description": "unknown client_id"})] * 4
-    with pytest.raises(AuthError, match=r"refused us with invalid_client after 4 tries; the server says that it does not know"):
+    with pytest.raises(
+        AuthError, match=r"refused us with invalid_client after 4 tries; the server says that it does not know"
+    ):
         await source(endpoint).token()
 
 
