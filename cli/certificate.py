@@ -77,9 +77,9 @@ def _in_one_line(types: Sequence[TypeProof]) -> str:
     """Return one line about the types that are equal as far as they could be asked."""
     equal = [one for one in types if one.equal]
     resources = sum(one.stored for one in equal)
-    said = f"{'equal':17}{how_many(len(equal), 'type')}, {how_many(resources, 'resource')}"
+    text = f"{'equal':17}{how_many(len(equal), 'type')}, {how_many(resources, 'resource')}"
     return (
-        f"{said} (--all asks about every patient, and shows every type)"
+        f"{text} (--all asks about every patient, and shows every type)"
         if equal
         else "nothing could be asked (--all shows every type)"
     )
@@ -113,5 +113,5 @@ def in_words(certificate: Certificate) -> str:
     rest = sum(one.not_asked for one in partly[_NAMED_TYPES:])
     if rest:
         left_out.append(f"{rest:,} of other types")
-    said = "equal" if verdict == "equal" else _IN_WORDS["more"]
-    return f"{said} as far as could be asked ({', '.join(left_out)} could not)"
+    text = "equal" if verdict == "equal" else _IN_WORDS["more"]
+    return f"{text} as far as could be asked ({', '.join(left_out)} could not)"

@@ -95,7 +95,7 @@ def check(
                 list(receivers.values()),
                 {**_by_path(connections, found), **_by_path(receivers, of_receivers)},
                 store=store,
-                told=not json,
+                shows_steps=not json,
             ),
             resume="nothing was changed",
         )
@@ -174,7 +174,7 @@ async def _connected(
     problems: Mapping[str, Sequence[Problem]],
     *,
     store: bool,
-    told: bool,
+    shows_steps: bool,
 ) -> list[Checked]:
     """Check the store, every connection and every receiver; print each step as it ends, since the next may take long."""
     from cli.connect_check import check_all  # noqa: PLC0415  only --connect needs it
@@ -182,7 +182,7 @@ async def _connected(
     checked = []
     async for one in check_all(settings, connections, receivers, problems, store=store):
         checked.append(one)
-        if told:
+        if shows_steps:
             print_line(one.line())
     return checked
 

@@ -42,9 +42,9 @@ def _over_http(url: str) -> Iterator[bytes]:
     """Read a file from a server; gzip is understood where the server says so."""
     if urlsplit(url).scheme not in {"http", "https"}:
         raise DatasetError("a page refers to a URL that is neither http nor https")
-    asked = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})  # noqa: S310 - checked above
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})  # noqa: S310 - checked above
     try:
-        with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - checked above
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - checked above
             coded = answer.headers.get("Content-Encoding", "").lower() == "gzip"
             stream = gzip.GzipFile(fileobj=answer) if coded else answer
             while chunk := stream.read(_CHUNK_BYTES):

@@ -94,8 +94,8 @@ class _AsText:
         lines.append(f"  {difference.change:9}{difference.resource_type}/{difference.id}")
         for one in difference.elements:
             old, new = (None if value is None else self._shown(value) for value in (one.old, one.new))
-            told = f"added {new}" if old is None else f"deleted {old}" if new is None else f"{old} -> {new}"
-            lines.append(f"           {one.pointer or 'the whole resource'}: {told}")
+            change = f"added {new}" if old is None else f"deleted {old}" if new is None else f"{old} -> {new}"
+            lines.append(f"           {one.pointer or 'the whole resource'}: {change}")
         return "".join(f"{printable(line)}\n" for line in lines).encode()
 
     def _shown(self, value: bytes) -> str:
@@ -126,10 +126,12 @@ class _AsJson:
         elements = []
         for one in difference.elements:
             change = "added" if one.old is None else "deleted" if one.new is None else "changed"
-            told = [f'"pointer": {json.dumps(one.pointer)}, "change": "{change}"']
+            members = [f'"pointer": {json.dumps(one.pointer)}, "change": "{change}"']
             if self._values:
-                told += [f'"{name}": {value.decode()}' for name, value in (("old", one.old), ("new", one.new)) if value]
-            elements.append("{" + ", ".join(told) + "}")
+                members += [
+                    f'"{name}": {value.decode()}' for name, value in (("old", one.old), ("new", one.new)) if value
+                ]
+            elements.append("{" + ", ".join(members) + "}")
         whole = {
             "type": difference.resource_type,
             "id": difference.id,
@@ -140,5 +142,5 @@ class _AsJson:
         return f'{due}{json.dumps(whole)[:-1]}, "elements": [{", ".join(elements)}]}}'.encode()
 
     def tail(self, counts: Counts) -> bytes:
-        told = {"counts": counts, "status": "complete" if counts else "nothing"}
-        return f"], {json.dumps(told)[1:]}\n".encode()
+        facts = {"counts": counts, "status": "complete" if counts else "nothing"}
+        return f"], {json.dumps(facts)[1:]}\n".encode()

@@ -45,13 +45,13 @@ def erase(
     )
     status = "partial" if erased.unread else "complete" if erased.rows else "nothing"
     if invocation.json:
-        told = {
+        facts = {
             "rows": dict(erased.rows),
             "shared": erased.shared,
             "unread": list(erased.unread),
             "resampled": erased.resampled,
         }
-        emit_json({"status": status, **told})
+        emit_json({"status": status, **facts})
         return _CODES[status]
     if erased.rows:
         print_table(("erased from", "rows#"), [(table, str(count)) for table, count in erased.rows.items()])

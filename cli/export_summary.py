@@ -50,8 +50,8 @@ def print_result(result: ExportResult) -> None:
     of = f"{word} {runs}, as of {result.as_of.isoformat()}" if runs else "no run has ended yet"
     print_line(f"{result.out}/manifest.json: counts and checksums; {of}")
     if result.not_included:
-        told = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)
-        print_line(f"not included: {told}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")
+        runs_named = ", ".join(f"run {one.run} of {one.connection}" for one in result.not_included)
+        print_line(f"not included: {runs_named}, which {'has' if len(result.not_included) == 1 else 'have'} not ended")
     for line in (
         *result.notes,
         *odd_value_lines(result.files),
@@ -68,8 +68,8 @@ def _column_lines(result: ExportResult) -> list[str]:
     """Say which columns have drifted, and what no criterion could decide."""
     lines = [f"columns differ from the last export here: {one}" for one in result.drift]
     if result.undecided:
-        told = ", ".join(f"{name} {number(count)}" for name, count in result.undecided.items())
-        lines.append(f"left out, because --where met a value of another type and could not decide: {told}")
+        resources = ", ".join(f"{name} {number(count)}" for name, count in result.undecided.items())
+        lines.append(f"left out, because --where met a value of another type and could not decide: {resources}")
     return lines
 
 
@@ -90,20 +90,20 @@ def _recipient_lines(result: ExportResult) -> list[str]:
     if result.recipients is None:
         return []
     keys = result.recipients.public_keys
-    told = "1 recipient" if len(keys) == 1 else f"any of {len(keys)} recipients"
-    return [f"encrypted: only {told} can decrypt the files, with `age --decrypt -i IDENTITY`; the manifest names them"]
+    who = "1 recipient" if len(keys) == 1 else f"any of {len(keys)} recipients"
+    return [f"encrypted: only {who} can decrypt the files, with `age --decrypt -i IDENTITY`; the manifest names them"]
 
 
 def _states(result: ExportResult) -> str:
     """Say how the runs ended, and which sync was whole if one of them says nothing of that."""
-    told = []
+    states = []
     for run in result.runs:
         state = run.state if run.kind == "sync" else f"{run.state} {run.kind}"
         if (run.state, run.kind) != ("complete", "sync"):
             whole = run.last_complete
             state += "; no sync was complete yet" if whole is None else f"; the last complete sync is {whole}"
-        told.append(f"{run.run} ({state})")
-    return ", ".join(told)
+        states.append(f"{run.run} ({state})")
+    return ", ".join(states)
 
 
 def odd_value_lines(files: Sequence[DeliveredFile]) -> list[str]:
@@ -120,10 +120,10 @@ def odd_value_lines(files: Sequence[DeliveredFile]) -> list[str]:
             empty[form].update({f"{table}.{column}": cells for column, cells in (counts.left_empty or {}).items()})
             left_out[form].update({table: counts.left_out or 0})
     lines = []
-    if told := _counts(empty.values()):
-        lines.append(f"left empty, because the value does not fit the column: {told}; NDJSON has what the EHR wrote")
-    if told := _counts(left_out.values()):
-        lines.append(f"left out, because the view's criteria could not be decided: {told}")
+    if found := _counts(empty.values()):
+        lines.append(f"left empty, because the value does not fit the column: {found}; NDJSON has what the EHR wrote")
+    if found := _counts(left_out.values()):
+        lines.append(f"left out, because the view's criteria could not be decided: {found}")
     return lines
 
 

@@ -73,5 +73,5 @@ def _announced(process: subprocess.Popen[str], vendor: str) -> str:
     try:
         return str(json.loads(line)["toml"])
     except (ValueError, KeyError):
-        said = process.communicate()[1].strip() if process.stderr else ""
-        raise ConfigError(f"the mock EHR of {vendor} did not start: {said or 'it printed nothing'}") from None
+        output = process.communicate()[1].strip() if process.stderr else ""
+        raise ConfigError(f"the mock EHR of {vendor} did not start: {output or 'it printed nothing'}") from None

@@ -72,7 +72,7 @@ class PreviewJobs(BulkJobs):
         """Return none: nothing is fetched."""
         return ()
 
-    async def brought_types(self) -> Sequence[str]:
+    async def received_types(self) -> Sequence[str]:
         """Return none: nothing is fetched."""
         return ()
 
@@ -216,7 +216,7 @@ class PreviewKnowledge(Knowledge):
         if self._peek is not None:
             self._peek.speak_for(knowledge)
 
-    def ask_since(self, marks: Mapping[str, str]) -> None:
+    def request_since(self, marks: Mapping[str, str]) -> None:
         """Note in the plan since when each type will be requested."""
         self._preview.since = dict(marks)
 

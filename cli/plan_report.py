@@ -87,14 +87,14 @@ def _of_open_run(preview: Preview) -> list[str]:
     found = preview.open_run
     if found is None:
         return []
-    said = f"{preview.connection}: run {found.run}, which began {found.began:%Y-%m-%d %H:%M} UTC, "
+    start = f"{preview.connection}: run {found.run}, which began {found.began:%Y-%m-%d %H:%M} UTC, "
     if found.fate == "in progress":
         return [
-            f"{said}is in progress: a sync now would stop at once (exit code {ExitCode.BUSY.value}). After it, a new run:"
+            f"{start}is in progress: a sync now would stop at once (exit code {ExitCode.BUSY.value}). After it, a new run:"
         ]
     if found.fate == "given up":
         return [
-            f"{said}is open, but has another request or address, or is too old: the next sync gives it up and starts a new run:"
+            f"{start}is open, but has another request or address, or is too old: the next sync gives it up and starts a new run:"
         ]
     left = sum(found.left.values())
     what = (
@@ -105,7 +105,7 @@ def _of_open_run(preview: Preview) -> list[str]:
     if not found.units:
         what = "it has planned nothing yet"
     job = ", and continues its export at the server" if found.has_export else ""
-    return [f"{said}is open: the next sync resumes it{job}; {what}. A new run would be:"]
+    return [f"{start}is open: the next sync resumes it{job}; {what}. A new run would be:"]
 
 
 def _describe(preview: Preview) -> str:

@@ -39,13 +39,13 @@ class KickOffReachedError(Exception):
     def __init__(self, call: Call) -> None:
         super().__init__(call.template)
         self.template = call.template
-        asked = parse_qs(urlsplit(call.url).query)
+        parameters = parse_qs(urlsplit(call.url).query)
         if call.body is not None:
             for each in orjson.loads(call.body)["parameter"]:
                 value = next((text for key, text in each.items() if key.startswith("value")), "")
-                asked.setdefault(each["name"], []).append(str(value))
-        self.types = tuple(",".join(asked.get("_type", [])).split(","))
-        self.since = next(iter(asked.get("_since", [])), None)
+                parameters.setdefault(each["name"], []).append(str(value))
+        self.types = tuple(",".join(parameters.get("_type", [])).split(","))
+        self.since = next(iter(parameters.get("_since", [])), None)
 
 
 class PreviewClient:

@@ -57,11 +57,11 @@ class PlainLines:
         began = self._began.setdefault(progress.connection, now)
         phase, waited, at = self._last.get(progress.connection, ("", "", now))
         waiting = waits(progress, self._now())
-        told = progress.waiting.reason if progress.waiting is not None and waiting else ""
+        reason = progress.waiting.reason if progress.waiting is not None and waiting else ""
         # waits come and go while other tasks work on: a new reason gets a line, its end does not
-        if phase == progress.phase and (not told or told == waited) and now - at < LINE_EVERY_S:
+        if phase == progress.phase and (not reason or reason == waited) and now - at < LINE_EVERY_S:
             return
-        self._last[progress.connection] = (progress.phase, told or (waited if phase == progress.phase else ""), now)
+        self._last[progress.connection] = (progress.phase, reason or (waited if phase == progress.phase else ""), now)
         self._write(", ".join([f"{progress.connection}: {counts(progress, now - began)}", *waiting]))
 
 

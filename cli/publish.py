@@ -57,8 +57,8 @@ def show_published(done: Published, destination: Destination, *, json: bool) -> 
         print_line("no run has ended yet: there is nothing to publish")
         return ExitCode.NOTHING
     upto = f"up to run {done.moment.run}, as of {done.moment.as_of.isoformat()}"
-    said = "nothing has changed" if done.what == "unchanged" else f"{done.what} published"
-    print_line(f"{destination}: {said}, {upto}")
+    what = "nothing has changed" if done.what == "unchanged" else f"{done.what} published"
+    print_line(f"{destination}: {what}, {upto}")
     return ExitCode.COMPLETE
 
 

@@ -119,7 +119,7 @@ def pull(
     settings = settings_of(invocation)
     (chosen,) = choose_connections(settings, invocation.tenant, [connection])
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    asked = Pull(
+    request = Pull(
         connection=chosen,
         patient=one_patient(patient, "pull takes one, `sync --patients -` takes many"),
         out=out or f"{chosen.name}-{moment}{SUFFIX[format_]}",
@@ -129,65 +129,69 @@ def pull(
         actor=actor_of(invocation, settings, reads_charts=True),
         as_of=checked_moment(as_of),
     )
-    if asked.out != STDOUT and format_ != "csv":
-        check_place(Path(asked.out))
+    if request.out != STDOUT and format_ != "csv":
+        check_place(Path(request.out))
     with run_progress(terminal=invocation.terminal and not stored) as show:
-        report, files = supervise(lambda: _pull(settings, asked, invocation, show), resume="run the same command again")
-    return _report(asked, report, files, json=invocation.json)
+        report, files = supervise(
+            lambda: _pull(settings, request, invocation, show), resume="run the same command again"
+        )
+    return _report(request, report, files, json=invocation.json)
 
 
 async def _pull(
-    settings: Settings, asked: Pull, invocation: Invocation, show: Show
+    settings: Settings, request: Pull, invocation: Invocation, show: Show
 ) -> tuple[RunReport | None, list[DeliveredFile]]:
-    meanwhile = (lambda: None) if asked.stored else import_connectors
-    async with opened_store(settings, asked.connection.tenant, asked.actor, meanwhile=meanwhile) as store:
+    meanwhile = (lambda: None) if request.stored else import_connectors
+    async with opened_store(settings, request.connection.tenant, request.actor, meanwhile=meanwhile) as store:
         report = None
-        if not asked.stored:
-            report = await _fetch(store, asked, invocation, show)
+        if not request.stored:
+            report = await _fetch(store, request, invocation, show)
             if OF_STATUS[report.status] not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
                 return report, []
         async with shown_if_slow("reading the chart from the store"):
-            return report, await _deliver(store, asked)
+            return report, await _deliver(store, request)
 
 
-async def _fetch(store: Store, asked: Pull, invocation: Invocation, show: Show) -> RunReport:
+async def _fetch(store: Store, request: Pull, invocation: Invocation, show: Show) -> RunReport:
     # a chart from the store needs no connector and writes no log line, and is there before these would be
     from cli.log_lines import start_logging
     from cli.sync import Outcome, log_outcome
     from cli.wiring import run_connection
 
     start_logging(invocation)
-    wanted = Wanted(kind="pull", mode="crawl", types=asked.types, patients=(asked.patient,), patients_are_ids=True)
-    report = await run_connection(asked.connection, store, wanted, show)
+    wanted = Wanted(kind="pull", mode="crawl", types=request.types, patients=(request.patient,), patients_are_ids=True)
+    report = await run_connection(request.connection, store, wanted, show)
     if not invocation.terminal:
-        log_outcome(Outcome(asked.connection, OF_STATUS[report.status], report=report), "pull")
+        log_outcome(Outcome(request.connection, OF_STATUS[report.status], report=report), "pull")
     return report
 
 
-async def _deliver(store: Store, asked: Pull) -> list[DeliveredFile]:
+async def _deliver(store: Store, request: Pull) -> list[DeliveredFile]:
     selection = Selection(
-        connections=(asked.connection.name,),
-        patients=(asked.patient,),
-        types=asked.types,
+        connections=(request.connection.name,),
+        patients=(request.patient,),
+        types=request.types,
         mentioned=True,
-        as_of=asked.as_of,
+        as_of=request.as_of,
     )
     async with store.snapshot(selection, Action.PULL) as snapshot:
         if not await snapshot.types():
             return []
-        if asked.format == "csv":
+        if request.format == "csv":
             from exports.plan import ExportRequest  # only tables need views, and what compiles them
             from exports.run import export
 
-            out_folder = destination_of(asked.out)
-            request = ExportRequest(out=out_folder, formats=("csv",), types=asked.types, patients=(asked.patient,))
-            return list((await export(request, snapshot)).files)
+            out_folder = destination_of(request.out)
+            export_request = ExportRequest(
+                out=out_folder, formats=("csv",), types=request.types, patients=(request.patient,)
+            )
+            return list((await export(export_request, snapshot)).files)
 
-        out = sys.stdout.buffer if asked.out == STDOUT else Path(asked.out)
-        return [await deliver_chart(snapshot, out, asked.format)]
+        out = sys.stdout.buffer if request.out == STDOUT else Path(request.out)
+        return [await deliver_chart(snapshot, out, request.format)]
 
 
-def _report(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *, json: bool) -> ExitCode:
+def _report(request: Pull, report: RunReport | None, files: list[DeliveredFile], *, json: bool) -> ExitCode:
     code = OF_STATUS[report.status] if report is not None else ExitCode.COMPLETE
     if not files and code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
         code = ExitCode.NOTHING if code == ExitCode.COMPLETE else code
@@ -199,35 +203,35 @@ def _report(asked: Pull, report: RunReport | None, files: list[DeliveredFile], *
             {
                 "status": status,
                 "run": run_as_json(report) if report else None,
-                "out": asked.out if files else None,
+                "out": request.out if files else None,
                 "files": [asdict(file) for file in files],
             }
         )
         return code
     if report is not None and _is_unknown(report) and not files:
         print_message(
-            f"{asked.connection.name}: the EHR does not know this patient; check the id (a FHIR id, not an MRN)"
+            f"{request.connection.name}: the EHR does not know this patient; check the id (a FHIR id, not an MRN)"
         )
         return code
     if report is not None:
         print_holes([report], write=print_message)
     if files:
-        print_message(_summary(asked, report, files))
-        for line in _table_lines(asked, files):
+        print_message(_summary(request, report, files))
+        for line in _table_lines(request, files):
             print_message(line)
     elif code != ExitCode.FAILED:
-        where = "the store has" if asked.stored else "the EHR returned"
+        where = "the store has" if request.stored else "the EHR returned"
         advice = "check the id (a FHIR id, not an MRN)"
-        if asked.as_of is not None:
+        if request.as_of is not None:
             where, advice = "at that moment the store had", f"{advice}, or list its runs with `chartferry snapshots`"
         if report is not None and report.holes:
             advice = "see the holes above"
-        print_message(f"{asked.connection.name}: {where} nothing about this patient; {advice}")
+        print_message(f"{request.connection.name}: {where} nothing about this patient; {advice}")
     return code
 
 
-def _table_lines(asked: Pull, files: list[DeliveredFile]) -> list[str]:
-    if asked.format != "csv":
+def _table_lines(request: Pull, files: list[DeliveredFile]) -> list[str]:
+    if request.format != "csv":
         return []
     from cli.export_summary import odd_value_lines  # only of tables is there anything to say
 
@@ -241,11 +245,11 @@ def _is_unknown(report: RunReport) -> bool:
     )
 
 
-def _summary(asked: Pull, report: RunReport | None, files: list[DeliveredFile]) -> str:
+def _summary(request: Pull, report: RunReport | None, files: list[DeliveredFile]) -> str:
     total: dict[str, Any] = {
         key: sum(getattr(file, key) for file in files) for key in ("rows", "bytes", "uncompressed_bytes")
     }
     packed = f", {size(total['bytes'])} gzip" if total["bytes"] != total["uncompressed_bytes"] else ""
     fetched = f", {how_many(report.requests, 'request')} in {report.seconds:.1f} s" if report else ", from the store"
-    where = "stdout" if asked.out == STDOUT else asked.out
+    where = "stdout" if request.out == STDOUT else request.out
     return f"{where}: {how_many(total['rows'], 'row')}, {size(total['uncompressed_bytes'])}{packed}{fetched}"

@@ -96,11 +96,11 @@ def query(
     selection = Selection(
         connections=names, patients=tuple(read_patients(patients)) if patients else None, as_of=checked_moment(as_of)
     )
-    asked = _Request(file, checked_params(params), selection, out, csv.value)
+    request = _Request(file, checked_params(params), selection, out, csv.value)
     limits = Limits(seconds=timeout, memory_mb=memory)
     tenant = choose_tenant(settings, invocation.tenant)
     delivered, statement = in_store(
-        invocation, settings, tenant, lambda store: _run(store, asked, limits), reads_charts=True
+        invocation, settings, tenant, lambda store: _run(store, request, limits), reads_charts=True
     )
     for note in statement.notes:
         print_message(note)
@@ -111,10 +111,10 @@ def query(
     return ExitCode.COMPLETE if delivered.rows else ExitCode.NOTHING
 
 
-async def _run(store: Store, asked: _Request, limits: Limits) -> tuple[DeliveredFile, Statement]:
-    async with store.snapshot(asked.selection) as snapshot:
-        target = sys.stdout.buffer if asked.out == STDOUT else Path(asked.out)
-        return await run_query(asked.file, asked.parameters, snapshot, target, limits, dialect=asked.dialect)
+async def _run(store: Store, request: _Request, limits: Limits) -> tuple[DeliveredFile, Statement]:
+    async with store.snapshot(request.selection) as snapshot:
+        target = sys.stdout.buffer if request.out == STDOUT else Path(request.out)
+        return await run_query(request.file, request.parameters, snapshot, target, limits, dialect=request.dialect)
 
 
 def checked_params(words: list[str] | None) -> dict[str, str]:

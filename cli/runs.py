@@ -124,8 +124,8 @@ def _print_details(report: RunReport) -> None:
     print_holes([report], every=True)
     for certificate in report.certificates:
         print_certificate(certificate, every=True)
-    if said := what_next(report):
-        print_line(f"next     {said}")
+    if next_step := what_next(report):
+        print_line(f"next     {next_step}")
 
 
 def what_next(report: RunReport) -> str:

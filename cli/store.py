@@ -86,8 +86,8 @@ def upgrade_store(
     former = supervise_blocking(lambda: upgrade(directory, where), resume="run it again to continue")
     code = ExitCode.NOTHING if former is None else ExitCode.COMPLETE
     if invocation.json:
-        told = {} if former is None else {"former": str(former)}
-        emit_json({"status": "nothing" if former is None else "complete", "directory": str(directory), **told})
+        facts = {} if former is None else {"former": str(former)}
+        emit_json({"status": "nothing" if former is None else "complete", "directory": str(directory), **facts})
     elif former is None:
         print_line(f"{directory}: the store already has this Postgres")
     else:

@@ -145,11 +145,11 @@ def _kept(path: Path | None) -> Iterator[Callable[[bytes], None]]:
 
 def _progress(invocation: Invocation, receiver: Receiver) -> Callable[[str], None]:
     """Print each state once."""
-    told: list[str] = []
+    states: list[str] = []
 
     def show(state: str) -> None:
-        if not invocation.json and told[-1:] != [state]:
-            told.append(state)
+        if not invocation.json and states[-1:] != [state]:
+            states.append(state)
             print_line(f"{receiver.name}: {state}")
 
     return show
@@ -168,12 +168,12 @@ def _show(done: Submitted, state: DatasetState, receiver: Receiver, *, json: boo
                 "deletions": state.deletions,
                 "refused": done.refused,
                 "unread": done.unread,
-                "issues": [{"severity": told.severity, "code": told.code, "count": count} for told, count in issues],
+                "issues": [{"severity": issue.severity, "code": issue.code, "count": count} for issue, count in issues],
             }
         )
         return ExitCode.COMPLETE if done.is_whole else ExitCode.PARTIAL
     if issues:
-        print_table(("severity", "code", "issues#"), [(*told, number(count)) for told, count in issues])
+        print_table(("severity", "code", "issues#"), [(*issue, number(count)) for issue, count in issues])
     if done.unread:
         print_line(f"{number(done.unread)} outcomes are missing or cannot be read: they may be refusals")
     verb = "submitted" if done.sent else "nothing was sent again: submitted before,"

@@ -76,8 +76,8 @@ def migrate(
     changed = [one.name for one in done if one.changed]
     status = "nothing" if not done else "partial" if failed else "complete"
     if invocation.json:
-        told = [{"tenant": one.name, "error": str(one.error)} for one in failed]
-        emit_json({"status": status, "tenants": len(done), "migrated": changed, "failed": told})
+        failures = [{"tenant": one.name, "error": str(one.error)} for one in failed]
+        emit_json({"status": status, "tenants": len(done), "migrated": changed, "failed": failures})
     else:
         for one in failed:
             print_message(f"{one.name}: {one.error}")

@@ -141,8 +141,8 @@ def show_loaded(done: Loaded, *, json: bool) -> int:
         if one.unfilled:
             print_line(f"{one.name}: the view no longer has {', '.join(one.unfilled)}; the columns stay, and are empty")
         if one.left_empty:
-            told = ", ".join(f"{name} {number(count)}" for name, count in one.left_empty.items())
-            print_line(f"{one.name}: cells left empty, because their values do not fit: {told}")
+            cells = ", ".join(f"{name} {number(count)}" for name, count in one.left_empty.items())
+            print_line(f"{one.name}: cells left empty, because their values do not fit: {cells}")
         if one.left_out:
             print_line(
                 f"{one.name}: {how_many(one.left_out, 'resource')} left out, because a criterion could not decide"

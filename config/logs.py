@@ -106,10 +106,10 @@ class _Sentence(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         event = _event_of(record)
-        said, level, _ = event.pop("event"), event.pop("level"), event.pop("timestamp")
+        line, level, _ = event.pop("event"), event.pop("level"), event.pop("timestamp")
         details = ", ".join(f"{key} {value}" for key, value in event.items())
-        said += f" ({details})" if details else ""
-        return said if level == "info" else f"{level}: {said}"
+        line += f" ({details})" if details else ""
+        return line if level == "info" else f"{level}: {line}"
 
 
 def configure_logging(*, json: bool, level: str | int, stream: TextIO) -> None:

@@ -303,8 +303,8 @@ def _sources(
             problems.append(Problem(path, repr(name), NAME_RULE))
             name = "x"  # noqa: PLW2901  so that its other keys are still checked
         if "name" in entry:
-            told = f"no such key: the name is the table's, [{path}]"
-            problems.append(Problem(f"{path}.name", "an unknown key", told))
+            rule = f"no such key: the name is the table's, [{path}]"
+            problems.append(Problem(f"{path}.name", "an unknown key", rule))
         source = _parse(model, {**entry, "name": name}, path, context, problems)
         problems.extend(model.missing(entry, path))
         tenant = entry.get("tenant", "default")

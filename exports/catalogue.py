@@ -61,7 +61,7 @@ def load_views(names_or_files: Sequence[str]) -> list[LoadedView]:
         ViewError: as `load_view`.
     """
     sets = view_sets()
-    return [load_view(one) for asked in names_or_files for one in sets.get(asked, (asked,))]
+    return [load_view(one) for named in names_or_files for one in sets.get(named, (named,))]
 
 
 def _names_in(folder: Traversable) -> tuple[str, ...]:
@@ -101,19 +101,19 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a JSON number")
 
 
-def _loaded(told_as: str, content: bytes) -> LoadedView:
+def _loaded(origin: str, content: bytes) -> LoadedView:
     try:
         definition = json.loads(content, parse_float=Decimal, parse_constant=_no_number)
     except ValueError as error:
-        raise ViewError(told_as, "", f"the file is not JSON: {error}") from error
+        raise ViewError(origin, "", f"the file is not JSON: {error}") from error
     except RecursionError:
-        raise ViewError(told_as, "", "the file is nested too deeply") from None
+        raise ViewError(origin, "", "the file is nested too deeply") from None
     if not isinstance(definition, dict):
-        raise ViewError(told_as, "", "the file does not contain a JSON object", allowed="a ViewDefinition")
+        raise ViewError(origin, "", "the file does not contain a JSON object", allowed="a ViewDefinition")
     name = definition.get("name")
     if not isinstance(name, str) or not name:
         raise ViewError(
-            told_as,
+            origin,
             "name",
             "a view needs a name, which also names its file",
             allowed="a letter, then letters, digits and _",

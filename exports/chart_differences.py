@@ -77,7 +77,7 @@ class _Content:
         yield bytes(waiting) + self._form.tail(self.counts)
 
 
-class _Told(msgspec.Struct):
+class _Row(msgspec.Struct):
     """A line of `Snapshot.differences`."""
 
     type: str
@@ -88,10 +88,10 @@ class _Told(msgspec.Struct):
     new: str | None
 
 
-_LINES = msgspec.json.Decoder(_Told)
+_LINES = msgspec.json.Decoder(_Row)
 
 
 def _difference(line: bytes) -> Difference:
-    told = _LINES.decode(line)
-    elements = () if told.old is None or told.new is None else tuple(element_changes(told.old, told.new))
-    return Difference(told.type, told.id, told.patient, told.change, elements)
+    row = _LINES.decode(line)
+    elements = () if row.old is None or row.new is None else tuple(element_changes(row.old, row.new))
+    return Difference(row.type, row.id, row.patient, row.change, elements)

@@ -26,8 +26,8 @@ class Drift:
 
     def __str__(self) -> str:
         parts = [(self.added, "new"), (self.removed, "gone"), (self.retyped, "of another type")]
-        told = [f"{', '.join(names)} {what}" for names, what in parts if names]
-        return f"{self.table}: {'; '.join([*told, *(['columns in another order'] if self.moved else [])])}"
+        changes = [f"{', '.join(names)} {what}" for names, what in parts if names]
+        return f"{self.table}: {'; '.join([*changes, *(['columns in another order'] if self.moved else [])])}"
 
 
 def drift_between(former: bytes, now: bytes) -> tuple[Drift, ...]:

@@ -169,23 +169,25 @@ def _check_partition(request: ExportRequest) -> None:
 
 def _check_profile(request: ExportRequest, profile: SafeHarbor, views: Sequence[LoadedView]) -> None:
     """Refuse what could reveal patients beside the de-identified resources."""
-    said = f"--profile {profile.name}"
+    option = f"--profile {profile.name}"
     if request.queries:
         raise PlanError(
-            f"{said} does not allow --query, which would read the resources as they are; views read the de-identified ones"
+            f"{option} does not allow --query, which would read the resources as they are; views read the de-identified ones"
         )
     if request.where:
-        raise PlanError(f"{said}: the manifest would contain what --where says about patients; leave it out")
+        raise PlanError(f"{option}: the manifest would contain what --where says about patients; leave it out")
     if request.limit is not None:
-        raise PlanError(f"{said}: --limit writes the rows with the lowest ids, and ids must stay hidden; use --sample")
+        raise PlanError(
+            f"{option}: --limit writes the rows with the lowest ids, and ids must stay hidden; use --sample"
+        )
     if len(profile.key) < LEAST_KEY_BYTES:
         raise PlanError(
-            f"the key of {said} has fewer than {LEAST_KEY_BYTES} bytes, and could be guessed; `openssl rand -hex "
+            f"the key of {option} has fewer than {LEAST_KEY_BYTES} bytes, and could be guessed; `openssl rand -hex "
             f"{LEAST_KEY_BYTES}` makes one"
         )
-    asked = {*request.types, *((view.resource for view in views) if request.views else ())}
-    if unknown := sorted(asked - allowed_paths().keys()):
-        raise PlanError(f"{said} does not allow {', '.join(unknown)}; allowed: {', '.join(sorted(allowed_paths()))}")
+    types = {*request.types, *((view.resource for view in views) if request.views else ())}
+    if unknown := sorted(types - allowed_paths().keys()):
+        raise PlanError(f"{option} does not allow {', '.join(unknown)}; allowed: {', '.join(sorted(allowed_paths()))}")
 
 
 def check_snapshot(profile: SafeHarbor, connections: Sequence[str], changed_since: int | None) -> None:
@@ -250,8 +252,10 @@ def _view_tables(request: ExportRequest, views: Sequence[LoadedView]) -> list[Pl
     chosen = [view for view in views if request.views or not request.types or view.resource in request.types]
     left_out = [view for view in chosen if request.types and view.resource not in request.types]
     if left_out:
-        told = ", ".join(f"{view.name} reads {view.resource}" for view in left_out)
-        raise PlanError(f"{told}, which the requested types leave out ({', '.join(request.types)}); add it to them")
+        views_named = ", ".join(f"{view.name} reads {view.resource}" for view in left_out)
+        raise PlanError(
+            f"{views_named}, which the requested types leave out ({', '.join(request.types)}); add it to them"
+        )
     by_name = {view.name: view for view in chosen}
     if len(by_name) < len(chosen):
         names = [view.name for view in chosen]

@@ -214,8 +214,8 @@ async def _prepared(request: ExportRequest, snapshot: Snapshot) -> _Work:
     }
     tables |= {one.name: query_table(one) for one in statements}
     divided, files = await _divided(request, files, tables, compiled, snapshot)
-    told = _described(files, tables)
-    return _Work(applied, available, files, list(compiled.values()), statements, tables | divided, told, charts)
+    descriptions = _described(files, tables)
+    return _Work(applied, available, files, list(compiled.values()), statements, tables | divided, descriptions, charts)
 
 
 async def _divided(
@@ -252,9 +252,11 @@ def _described(files: Sequence[PlannedFile], tables: Mapping[str, Table]) -> lis
     found: dict[tuple[str, str], DescribedTable] = {}
     for file in files:
         for one in file.tables:
-            told = described(file, tables[one.name])
+            table = described(file, tables[one.name])
             former = found.get((one.name, file.kind))
-            found[one.name, file.kind] = told if former is None else replace(former, paths=(*former.paths, *told.paths))
+            found[one.name, file.kind] = (
+                table if former is None else replace(former, paths=(*former.paths, *table.paths))
+            )
     return list(found.values())
 
 
@@ -347,10 +349,10 @@ def _drift(
             raise
         return (), [str(unreadable)]
     if drift and freeze:
-        told = "\n".join(f"  {one}" for one in drift)
+        lines = "\n".join(f"  {one}" for one in drift)
         raise DriftError(
             f"the columns differ from those of the last export in {destination}, which stays as it is. Export without "
-            f"--freeze to accept that:\n{told}"
+            f"--freeze to accept that:\n{lines}"
         )
     return drift, []
 

@@ -39,7 +39,7 @@ class StoredAttachments:
             values = {**own, "fresh": fresh, "limit": limit, "leftovers": leftovers}
             return [AttachmentUse(*row) async for row in await self._conn.execute(_SQL["due"], values)]
 
-    async def note_asked(self, uses: Sequence[AttachmentUse]) -> None:
+    async def note_requested(self, uses: Sequence[AttachmentUse]) -> None:
         """Note that units request these by their URLs."""
         async with self._session.transaction("noting attachments") as own:
             columns = {
@@ -47,7 +47,7 @@ class StoredAttachments:
                 "ids": text_array([one.resource_id.encode() for one in uses]),
                 "places": int_array([one.place for one in uses]),
             }
-            await self._conn.execute(_SQL["note_asked"], {**own, **columns})
+            await self._conn.execute(_SQL["note_requested"], {**own, **columns})
 
     async def inline(
         self, paths: Mapping[str, str], *, most: int, together: int, leftovers: bool
@@ -185,6 +185,6 @@ def _opened(use: AttachmentUse, data: str | None, sealer: Sealer) -> str | None:
         return data
     plain, place = sealer.unseal(data.encode(), use.resource_type)
     if place.id != use.resource_id:
-        raise SealedValueError(f"{sealer.told(place)} was moved to another row.")
+        raise SealedValueError(f"{sealer.name_of(place)} was moved to another row.")
     found = orjson.loads(plain)
     return found if isinstance(found, str) else str(found)

@@ -178,7 +178,7 @@ def address(base_url: str) -> tuple[str, str, int | None, str]:
 def same_scope(row: tuple[Any, ...], scope: RunScope) -> bool:
     """Return whether an interrupted run (a row of `interrupted`) is resumed by a run of this scope."""
     _, _, _, kind, mode, selection, types, since, cohort, everything, young = row
-    asked = (
+    requested = (
         scope.kind,
         scope.mode,
         scope.selection,
@@ -187,7 +187,7 @@ def same_scope(row: tuple[Any, ...], scope: RunScope) -> bool:
         scope.cohort,
         scope.everything,
     )
-    return bool(young) and (kind, mode, selection, types, since, cohort, everything) == asked
+    return bool(young) and (kind, mode, selection, types, since, cohort, everything) == requested
 
 
 async def _insert(conn: AsyncConnection[Any], connection: int, scope: RunScope, at: datetime) -> tuple[int, datetime]:

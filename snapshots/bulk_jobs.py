@@ -91,10 +91,10 @@ class StoredBulkJobs:
             )
             return [row[0] async for row in found]
 
-    async def brought_types(self) -> list[str]:
+    async def received_types(self) -> list[str]:
         """Return the types of which the run has received something."""
         async with self._session.transaction("reading what came") as own:
-            return [row[0] async for row in await self._session.conn.execute(_SQL["brought_types"], own)]
+            return [row[0] async for row in await self._session.conn.execute(_SQL["received_types"], own)]
 
     async def planned_files(self, page: int) -> list[Unit]:
         """Return the files of one manifest page that are units of the run, in the order in which they were planned."""

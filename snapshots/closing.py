@@ -109,7 +109,7 @@ async def close_run(
     for resource_type, number in judged.buried.items():
         buried.of(resource_type).deleted = number
     await count(conn, closing.run, buried)
-    news = bool(closing.scope.since) or await _is(conn, "asked_for_news", own) or closing.asks_news
+    news = bool(closing.scope.since) or await _is(conn, "requests_news", own) or closing.requests_news
     if earned is not None and not closing.scope.types and not news:
         for row in await (await conn.execute(_SQL["unlisted"], own)).fetchall():
             await conn.execute(_SQL["note_unlisted"], {**own, "resource_type": row[0], "at": at})
@@ -220,8 +220,8 @@ async def _move_watermarks(
     )
     moved = {}
     for one in types:
-        asked_for_news = one in closing.marks
-        moved[one] = reached(earned, before.get(one) if asked_for_news else None, newest.get(one))
+        requests_news = one in closing.marks
+        moved[one] = reached(earned, before.get(one) if requests_news else None, newest.get(one))
     values = {**closing.own, "types": types, "instants": list(moved.values())}
     await conn.execute(_SQL["move_watermark"], values)
     return moved

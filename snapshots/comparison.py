@@ -79,10 +79,10 @@ def difference_opened_by(sealer: Sealer | None, *, masks: bool) -> Opened | None
     shown = marked_row if masks else opened_row
 
     def opened(id_: str, line: bytes) -> bytes:
-        told = orjson.loads(line)
+        difference = orjson.loads(line)
         for side in ("old", "new"):
-            if told[side] is not None:
-                told[side] = shown(told[side].encode(), told["type"], id_, sealer).decode()
-        return orjson.dumps(told)
+            if difference[side] is not None:
+                difference[side] = shown(difference[side].encode(), difference["type"], id_, sealer).decode()
+        return orjson.dumps(difference)
 
     return opened

@@ -84,8 +84,8 @@ class _Installation:
             )
             if done.returncode:
                 output.seek(0)
-                said = output.read()[-2000:].decode(errors="replace").strip()
-                raise StoreUnavailableError(f"the embedded Postgres: {program} ended with {done.returncode}: {said}")
+                text = output.read()[-2000:].decode(errors="replace").strip()
+                raise StoreUnavailableError(f"the embedded Postgres: {program} ended with {done.returncode}: {text}")
 
 
 def _server_account() -> str | None:
@@ -217,10 +217,10 @@ def _start(directory: Path, programs: Path | None) -> Path:
         installed.run("pg_ctl", "start", "--no-wait", "--silent", "-D", str(data), "-l", str(log), "-o", options)
         if (folder := wait_ready(data)) is not None:
             return folder
-        said = log.read_bytes()[size:][-1500:].decode(errors="replace").strip()
-        if "pre-existing shared memory block" not in said:  # processes of a killed server are still ending
+        text = log.read_bytes()[size:][-1500:].decode(errors="replace").strip()
+        if "pre-existing shared memory block" not in text:  # processes of a killed server are still ending
             break
-    raise StoreUnavailableError(f"the embedded Postgres in {directory} did not start; its log says: {said}")
+    raise StoreUnavailableError(f"the embedded Postgres in {directory} did not start; its log says: {text}")
 
 
 def _stop(directory: Path, programs: Path | None = None) -> None:

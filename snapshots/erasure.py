@@ -61,8 +61,8 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
         async with session.transaction(writes=True):
             await sealer_of_moment(session)  # who opened a plain store finds nothing in what is encrypted meanwhile
             number = await _number(session.conn, connection)
-            asked = _values(number, patient)
-            ids = [row[0] async for row in await session.conn.execute(_SQL["who"], asked)]
+            of_patient = _values(number, patient)
+            ids = [row[0] async for row in await session.conn.execute(_SQL["who"], of_patient)]
             rows, types, shared = Counter[str](), set[str](), 0
             erased, unread = list[str](), list[str]()
             for one in ids:

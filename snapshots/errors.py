@@ -148,13 +148,13 @@ def _translated(error: psycopg.Error, doing: str) -> StoreError:
         )
     if state == "57014":
         return StoreQueryError(f"{doing}: the statement exceeded its time limit, and was stopped.", sqlstate=state)
-    said = f"{error.diag.message_primary} (SQLSTATE {state})" if quotable else f"SQLSTATE {state or 'none'}"
+    answer = f"{error.diag.message_primary} (SQLSTATE {state})" if quotable else f"SQLSTATE {state or 'none'}"
     if isinstance(error, psycopg.OperationalError) and state and state[:2] in {"08", "28", "3D", "53", "57", "58"}:
         return StoreUnavailableError(
-            f"{doing}: the connection to Postgres failed: {said}. What was committed is safe; "
+            f"{doing}: the connection to Postgres failed: {answer}. What was committed is safe; "
             "check that the server is up and run the same command again."
         )
-    return StoreQueryError(f"{doing}: Postgres refused the statement: {said}.", sqlstate=state)
+    return StoreQueryError(f"{doing}: Postgres refused the statement: {answer}.", sqlstate=state)
 
 
 @contextmanager

@@ -110,7 +110,7 @@ class StoredEvidence:
                 if one.resource_type == PATIENT and one.scope is WayScope.MEMBERS:
                     await self._conn.execute(_SQL["note_departed_members"], {**own, "way": one.way})
             if any(one.scope is WayScope.MEMBERS for one in whole):
-                asked = {"asked_for_patients": await self._asked_for_patients(own)}
+                asked = {"requested_patients": await self._requested_patients(own)}
                 await self._conn.execute(_SQL["strike_off_unexported"], {**own, **asked})
             row = await (await self._conn.execute(_SQL["patient_way"], {**own, "name": way.name})).fetchone()
             if row is not None:
@@ -126,7 +126,7 @@ class StoredEvidence:
                 await self._compare(own)
             patients_listed = any(
                 one.resource_type == PATIENT and one.scope is WayScope.MEMBERS for one in whole
-            ) or await self._asked_for_patients(own)
+            ) or await self._requested_patients(own)
             row = await (await self._conn.execute(_SQL["group_read"], own)).fetchone()
             group_read = row is not None and bool(row[0])
             for one in whole:
@@ -143,8 +143,8 @@ class StoredEvidence:
             await self._conn.execute(_SQL["note_missed_of_nobody"], own)
         self._compared = bool(whole)
 
-    async def _asked_for_patients(self, own: Mapping[str, Any]) -> bool:
-        row = await (await self._conn.execute(_SQL["asked_for_patients"], own)).fetchone()
+    async def _requested_patients(self, own: Mapping[str, Any]) -> bool:
+        row = await (await self._conn.execute(_SQL["requested_patients"], own)).fetchone()
         return row is not None and bool(row[0])
 
     async def due(self, readable: Sequence[str] | None, limit: int) -> list[AbsentRow]:
@@ -171,11 +171,11 @@ class StoredEvidence:
             values = {**own, "types": list(types), "each": _CONTROLS}
             return [AbsentRow(*row) async for row in await self._conn.execute(_SQL["controls"], values)]
 
-    async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
+    async def note_requested(self, rows: Sequence[AbsentRow]) -> None:
         """Note that units request these rows."""
         values = {"types": [row.resource_type for row in rows], "ids": [row.id for row in rows]}
         async with self._session.transaction("noting what is asked") as own:
-            await self._conn.execute(_SQL["note_asked"], {**own, **values})
+            await self._conn.execute(_SQL["note_requested"], {**own, **values})
 
     async def withheld(self, patients: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
         """Return some rows that this client may not see, as earlier runs found, Patients first; None: whoever they belong to."""

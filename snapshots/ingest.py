@@ -152,17 +152,17 @@ async def _without_lesser(
     """
     whole = {(record.resource_type, record.id) for record in records if not record.subsetted}
     lesser = {(record.resource_type, record.id) for record in records if record.subsetted} - whole
-    asked = sorted(lesser)
+    keys_of_lesser = sorted(lesser)
     keys = {
-        "types": text_array([resource_type.encode() for resource_type, _ in asked]),
-        "ids": text_array([identity.encode() for _, identity in asked]),
+        "types": text_array([resource_type.encode() for resource_type, _ in keys_of_lesser]),
+        "ids": text_array([identity.encode() for _, identity in keys_of_lesser]),
         **taking.own,
     }
     row = await (await conn.execute(_SQL["keep_whole"], keys)).fetchone()
     kept, noted = row or (None, None)
     for resource_type, count in (noted or {}).items():
         intake.of(resource_type).unchanged += count
-    lesser -= {asked[position - 1] for position in kept or ()}
+    lesser -= {keys_of_lesser[position - 1] for position in kept or ()}
     return [record for record in records if not record.subsetted or (record.resource_type, record.id) in lesser]
 
 

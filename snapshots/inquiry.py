@@ -86,12 +86,12 @@ async def _rights(conn: AsyncConnection[Any], tenant: str) -> list[StoreStep]:
         found = await rights_of(conn, schema, session.roles)
         if not found.there:
             await require_making(session, found)
-            told = f"{found.login} may read and write; the first sync creates {schema}"
+            summary = f"{found.login} may read and write; the first sync creates {schema}"
         else:
             await require_reading(session, found)
             await require_writing(session)
-            told = f"{found.login} may read and write {schema}"
-    return [StoreStep("rights", "ok", told), _walls(schema, walls, found)]
+            summary = f"{found.login} may read and write {schema}"
+    return [StoreStep("rights", "ok", summary), _walls(schema, walls, found)]
 
 
 async def _keys(conn: AsyncConnection[Any], tenant: str, keyring: Keyring | None) -> list[StoreStep]:
@@ -120,20 +120,20 @@ def _walls(schema: str, walls: Walls, found: Rights) -> StoreStep:
         return StoreStep("walls", "ok", f"{schema}: they stand; {found.login} uses its own rights where it has no role")
     if walls.can_be_built:
         return StoreStep("walls", "ok", f"the owner's first command builds those of {schema}")
-    told = f"{schema} is separated from other tenants only by chartferry's own statements"
+    summary = f"{schema} is separated from other tenants only by chartferry's own statements"
     if walls.names is None:
         advice = (
             f"{found.login} may not create roles: sync once, which creates the schema; then this check prints the statements "
             "that a superuser must run"
         )
-        return StoreStep("walls", "warn", told, advice)
+        return StoreStep("walls", "warn", summary, advice)
     reader, writer = walls.names[:2]
     made = "".join(f'CREATE ROLE "{role}" NOINHERIT; ' for role in (reader, writer) if role not in walls.existing)
     granted = (
         f'GRANT "{reader}", "{writer}" TO "{found.login}"; GRANT TEMPORARY ON DATABASE "{found.database}" TO "{writer}"'
     )
     advice = f"a superuser must run: {made}{granted}; then the owner must run any command"
-    return StoreStep("walls", "warn", told, advice)
+    return StoreStep("walls", "warn", summary, advice)
 
 
 def _directory(directory: Path, *, is_there: bool) -> StoreStep:

@@ -29,7 +29,7 @@ class StoredKnowledge:
         async with self._session.transaction("noting what is asked") as own:
             await self._conn.execute(_SQL["speak_for"], {**own, "granted": sorted(granted)})
 
-    def ask_since(self, marks: Mapping[str, str]) -> None:
+    def request_since(self, marks: Mapping[str, str]) -> None:
         """Set which types (or "*") are requested only for news, and since when."""
         self._open.marks = dict(marks)
 

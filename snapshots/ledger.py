@@ -325,7 +325,7 @@ class OpenRun:
             "records": [result.records for result in results],
             "endings": [result.ended.value for result in results],
             "newest": [result.newest for result in results],
-            "counted": [_told(result.counted) for result in results],
+            "counted": [_counts(result.counted) for result in results],
             "at": self._session.clock(),
         }
         settled = await self._conn.execute(_SQL["settle"], values, prepare=True)
@@ -382,7 +382,7 @@ class OpenRun:
         return (await reports(self._conn, [self.id]))[0]
 
 
-def _told(counted: Mapping[Counted, int]) -> Jsonb | None:
+def _counts(counted: Mapping[Counted, int]) -> Jsonb | None:
     return Jsonb([[*one, number] for one, number in counted.items()]) if counted else None
 
 

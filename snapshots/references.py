@@ -87,11 +87,11 @@ class StoredReferences:
             }
             return [ReferenceTarget(*row) async for row in await self._conn.execute(_SQL["due"], values)]
 
-    async def note_asked(self, *, depth: int) -> None:
+    async def note_requested(self, *, depth: int) -> None:
         """Note what the run's units request; `depth` is set for what earlier runs left."""
         async with self._session.transaction("noting references") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
-            await self._conn.execute(_SQL["note_asked"], {**own, "depth": depth})
+            await self._conn.execute(_SQL["note_requested"], {**own, "depth": depth})
 
     async def note_answers(self) -> Mapping[str, Mapping[str, int]]:
         """Note the answers of settled units; return by type how many are found, missing, restricted, still wanted."""

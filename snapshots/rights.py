@@ -184,8 +184,8 @@ async def _refuse(
     }
     row = await (await session.conn.execute(_SQL["quoted"], {"names": list(names.values())})).fetchone()
     quoted = dict(zip(names, row[0] if row else names.values(), strict=True))
-    said = " ".join(f"{statement.format(**quoted)};" for statement in missing)
+    statements = " ".join(f"{statement.format(**quoted)};" for statement in missing)
     raise MissingRightsError(
         f"the login {found.login} may not {doing} schema {schema} of database {found.database}. "
-        f"Its owner, or a superuser, must run: {said} (docs/store.md has the roles.)"
+        f"Its owner, or a superuser, must run: {statements} (docs/store.md has the roles.)"
     )

@@ -63,7 +63,7 @@ def _text(content: bytes, kind: str, id_: str, sealer: Sealer) -> bytes:
     place = Place(kind, id_, "text")
     plain, found = sealer.unseal(content, kind)
     if found != place:
-        raise SealedValueError(f"{sealer.told(place)} was moved from another row.")
+        raise SealedValueError(f"{sealer.name_of(place)} was moved from another row.")
     return sealer.seal(plain, place)
 
 

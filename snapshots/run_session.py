@@ -30,7 +30,7 @@ class OpenScope:
     as_of: datetime | None = None  # the instant of its evidence, if the EHR names one
 
     @property
-    def asks_news(self) -> bool:
+    def requests_news(self) -> bool:
         """Whether it requests only news of any type."""
         return bool(self.marks)
 

@@ -47,7 +47,7 @@ async def find_sealed(conn: AsyncConnection[Any], values: Mapping[str, Any], sea
     if found:
         types, ids = zip(*sorted(found), strict=True)
         await conn.execute(_SQL["add_keys"], {"types": list(types), "ids": list(ids)})
-    return [told for place, told in unread.items() if (place.kind, place.id) not in found]
+    return [name for place, name in unread.items() if (place.kind, place.id) not in found]
 
 
 async def forget_input(conn: AsyncConnection[Any], values: Mapping[str, Any], sealer: Sealer) -> tuple[int, list[str]]:
@@ -71,4 +71,4 @@ async def forget_input(conn: AsyncConnection[Any], values: Mapping[str, Any], se
 
 
 def _name(place: Place, sealer: Sealer) -> str:
-    return sealer.told(place).rstrip(",")
+    return sealer.name_of(place).rstrip(",")

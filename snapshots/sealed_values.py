@@ -145,7 +145,7 @@ class Sealer:
         keys = self._keys.get(key)
         if keys is None:
             raise SealedValueError(
-                f"{self.told(place)} is encrypted with key {key}, which the configuration does not have: "
+                f"{self.name_of(place)} is encrypted with key {key}, which the configuration does not have: "
                 f"add it to the keys of [encryption]."
             )
         try:
@@ -153,13 +153,13 @@ class Sealer:
             return keys.cipher.decrypt(nonce, content, self._bound(key, place))
         except (InvalidTag, ValueError):
             raise SealedValueError(
-                f"{self.told(place)} cannot be decrypted: it was altered, or moved from another row. {_RESTORE}"
+                f"{self.name_of(place)} cannot be decrypted: it was altered, or moved from another row. {_RESTORE}"
             ) from None
 
     def _bound(self, key: str, place: Place) -> bytes:
         return orjson.dumps([1, key, self._tenant, *place])
 
-    def told(self, place: Place) -> str:
+    def name_of(self, place: Place) -> str:
         """Name a place for a message: the type, a keyed hash of the id, the pointer."""
         return f"{place.kind} ~{self.digest(place.id.encode()).hex()[:8]}, {place.pointer or 'the whole'},"
 

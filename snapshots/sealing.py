@@ -171,7 +171,7 @@ def _opened(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = "") -
         here = Place(kind, id_, leaf.pointer.removeprefix(below))
         if place != here:
             raise SealedValueError(
-                f"{sealer.told(here)} has the encrypted value of another row or place: somebody moved it. Restore the row "
+                f"{sealer.name_of(here)} has the encrypted value of another row or place: somebody moved it. Restore the row "
                 "from a backup, or sync it again into an empty store."
             )
         yield leaf.span, plain, place

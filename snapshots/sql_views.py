@@ -124,8 +124,8 @@ class SqlViews:
         views = {one.name: one for one in await self.existing() if one.materialized or not materialized_only}
         if unknown := sorted(set(names) - set(views)):
             kind = "materialised view" if materialized_only else "view"
-            told = ", ".join(views) or "none"
-            raise StoreError(f"chartferry has created no {kind} {', '.join(unknown)}; there are: {told}.")
+            existing = ", ".join(views) or "none"
+            raise StoreError(f"chartferry has created no {kind} {', '.join(unknown)}; there are: {existing}.")
         return [views[name] for name in names] if names else list(views.values())
 
     async def _replaced(self, name: str, query: sql.Composable) -> bool:
@@ -151,8 +151,8 @@ class SqlViews:
         if materialized:
             row = await (await self._conn.execute(_SQL["newest"])).fetchone()
             as_of = row[0] if row else None
-        told = json.dumps({"chartferry_view": digest, "as_of": as_of.isoformat() if as_of else None})
-        await self._execute("comment_materialized" if materialized else "comment", name, told=sql.Literal(told))
+        comment = json.dumps({"chartferry_view": digest, "as_of": as_of.isoformat() if as_of else None})
+        await self._execute("comment_materialized" if materialized else "comment", name, comment=sql.Literal(comment))
         ((_, view),) = await self._relations([name])
         assert view is not None
         dropped = tuple(column for column in former.columns if column not in view.columns) if former else ()
@@ -171,10 +171,10 @@ def _view(name: str, kind: str, comment: str | None, columns: list[str]) -> SqlV
     if kind not in {_PLAIN, _MATERIALIZED}:
         return None
     try:
-        told = json.loads(comment or "{}")
+        facts = json.loads(comment or "{}")
     except ValueError:
         return None
-    if not isinstance(told, dict) or not isinstance(told.get("chartferry_view"), str):
+    if not isinstance(facts, dict) or not isinstance(facts.get("chartferry_view"), str):
         return None
-    as_of = datetime.fromisoformat(told["as_of"]) if told.get("as_of") else None
-    return SqlView(name, kind == _MATERIALIZED, told["chartferry_view"], tuple(columns), as_of)
+    as_of = datetime.fromisoformat(facts["as_of"]) if facts.get("as_of") else None
+    return SqlView(name, kind == _MATERIALIZED, facts["chartferry_view"], tuple(columns), as_of)

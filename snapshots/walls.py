@@ -22,7 +22,7 @@ _SQL = load("walls")
 _KEY = "chartferry_roles"
 _AUDIT = ("audit_event", "audit_patient", "audit_seal")
 # the rest the server fills in (the number, the moment, the login), or the owner (through: that events were deleted)
-_TOLD = (
+_EVENT_COLUMNS = (
     *("actor", "account", "roles", "origin", "reason", "action"),
     *("connections", "types", "runs", "everyone", "erased", "broke_glass"),
 )
@@ -129,8 +129,8 @@ async def build_walls(session: TenantSession, found: Walls, *, with_login: bool)
             await _new_names(conn, session.tenant),
             Walls(names=None, may_create_roles=found.may_create_roles, is_superuser=found.is_superuser),
         )
-        told = json.dumps({_KEY: names._asdict()})
-        await conn.execute(_statement("record", schema=sql.Identifier(schema), told=sql.Literal(told)))
+        comment = json.dumps({_KEY: names._asdict()})
+        await conn.execute(_statement("record", schema=sql.Identifier(schema), comment=sql.Literal(comment)))
     await _guard(session)
     if found.may_create_roles:
         await _create_roles(conn, names, found, with_login=with_login)
@@ -180,7 +180,7 @@ async def _grant(conn: AsyncConnection[Any], schema: str, names: RoleNames, *, w
         schema=sql.Identifier(schema),
         readable=_listed(schema, [*tables, *_VIEWS]),
         event=sql.Identifier(schema, "audit_event"),
-        told=sql.SQL(", ").join(map(sql.Identifier, _TOLD)),
+        columns=sql.SQL(", ").join(map(sql.Identifier, _EVENT_COLUMNS)),
         added=_listed(schema, ("audit_patient", "audit_seal")),
         writable=_listed(schema, [name for name in tables if name not in _READ_ONLY]),
         stored=_listed(schema, [_STORED]),

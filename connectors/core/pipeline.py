@@ -140,8 +140,8 @@ class _Passage:
             piece = replace(piece, records=noticed.records, mentions=noticed.mentions)
         if piece.place is not None and self._counted:
             key, place = piece.place
-            told = [[*one, number] for one, number in self._counted.items()]
-            piece = replace(piece, place=(key, {**place, _COUNTED: told}))
+            counted = [[*one, number] for one, number in self._counted.items()]
+            piece = replace(piece, place=(key, {**place, _COUNTED: counted}))
         await self._line.put(piece)
 
     def ended(self, result: UnitResult) -> UnitResult:
@@ -199,12 +199,12 @@ class _Line:
             await self._room.wait()
         self._pieces.append(piece)
         self._size += piece.size + _PIECE_BYTES
-        self._tell()
+        self._wake()
 
     def end(self) -> None:
         """Declare that no more pieces will come."""
         self._ended = True
-        self._tell()
+        self._wake()
 
     def take(self) -> Fetched | None:
         """Return the next piece, if there is one."""
@@ -224,7 +224,7 @@ class _Line:
             await self._news.wait()
         return bool(self._pieces)
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         if self._news is not None:
             self._news.set()
             self._news = None

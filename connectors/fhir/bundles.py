@@ -98,7 +98,7 @@ def _odd_bundle(body: bytes) -> Listed:
         strangers = {name: json_from(raw) for name, raw in members.items() if name not in BUNDLE_NAMES}
         entry = members.get("entry", b"null")
         items = _ITEMS.decode(entry) if entry.startswith(b"[") else [msgspec.Raw(entry)] if entry != b"null" else []
-        said = {name: json_from(members[name]) for name in ("resourceType", "type", "total") if name in members}
+        values = {name: json_from(members[name]) for name in ("resourceType", "type", "total") if name in members}
     except TwiceError:
         raise NotABundleError("one name appears twice in the answer, so its content is unknown") from None
     except (UnreadableJsonError, *_UNREADABLE):
@@ -108,7 +108,7 @@ def _odd_bundle(body: bytes) -> Listed:
     astray = [name for name, found in objects.items() if any(map(_holds_resource, found))]
     return Listed(
         bundle=Bundle(
-            **said,
+            **values,
             link=_raw(members.get("link")),
             links=_raw(members.get("links")),
             issues=_raw(members.get("issues")),

@@ -96,7 +96,7 @@ async def _ask(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, lim
     controls = await evidence.controls(types)
     reader.controlled.update(types)
     await run.store.plan((*_units(controls, UnitKind.CONTROL), *_units(due, UnitKind.CONFIRM)))
-    await evidence.note_asked(due)
+    await evidence.note_requested(due)
     await _read_pending(run, reader)
     return len(due)
 
@@ -172,31 +172,35 @@ class _Reader:
             reply = await self._client.send(call)
             record = record_from(reply.body, self._base, unit.key)
         except TerminalFetchError as error:
-            said_of_it = await self._said(error, unit, call.launch) if unit.kind == UnitKind.CONFIRM else None
-            await emit(Fetched(deletions=self._words(unit, identity, said_of_it)))
+            answer = await self._answer_of(error, unit, call.launch) if unit.kind == UnitKind.CONFIRM else None
+            await emit(Fetched(deletions=self._deletions(unit, identity, answer)))
         except RequestError:
-            await emit(Fetched(deletions=self._words(unit, identity, Said.UNANSWERED)))
+            await emit(Fetched(deletions=self._deletions(unit, identity, Said.UNANSWERED)))
         except UnreadableResourceError as error:
             bad = Quarantined(unit.resource_type, "read", str(error), reply.body)
-            words = self._words(unit, identity, Said.UNANSWERED)
+            words = self._deletions(unit, identity, Said.UNANSWERED)
             await emit(Fetched(quarantined=[bad], deletions=words))
         else:
             records = int((record.resource_type, record.id) == (unit.resource_type, identity))
-            said = [] if records else self._words(unit, identity, self._led_away(unit, identity, record.resource_type))
-            await emit(Fetched(records=[record] if records else [], deletions=said, size=len(record.body)))
+            deletions = (
+                [] if records else self._deletions(unit, identity, self._led_away(unit, identity, record.resource_type))
+            )
+            await emit(Fetched(records=[record] if records else [], deletions=deletions, size=len(record.body)))
         return UnitResult(key=unit.key, state=UnitState.SETTLED, records=records)
 
-    def _words(self, unit: Unit, identity: str, said: Said | None) -> list[Deletion]:
+    def _deletions(self, unit: Unit, identity: str, answer: Said | None) -> list[Deletion]:
         """Ignore a control that fails: its row was listed a moment ago."""
         return (
-            [Deletion(unit.resource_type, identity, said)] if said is not None and unit.kind == UnitKind.CONFIRM else []
+            [Deletion(unit.resource_type, identity, answer)]
+            if answer is not None and unit.kind == UnitKind.CONFIRM
+            else []
         )
 
     def _led_away(self, unit: Unit, identity: str, came: str) -> Said:
         """Another Patient than the requested one is a merge, which a crawl will find; anything else is no answer."""
         return Said.MERGED if unit.resource_type == came == "Patient" else Said.UNANSWERED
 
-    async def _said(self, error: TerminalFetchError, unit: Unit, launch: str | None) -> Said | None:
+    async def _answer_of(self, error: TerminalFetchError, unit: Unit, launch: str | None) -> Said | None:
         """None: the read itself is refused; the controls show whether this concerns the row or its whole type."""
         ending = await self._answers.ending(error, unit.resource_type, launch)
         if ending is Ending.FAILED and (says_not_found(error) or may_be_a_gateways(error)):

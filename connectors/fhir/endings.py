@@ -55,7 +55,7 @@ def meaning_of(error: RequestError, meanings: Mapping[str, IssueGrade]) -> Issue
     return grade((Issue("note", code, ()) for code in error.codes), meanings)
 
 
-def ending_of(error: RequestError, meanings: Mapping[str, IssueGrade], *, asked: What) -> Ending:
+def ending_of(error: RequestError, meanings: Mapping[str, IssueGrade], *, what: What) -> Ending:
     """Return what a refusal means for the request: all of a type ("search"), a patient, or another resource by id ("read").
 
     A code that the vendor's profile knows outweighs the status. FAILED: the answer does not tell, as a 403, 404 or 410 that is
@@ -65,10 +65,10 @@ def ending_of(error: RequestError, meanings: Mapping[str, IssueGrade], *, asked:
     known = _BY_MEANING.get(meaning_of(error, meanings))
     if known is not None:
         return known
-    if may_be_a_gateways(error) and (asked != "search" or error.status == _FORBIDDEN):
+    if may_be_a_gateways(error) and (what != "search" or error.status == _FORBIDDEN):
         return Ending.FAILED
-    if says_not_found(error) and asked != "search":
+    if says_not_found(error) and what != "search":
         return Ending.GONE if error.status == _GONE else Ending.NOT_FOUND
-    if error.status in _NOT_SERVED[asked] or "not-supported" in error.codes:
+    if error.status in _NOT_SERVED[what] or "not-supported" in error.codes:
         return Ending.NOT_SERVED
     return Ending.RESTRICTED if error.status == _FORBIDDEN else Ending.FAILED

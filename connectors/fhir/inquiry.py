@@ -163,9 +163,11 @@ async def _reached(endpoint: Endpoint, now: Callable[[], datetime]) -> AsyncIter
     except PlanError as error:
         yield Step(name=name, verdict="fail", found=str(error))
     except (OSError, TimeoutError) as error:
-        said = _reason(error)
+        reason = _reason(error)
         advice = "check port, firewall and VPN; behind a proxy, set the connection's proxy"
-        yield Step(name=name, verdict="fail", found=f"port {port} of {host} cannot be reached ({said})", advice=advice)
+        yield Step(
+            name=name, verdict="fail", found=f"port {port} of {host} cannot be reached ({reason})", advice=advice
+        )
     else:
         yield (
             _connected(stream, now())
@@ -202,11 +204,11 @@ def _declared(capability: Capability) -> Step:
     if not capability.search_params and not capability.bulk_levels:
         advice = "check base_url; a sync is planned only from the vendor's profile"
         return Step(name="metadata", verdict="warn", found="it declares nothing that can be requested", advice=advice)
-    said = f"FHIR {version or 'of unstated version'}, {how_many(len(capability.search_params), 'type')}"
+    summary = f"FHIR {version or 'of unstated version'}, {how_many(len(capability.search_params), 'type')}"
     if version is not None and not version.startswith(_R4):
         advice = "chartferry reads R4: use the base URL of the EHR's R4 endpoint"
-        return Step(name="metadata", verdict="warn", found=said, advice=advice)
-    return Step(name="metadata", verdict="ok", found=said)
+        return Step(name="metadata", verdict="warn", found=summary, advice=advice)
+    return Step(name="metadata", verdict="ok", found=summary)
 
 
 def _wanted(request: SyncRequest, capability: Capability, mode: Literal["bulk", "crawl"]) -> tuple[str, ...]:
@@ -296,8 +298,8 @@ def _reason(error: OSError | TimeoutError) -> str:
     """Say why no connection came about; anyio hangs the system's own error, or several of them, below its own."""
     below = error.__cause__
     tries = [error, *(below.exceptions if isinstance(below, BaseExceptionGroup) else [below])]
-    said = dict.fromkeys(os.strerror(one.errno) for one in tries if isinstance(one, OSError) and one.errno)
-    return "; ".join(said) or "no answer"
+    reasons = dict.fromkeys(os.strerror(one.errno) for one in tries if isinstance(one, OSError) and one.errno)
+    return "; ".join(reasons) or "no answer"
 
 
 def _failed(name: str, error: ConnectorError, advice: str) -> Step:

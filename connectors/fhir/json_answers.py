@@ -107,9 +107,9 @@ def objects_beside(document: Mapping[str, Any], known: Container[str]) -> Sequen
     ]
 
 
-def count_from(said: Any) -> int | None:
+def count_from(value: Any) -> int | None:
     """How many somebody counted: a number, also as a text, also with a fraction of 0; None for what is no count."""
-    found = _COUNT.fullmatch(str(said)) if type(said) in {int, float, str} else None
+    found = _COUNT.fullmatch(str(value)) if type(value) in {int, float, str} else None
     return int(found[1]) if found else None
 
 

@@ -53,7 +53,7 @@ class BulkJobs(Protocol):
     async def planned_types(self, kinds: Sequence[UnitKind]) -> Sequence[str]:
         """Types of the run's units of these kinds."""
 
-    async def brought_types(self) -> Sequence[str]:
+    async def received_types(self) -> Sequence[str]:
         """Types of which the run has received something."""
 
     async def planned_files(self, page: int) -> Sequence[Unit]:
@@ -87,7 +87,7 @@ class References(Protocol):
     ) -> Sequence[ReferenceTarget]:
         """What is to be asked and in no unit yet, by type and patient; `leftovers`: also what earlier runs could not get."""
 
-    async def note_asked(self, *, depth: int) -> None:
+    async def note_requested(self, *, depth: int) -> None:
         """Note what the run's reference units ask for (`Unit.ids`)."""
 
     async def note_answers(self) -> Mapping[str, Mapping[str, int]]:
@@ -164,7 +164,7 @@ class Evidence(Missed, Protocol):
     async def controls(self, types: Sequence[str]) -> Sequence[AbsentRow]:
         """Rows of these types that this run has listed."""
 
-    async def note_asked(self, rows: Sequence[AbsentRow]) -> None:
+    async def note_requested(self, rows: Sequence[AbsentRow]) -> None:
         """Note that units ask for these rows."""
 
     async def withheld(self, patients: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
@@ -202,7 +202,7 @@ class Attachments(Protocol):
     async def due(self, *, fresh: timedelta, limit: int, leftovers: bool) -> Sequence[AttachmentUse]:
         """Attachments to get by URL, or to decide on; `leftovers`: also what earlier runs could not get."""
 
-    async def note_asked(self, uses: Sequence[AttachmentUse]) -> None:
+    async def note_requested(self, uses: Sequence[AttachmentUse]) -> None:
         """Note that units ask for these by their URLs."""
 
     async def inline(
@@ -238,7 +238,7 @@ class Knowledge(Protocol):
     async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
         """Say whose watermarks, roster and lags this run reads and moves, and which types its login may read."""
 
-    def ask_since(self, marks: Mapping[str, str]) -> None:
+    def request_since(self, marks: Mapping[str, str]) -> None:
         """Say which types (or "*") are asked for news only, and from when."""
 
     async def last_mode(self) -> Literal["bulk", "crawl"] | None:

@@ -38,16 +38,16 @@ async def declared(client: EhrClient, base_url: str) -> Declared:
     except UntrustedServerError:
         raise
     except TerminalFetchError as error:
-        said = f"the server shows no CapabilityStatement ({error.answer})"
-        return Declared(Capability(), f"{said}: {_PROFILE_ALONE}")
+        problem = f"the server shows no CapabilityStatement ({error.answer})"
+        return Declared(Capability(), f"{problem}: {_PROFILE_ALONE}")
     except UnreadableJsonError:
         return Declared(Capability(), f"the server's CapabilityStatement is not JSON: {_PROFILE_ALONE}")
     except TransientFetchError as error:
         is_down = client.pace_state().down_until is not None or isinstance(error, BudgetExhaustedError)
         if is_down or (error.status or 0) < _SERVER_ERROR:
             raise
-        said = f"the server's CapabilityStatement could not be fetched (HTTP {error.status} after all retries)"
-        return Declared(Capability(), f"{said}: {_PROFILE_ALONE}", error)
+        problem = f"the server's CapabilityStatement could not be fetched (HTTP {error.status} after all retries)"
+        return Declared(Capability(), f"{problem}: {_PROFILE_ALONE}", error)
     if capability.unread:
         return Declared(
             capability,

@@ -32,13 +32,13 @@ class NotFoundAnswers:
         self._asking = anyio.Lock()
 
     async def ending(
-        self, error: TerminalFetchError, resource_type: str, launch: str | None = None, *, asked: What = "read"
+        self, error: TerminalFetchError, resource_type: str, launch: str | None = None, *, what: What = "read"
     ) -> Ending:
         """What a refused read of this type means; FAILED where nobody can tell that the EHR has said so.
 
         `launch` is the patient of the refused read, where tokens are bound to patients.
         """
-        ending = ending_of(error, self._profile.answers.issue_codes, asked=asked)
+        ending = ending_of(error, self._profile.answers.issue_codes, what=what)
         if ending not in _ABSENT or error.speaker != "nobody" or await self._is_its_way(resource_type, launch):
             return ending
         return Ending.FAILED

@@ -140,8 +140,8 @@ def is_outcome(value: Any) -> bool:
 
 def _issue(item: dict[str, Any]) -> tuple[Issue, int]:
     """One issue, and how many of its codes nobody can read: a vendor's code may say more than the severity."""
-    said = item.get("severity")
-    severity = said.strip().lower() if isinstance(said, str) else ""
+    stated = item.get("severity")
+    severity = stated.strip().lower() if isinstance(stated, str) else ""
     # a number is a vendor's, not FHIR's
     own = [None] if type(item.get("code")) is int else list(_codes(item.get("code")))
     vendor = [code for one in _listed(item.get("details")) for code in _details(one)]
@@ -165,11 +165,11 @@ def _details(details: Any) -> Iterator[str | None]:
 
 def _codes(value: Any) -> Iterator[str | None]:
     """The codes of a code, Coding or CodeableConcept; None for each that nobody can read, nothing where none is said."""
-    said = [value]
+    codes = [value]
     if isinstance(value, dict):
-        said = [value.get("code")]
-        said += [one.get("code") if isinstance(one, dict) else one for one in _listed(value.get("coding"))]
-    for one in said:
+        codes = [value.get("code")]
+        codes += [one.get("code") if isinstance(one, dict) else one for one in _listed(value.get("coding"))]
+    for one in codes:
         if isinstance(one, str):
             yield from filter(None, (one.strip(),))
         elif one is not None:

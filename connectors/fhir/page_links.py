@@ -127,9 +127,9 @@ def _each(item: Any) -> list[Any]:
 
 def _relations(link: Any) -> frozenset[str]:
     """The relations of one link, as IANA registers them; none for what is no link. Some write `rel`, as Atom and JSON:API do."""
-    said = link.get("relation", link.get("rel")) if isinstance(link, dict) else None
-    words = [one for one in (said if isinstance(said, list) else [said]) if isinstance(one, str)]
-    if isinstance(said, list) and len(words) < len(said):
+    relation = link.get("relation", link.get("rel")) if isinstance(link, dict) else None
+    words = [one for one in (relation if isinstance(relation, list) else [relation]) if isinstance(one, str)]
+    if isinstance(relation, list) and len(words) < len(relation):
         return frozenset()
     return frozenset(_relation(word) for one in words for word in one.lower().split())
 

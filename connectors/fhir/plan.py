@@ -121,16 +121,16 @@ def crawl_types(
 _IN_VAIN = 10  # types that brought nothing, and more than half of those asked for: worth a word
 
 
-def asked_in_vain(asked: Sequence[str], empty: Container[str], beside: Sequence[str]) -> tuple[str, ...]:
+def types_worth_naming(requested: Sequence[str], empty: Container[str], others: Sequence[str]) -> tuple[str, ...]:
     """What to name in `types`, where most of what is asked for each patient brings nothing; () where it is not worth a word.
 
-    `beside` are types that come in other ways, and would be left out if they were not named too.
+    `others` are types that come in other ways, and would be left out if they were not named too.
     """
-    worth = [t for t in asked if t not in empty]
-    vain = len(asked) - len(worth)
+    worth = [t for t in requested if t not in empty]
+    vain = len(requested) - len(worth)
     if vain < _IN_VAIN or vain <= len(worth):
         return ()
-    return tuple(dict.fromkeys((*worth, *beside)))
+    return tuple(dict.fromkeys((*worth, *others)))
 
 
 def named(types: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ class RemoteFolder:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self._told = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
+        self._shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
         scheme = parts.scheme
         if scheme not in REMOTE_SCHEMES:
             raise PlanError(
@@ -52,7 +52,7 @@ class RemoteFolder:
             raise self._failed("reached", error) from None
 
     def __str__(self) -> str:
-        return self._told
+        return self._shown
 
     @contextmanager
     def opened(self) -> Iterator[Path]:
@@ -87,7 +87,7 @@ class RemoteFolder:
                 digest.update(chunk)
         if digest.hexdigest() != sealed.sha256:
             raise DestinationError(
-                f"{self._told}: {sealed.path} reads back differently from what was written. Run the same command again"
+                f"{self._shown}: {sealed.path} reads back differently from what was written. Run the same command again"
             )
         return _StagedObject(self, sealed.path)
 
@@ -177,7 +177,7 @@ class RemoteFolder:
         if isinstance(error, FileNotFoundError):
             check = "make the bucket, container or folder first, or correct the URL"
         return DestinationError(
-            f"{self._told} cannot be {doing} ({type(error).__name__}); {check}. Then run the same command again"
+            f"{self._shown} cannot be {doing} ({type(error).__name__}); {check}. Then run the same command again"
         )
 
 

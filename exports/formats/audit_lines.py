@@ -59,8 +59,8 @@ def audit_line(read: PatientRead, tenant: str, format_: str) -> bytes:
     return _line({**read_as_json(read.event), **whose})
 
 
-def _line(told: dict[str, Any]) -> bytes:
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def audit_event(read: PatientRead, tenant: str) -> dict[str, Any]:
@@ -91,8 +91,8 @@ def _purposes(event: ReadEvent) -> dict[str, Any]:
         if event.broke_glass
         else []
     )
-    said = [{"text": event.reason}] if event.reason and event.reason != event.broke_glass else []
-    return {"purposeOfEvent": broke + said} if broke + said else {}
+    purposes = [{"text": event.reason}] if event.reason and event.reason != event.broke_glass else []
+    return {"purposeOfEvent": broke + purposes} if broke + purposes else {}
 
 
 _SERVER = {"system": "http://terminology.hl7.org/CodeSystem/security-source-type", "code": "4"}  # application server
@@ -126,7 +126,7 @@ def _patient(read: PatientRead) -> list[dict[str, Any]]:
 
 def _what(event: ReadEvent) -> dict[str, Any]:
     """What was read, as far as it is not the patient."""
-    said = {
+    purposes = {
         "event": str(event.id),
         "connections": ",".join(event.connections),
         "types": ",".join(event.types),
@@ -137,7 +137,7 @@ def _what(event: ReadEvent) -> dict[str, Any]:
     return {
         "type": _coding(_ENTITY, "2", "System Object"),
         "role": _coding(_ROLE, "4", "Domain Resource"),
-        "detail": [{"type": name, "valueString": value} for name, value in said.items() if value],
+        "detail": [{"type": name, "valueString": value} for name, value in purposes.items() if value],
     }
 
 

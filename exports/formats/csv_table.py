@@ -135,9 +135,9 @@ def is_data_error(error: StoreQueryError) -> bool:
 def data_error(view: str, error: StoreQueryError) -> ViewDataError:
     """Return the error for data that do not fit, without quoting a value."""
     cause = error.__cause__
-    told = _OURS.search(cause.diag.message_primary or "") if isinstance(cause, psycopg.Error) else None
-    if told:
-        return ViewDataError(f"view {view!r}: {told.group(1)}")
+    raised = _OURS.search(cause.diag.message_primary or "") if isinstance(cause, psycopg.Error) else None
+    if raised:
+        return ViewDataError(f"view {view!r}: {raised.group(1)}")
     return ViewDataError(
         f"view {view!r}: a value does not fit the type that its column or comparison needs (SQLSTATE {error.sqlstate});"
         " declare the column as string to see it"

@@ -48,11 +48,11 @@ class FileEntry:
 
     def document(self) -> dict[str, Any]:
         """Return the entry as JSON."""
-        told: dict[str, Any] = {} if self.type is None else {"type": self.type}
-        told["url"] = self.url
+        entry: dict[str, Any] = {} if self.type is None else {"type": self.type}
+        entry["url"] = self.url
         if self.count is not None:
-            told["count"] = self.count
-        return {**told, "extension": list(self.extension)} if self.extension else told
+            entry["count"] = self.count
+        return {**entry, "extension": list(self.extension)} if self.extension else entry
 
 
 @dataclass(frozen=True)
@@ -127,20 +127,20 @@ def read_page(content: bytes, name: str) -> Page:
 
 def request_of(page: Page) -> str | None:
     """Return the checksum of what chartferry publishes there; None: the dataset is not chartferry's."""
-    told = _parts(page.members.get("extension"), DATASET).get("request")
-    return told if isinstance(told, str) else None
+    value = _parts(page.members.get("extension"), DATASET).get("request")
+    return value if isinstance(value, str) else None
 
 
 def connection_of(page: Page) -> str | None:
     """Return whose charts chartferry publishes there; None: the dataset is not chartferry's."""
-    told = _parts(page.members.get("extension"), DATASET).get("connection")
-    return told if isinstance(told, str) else None
+    value = _parts(page.members.get("extension"), DATASET).get("connection")
+    return value if isinstance(value, str) else None
 
 
 def erasures_of(page: Page) -> int:
     """Return how many patients had been erased when the dataset's snapshot was made; datasets that say nothing are older."""
-    told = _parts(page.members.get("extension"), DATASET).get("erasures")
-    return told if isinstance(told, int) else 0
+    value = _parts(page.members.get("extension"), DATASET).get("erasures")
+    return value if isinstance(value, int) else 0
 
 
 def _entries(entries: Any, where: str) -> tuple[FileEntry, ...]:
@@ -170,8 +170,8 @@ def _next(links: Any, name: str) -> str | None:
 
 
 def _moment(extensions: Any, url: str) -> Moment | None:
-    told = _parts(extensions, url)
-    run, as_of = told.get("run"), _instant(told.get("as-of"))
+    values = _parts(extensions, url)
+    run, as_of = values.get("run"), _instant(values.get("as-of"))
     return Moment(run, as_of) if isinstance(run, int) and as_of is not None else None
 
 

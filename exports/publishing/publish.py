@@ -69,8 +69,8 @@ class PublishRequest:
     def checksum(self) -> str:
         """Return what names the request: another one makes another dataset."""
         patients = None if self.patients is None else sorted(set(self.patients))
-        told = [sorted(set(self.types)), patients, self.base_url]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        parts = [sorted(set(self.types)), patients, self.base_url]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ class _Work:
                 "them publish, or lift the mask this once (--break-glass)"
             )
         if len(snapshot.connections) > 1:
-            told = ", ".join(snapshot.connections)
+            names = ", ".join(snapshot.connections)
             raise PlanError(
-                f"a dataset has one connection, because ids are unique only within one; the store has {told}: publish each "
+                f"a dataset has one connection, because ids are unique only within one; the store has {names}: publish each "
                 "into a "
                 "folder of its own, with --connection"
             )
@@ -190,10 +190,10 @@ class _Work:
         if moment is None or moment == since:
             return Published("unchanged", since, not_included=not_included)
         journal = Journal(self._destination, self._purpose(moment, since))
-        told = (moment.extension(INCREMENT),)
-        output = tuple(replace(entry, extension=told) for entry in await self._written(journal))
+        extension = (moment.extension(INCREMENT),)
+        output = tuple(replace(entry, extension=extension) for entry in await self._written(journal))
         gone = await self._file(journal, DELETED, None, deletion_bundles(self._snapshot))
-        deleted = () if gone is None else (replace(gone, extension=told),)
+        deleted = () if gone is None else (replace(gone, extension=extension),)
         await self._snapshot.end()
         check_written(self._destination, (*output, *deleted))
         if output or deleted:
@@ -225,13 +225,13 @@ class _Work:
         return journal.entry(subject)
 
     async def _fill(self, subject: str, kind: str | None, chunks: RowChunks) -> FileEntry | None:
-        told = f"{subject}.ndjson"
-        with AtomicFile(self._working / told, compress="no") as part:
+        shown_as = f"{subject}.ndjson"
+        with AtomicFile(self._working / shown_as, compress="no") as part:
             async for chunk in chunks:
                 part.write(chunk)
-                self._on_progress(FileProgress(told, chunks.rows, part.uncompressed_bytes, None, done=False))
+                self._on_progress(FileProgress(shown_as, chunks.rows, part.uncompressed_bytes, None, done=False))
             sealed = part.seal(kind="ndjson", rows=chunks.rows)
-            self._on_progress(FileProgress(told, chunks.rows, part.uncompressed_bytes, chunks.rows, done=True))
+            self._on_progress(FileProgress(shown_as, chunks.rows, part.uncompressed_bytes, chunks.rows, done=True))
             if not chunks.rows:
                 return None
             name = data_name(subject, sealed.sha256)

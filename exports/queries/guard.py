@@ -140,9 +140,9 @@ class _Walk:
     def _table(self, node: Any, tables: frozenset[str]) -> None:
         name = node.relname
         if node.schemaname or node.catalogname or name not in tables:
-            told = f"{node.schemaname}.{name}" if node.schemaname else name
+            shown = f"{node.schemaname}.{name}" if node.schemaname else name
             raise self._refused(
-                f"table {told} is not declared: declare it, such as -- @relatedDependency: observation as {name}"
+                f"table {shown} is not declared: declare it, such as -- @relatedDependency: observation as {name}"
             )
 
     def _function(self, name: list[str]) -> None:

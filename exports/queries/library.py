@@ -27,7 +27,7 @@ TYPES = {
 }
 _LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _ANNOTATION = re.compile(r"^[ \t]*(?:--|/\*+|\*)[ \t]*@(\w+)[ \t]*:?[ \t]*(.*?)[ \t]*(?:\*/)?[ \t]*$", re.MULTILINE)
-_TOLD = frozenset({"name", "title", "description", "version", "status", "author", "publisher", "url"})
+_ANNOTATIONS = frozenset({"name", "title", "description", "version", "status", "author", "publisher", "url"})
 _VALUES = {
     "integer": re.compile(r"[+-]?[0-9]{1,10}"),
     "date": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"),
@@ -110,7 +110,7 @@ def check_values(library: Library, given: Mapping[str, str]) -> None:
 
 
 def _of_sql(text: str, origin: str) -> Library:
-    told: dict[str, str] = {}
+    annotations: dict[str, str] = {}
     parameters: list[Parameter] = []
     dependencies: list[Dependency] = []
     notes: list[str] = []
@@ -121,12 +121,12 @@ def _of_sql(text: str, origin: str) -> Library:
         elif key == "relatedDependency":
             resource, _, label = value.rpartition(" as ")
             dependencies.append(_dependency(resource.strip(), label.strip(), origin))
-        elif key in _TOLD:
-            told[key] = value
+        elif key in _ANNOTATIONS:
+            annotations[key] = value
         else:
             notes.append(f"{origin}: unknown annotation @{key}")
     stem = origin.rpartition("/")[2].removesuffix(".sql")
-    name = told.get("name") or re.sub(r"[^A-Za-z0-9_]", "_", stem)
+    name = annotations.get("name") or re.sub(r"[^A-Za-z0-9_]", "_", stem)
     return Library(_name(name, origin), origin, "query", text, tuple(parameters), tuple(dependencies), tuple(notes))
 
 

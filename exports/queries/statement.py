@@ -91,8 +91,8 @@ async def _require_harmless(origin: str, writer: _Writer, snapshot: Snapshot) ->
     if attributes:
         refused |= {row[0] for row in await snapshot.fetch(_CALLED_AS_COLUMNS.format(Literal(attributes)))}
     if refused:
-        told = ", ".join(sorted(refused))
-        raise QueryError(f"{origin}: function {told}: it does not exist, or does more than compute from its arguments")
+        names = ", ".join(sorted(refused))
+        raise QueryError(f"{origin}: function {names}: it does not exist, or does more than compute from its arguments")
 
 
 @contextmanager

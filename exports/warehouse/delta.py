@@ -208,7 +208,7 @@ class DeltaTables:
             schema_mode=None if found is None else "merge",
             name=_name(table) if found is None else None,
             writer_properties=WriterProperties(compression="ZSTD"),
-            commit_properties=_said(coming),
+            commit_properties=_properties(coming),
         )
 
     def _merge(self, table: str, standing: DeltaTable, coming: _Coming, key: tuple[str, str]) -> None:
@@ -221,7 +221,7 @@ class DeltaTables:
             source_alias="s",
             target_alias="t",
             writer_properties=WriterProperties(compression="ZSTD"),
-            commit_properties=_said(coming),
+            commit_properties=_properties(coming),
         )
         columns = {one: f's."{one}"' for one in coming.schema.names}
         done = (
@@ -289,7 +289,7 @@ def _types(schema: Schema) -> dict[str, str]:
     return {one.name: one.type.to_json() for one in schema.fields}
 
 
-def _said(coming: _Coming) -> CommitProperties:
+def _properties(coming: _Coming) -> CommitProperties:
     assert coming.held is not None
     return CommitProperties(custom_metadata={_OURS: json.dumps(asdict(coming.held))})
 

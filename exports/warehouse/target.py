@@ -97,7 +97,7 @@ async def opened_target(url: str, schema: str) -> AsyncIterator[Target]:
         raise WarehouseError(f"cannot connect to {where}: {refusal(error)}") from None
     except psycopg.ProgrammingError:
         raise WarehouseError("cannot connect to the warehouse: libpq cannot parse its URL") from None
-    with _told(where):
+    with _without_text(where):
         async with conn:
             lock = SQL("SELECT pg_try_advisory_xact_lock(hashtextextended({}, 0))").format(Literal(f"{_OURS}:{schema}"))
             if await (await conn.execute(lock)).fetchone() != (True,):
@@ -127,7 +127,7 @@ class Target:
             " LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
             " WHERE n.nspname = {} AND c.relname = {} ORDER BY a.attnum"
         ).format(Literal(self._schema), Literal(table))
-        with _told(self._where):
+        with _without_text(self._where):
             rows = await (await self._conn.execute(query)).fetchall()
         if not rows:
             return None
@@ -172,7 +172,7 @@ class Target:
         await self._run(
             SQL("CREATE TEMP TABLE IF NOT EXISTS cf_gone (type text, connection text, id text) ON COMMIT DROP")
         )
-        with _told(self._where):
+        with _without_text(self._where):
             async with (
                 self._conn.cursor() as cursor,
                 cursor.copy("COPY cf_gone (type, connection, id) FROM STDIN") as copy,
@@ -206,12 +206,12 @@ class Target:
         return Identifier(self._schema, table)
 
     async def _run(self, statement: Composable) -> int:
-        with _told(self._where):
+        with _without_text(self._where):
             return (await self._conn.execute(Composed([statement]))).rowcount
 
     async def _copy(self, into: Composable, rows: AsyncIterator[bytes]) -> None:
         statement = SQL("COPY {} FROM STDIN (FORMAT csv, HEADER true)").format(into)
-        with _told(self._where):
+        with _without_text(self._where):
             async with self._conn.cursor() as cursor, cursor.copy(Composed([statement])) as copy:
                 async for chunk in rows:
                     await copy.write(chunk)
@@ -230,7 +230,7 @@ def _held(comment: str | None) -> Held | None:
 
 
 @contextmanager
-def _told(where: str) -> Iterator[None]:
+def _without_text(where: str) -> Iterator[None]:
     """Turn an error of the warehouse's Postgres into ours, without its text."""
     try:
         yield

@@ -69,7 +69,7 @@ WHERE connection = %(connection)s AND NOT inline AND (
 AND asked_run IS DISTINCT FROM %(run)s
 ORDER BY resource_type, resource_id, place LIMIT %(limit)s
 
--- name: note_asked
+-- name: note_requested
 -- Note what units ask for, so that it is not due again in this run.
 UPDATE attachment_use u SET asked_run = %(run)s FROM unnest(%(types)s, %(ids)s, %(places)s) AS a (resource_type, id, place)
 WHERE u.connection = %(connection)s AND u.resource_type = a.resource_type AND u.resource_id = a.id AND u.place = a.place

@@ -81,7 +81,7 @@ ORDER BY ordinal
 -- Types of the run's units of these kinds.
 SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind = ANY(%(kinds)s)
 
--- name: brought_types
+-- name: received_types
 -- Types of which the run has received something.
 SELECT resource_type FROM run_count WHERE run = %(run)s AND new + changed + unchanged > 0
 

@@ -98,7 +98,7 @@ SELECT EXISTS (
         AND state = 'failed' AND (patient_id IS NULL OR kind NOT IN ('search', 'read'))
 ) OR EXISTS (SELECT FROM quarantine WHERE run = %(run)s AND unit_key IS NULL)
 
--- name: asked_for_news
+-- name: requests_news
 -- Whether anybody was asked for news only.
 SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND incremental)
 

@@ -75,7 +75,7 @@ UPDATE roster m SET removed_run = %(run)s
 WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.removed_run IS NULL
     AND EXISTS (SELECT FROM asked) AND m.patient_id NOT IN (SELECT patient_id FROM asked)
     AND NOT EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind = 'cohort' AND patient_id IS NULL)
-    AND NOT (%(asked_for_patients)s AND EXISTS (
+    AND NOT (%(requested_patients)s AND EXISTS (
         SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = m.patient_id
             AND r.deleted_at IS NULL
     ))
@@ -344,7 +344,7 @@ LIMIT %(limit)s
 UPDATE absence a SET said = 'unreadable'
 WHERE a.run = %(run)s AND a.said IS NULL AND NOT a.asked AND a.resource_type <> ALL(%(readable)s::text[])
 
--- name: note_asked
+-- name: note_requested
 -- Note what is asked for by its id.
 UPDATE absence a SET asked = true FROM unnest(%(types)s::text[], %(ids)s::text[]) AS s (resource_type, id)
 WHERE a.run = %(run)s AND a.resource_type = s.resource_type AND a.id = s.id
@@ -501,6 +501,6 @@ RETURNING resource_type, id
 -- How far the reading of unwitnessed rows has come.
 UPDATE connection SET rotation_type = %(resource_type)s, rotation_id = %(id)s WHERE id = %(connection)s
 
--- name: asked_for_patients
+-- name: requested_patients
 -- Whether the run asked for Patients at all.
 SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND resource_type = 'Patient' AND kind IN ('file', 'no-file', 'search', 'read', 'batch'))

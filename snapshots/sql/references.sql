@@ -111,7 +111,7 @@ WHERE x.connection = %(connection)s AND x.asked_run IS DISTINCT FROM %(run)s AND
     )
 ORDER BY x.resource_type, x.patient_id, x.id LIMIT %(limit)s
 
--- name: note_asked
+-- name: note_requested
 -- Note what units ask for, so that it is not due again in this run.
 UPDATE referenced x SET asked_run = %(run)s, depth = CASE WHEN x.run = %(run)s THEN x.depth ELSE %(depth)s END, run = %(run)s
 FROM (

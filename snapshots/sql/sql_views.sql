@@ -44,11 +44,11 @@ DROP MATERIALIZED VIEW {name}
 
 -- name: comment
 -- What chartferry knows its views by.
-COMMENT ON VIEW {name} IS {told}
+COMMENT ON VIEW {name} IS {comment}
 
 -- name: comment_materialized
 -- The same of a materialised one.
-COMMENT ON MATERIALIZED VIEW {name} IS {told}
+COMMENT ON MATERIALIZED VIEW {name} IS {comment}
 
 -- name: newest
 -- When the newest run began of those that have ended.

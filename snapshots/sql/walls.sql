@@ -18,7 +18,7 @@ SELECT left(replace(gen_random_uuid()::text, '-', ''), 8)
 
 -- name: record
 -- Name the roles where every login can read it.
-COMMENT ON SCHEMA {schema} IS {told}
+COMMENT ON SCHEMA {schema} IS {comment}
 
 -- name: create_role
 -- A role that nobody is, but that a login can become.
@@ -80,7 +80,7 @@ CREATE POLICY tenant ON {table} USING (CASE WHEN current_setting('app.current_te
 GRANT USAGE ON SCHEMA {schema} TO {reader}, {writer};
 GRANT SELECT ON {readable} TO {reader}, {writer};
 REVOKE INSERT ON {event} FROM {reader}, {writer};
-GRANT INSERT ({told}) ON {event} TO {reader}, {writer};
+GRANT INSERT ({columns}) ON {event} TO {reader}, {writer};
 GRANT INSERT ON {added} TO {reader}, {writer};
 GRANT INSERT, UPDATE, DELETE ON {writable} TO {writer};
 GRANT INSERT ON {stored} TO {writer}

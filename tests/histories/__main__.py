@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from tests.histories.worker import Told, enter, played
+from tests.histories.worker import Played, enter, played
 from tests.passing_postgres import passing_postgres
 
 DEFAULT = "1-1000"
@@ -47,7 +47,7 @@ def _known(record: Path) -> dict[int, str]:
     return {int(seed): kind for seed, _, kind in (line.partition("\t") for line in lines)}
 
 
-def _all(seeds: list[int], jobs: int, shrink: int) -> Iterator[Told]:
+def _all(seeds: list[int], jobs: int, shrink: int) -> Iterator[Played]:
     with passing_postgres() as url:
         context = multiprocessing.get_context("spawn")
         with context.Pool(jobs, enter, (url, shrink)) as pool:

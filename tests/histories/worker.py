@@ -11,7 +11,7 @@ from tests.histories.shrink import shrunk
 from tests.histories.stage import Stage
 
 
-class Told(NamedTuple):
+class Played(NamedTuple):
     """How one seed ended."""
 
     seed: int
@@ -33,18 +33,18 @@ def enter(url: str, shrink: int) -> None:
     _worker.append(_Worker(Stage(url, f"worker{os.getpid()}"), shrink))
 
 
-def played(seed: int) -> Told:
+def played(seed: int) -> Played:
     """Play one seed."""
     stage, most = _worker[0].stage, _worker[0].shrink
     made = history(seed)
     failure, runs = stage.play(made)
     if failure is None:
-        return Told(seed)
+        return Played(seed)
     small, smallest = shrunk(made, failure, lambda one, to_end: stage.play(one, to_end=to_end)[0], most=most)
     if most:
         runs = stage.play(small, to_end=smallest.step < 0)[1]
     text = f"FAIL  seed {seed}: {smallest}\n{_indented(str(small))}\n      runs: {'; '.join(runs)}"
-    return Told(seed, failure.kind, text)
+    return Played(seed, failure.kind, text)
 
 
 def _indented(text: str) -> str:

@@ -39,12 +39,12 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
         DiscoveryError: no answer says where to log in, or the address is not safe; the message names the setting to use.
         TransientFetchError: the server is down.
     """
-    smart, smart_error, smart_said = await _document(client, "/.well-known/smart-configuration", "application/json")
+    smart, smart_error, smart_answer = await _document(client, "/.well-known/smart-configuration", "application/json")
     stated = profile.login.token_url or _text(smart.get("token_endpoint"))
     metadata_error: RequestError | None = None
-    metadata_said = ""
+    metadata_answer = ""
     if stated is None:
-        metadata, metadata_error, metadata_said = await _document(client, "/metadata", profile.http.accept)
+        metadata, metadata_error, metadata_answer = await _document(client, "/metadata", profile.http.accept)
         stated = _oauth_token_uri(metadata)
     if stated is None:
         down = next((error for error in (metadata_error, smart_error) if isinstance(error, TransientFetchError)), None)
@@ -52,14 +52,14 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
             raise down
         if down is not None:
             raise TransientFetchError(
-                f"where to log in is not known: .well-known/smart-configuration {smart_said}, /metadata {metadata_said}; set "
+                f"where to log in is not known: .well-known/smart-configuration {smart_answer}, /metadata {metadata_answer}; set "
                 f"profile.login.token_url to log in without them, or run again later. {down}",
                 status=down.status,
                 codes=down.codes,
             )
-        answers = f"the first {smart_said}, the second {metadata_said}"
-        if smart_said == metadata_said:
-            answers = f"both {smart_said}"
+        answers = f"the first {smart_answer}, the second {metadata_answer}"
+        if smart_answer == metadata_answer:
+            answers = f"both {smart_answer}"
         raise DiscoveryError(
             f"neither .well-known/smart-configuration nor metadata says where to log in: {answers}; check base_url, or set "
             'profile.login.token_url, or auth = "none" if this server is open'
@@ -82,8 +82,8 @@ async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str
         body = (await client.send(call)).body
     except RequestError as error:
         unreadable = ", but no JSON" if error.status == _OK else ""
-        said = "gave no answer" if error.status is None else f"answered {error.status}{unreadable}"
-        return {}, error, said
+        answer = "gave no answer" if error.status is None else f"answered {error.status}{unreadable}"
+        return {}, error, answer
     try:
         document = json_from(body)
     except UnreadableJsonError:

@@ -28,7 +28,7 @@ from connectors.fhir.auth.token_table import TokenAnswer, judge_token
 from connectors.fhir.errors import DiscoveryError, ScopesRefusedError, TokenRefusedError, TransientFetchError
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call, Reply, Token
-from connectors.fhir.transport.retry_table import asked_wait_s, server_time
+from connectors.fhir.transport.retry_table import server_time, server_wait_s
 
 SKEW_TOLERATED_S = 30.0
 MAX_LAUNCHES = 512  # tokens kept where each patient has one (VA); the least recently used go first
@@ -200,7 +200,7 @@ class TokenSource:
             chances.unreached = ""
             now = self._clock()
             self._note_skew(reply.headers.get("date"), now)
-            wait_floor = asked_wait_s(reply.headers, now=now, cap_s=self._profile.retry.after_cap_s)
+            wait_floor = server_wait_s(reply.headers, now=now, cap_s=self._profile.retry.after_cap_s)
             answer = judge_token(reply, now=now)
         return _Attempt(answer, self._wait_before_next(answer, chances, wait_floor or 0.0))
 

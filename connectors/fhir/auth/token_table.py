@@ -89,8 +89,8 @@ def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
 
 def _blame(fields: dict[str, Any] | None) -> Blame | None:
     """What the server says is wrong with us; None if it says nothing, or several things. Its words are never shown."""
-    said = [str((fields or {}).get(name) or "") for name in ("error", "error_description")]
-    text = " ".join(said)[:_READ_CHARACTERS].lower()
+    fields_text = [str((fields or {}).get(name) or "") for name in ("error", "error_description")]
+    text = " ".join(fields_text)[:_READ_CHARACTERS].lower()
     found = [blame for blame, words in _ABOUT.items() if words.search(text)]
     if "key" in found and len(found) > 1:  # "the token's signature cannot be verified: it has expired"
         found.remove("key")
@@ -135,9 +135,9 @@ def _token(fields: dict[str, Any], now: float) -> Token | None:
     return Token(value, refresh_at=now + life - margin, scope=_scope(fields.get("scope")))
 
 
-def _scope(said: Any) -> str | None:
+def _scope(value: Any) -> str | None:
     """What was granted; None where it is not said: a scope has a word at least (RFC 6749 3.3). Some write the words as a list."""
-    words = said if isinstance(said, list) else [said]
+    words = value if isinstance(value, list) else [value]
     text = " ".join(word for word in words if isinstance(word, str)).strip()
     return text or None
 

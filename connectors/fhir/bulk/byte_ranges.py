@@ -36,12 +36,12 @@ def part_of(headers: Mapping[str, str], *, start: int, etag: str, size: int | No
     first, last = int(found[1]), int(found[2])
     if first != start or last < first:
         return "the server sent another part of it than requested"
-    told = size if found[3] == "*" else int(found[3])
-    if told is None:
+    size_stated = size if found[3] == "*" else int(found[3])
+    if size_stated is None:
         return "the server sent a part of it without saying how long it is"
-    if told <= last or (size is not None and told != size):
+    if size_stated <= last or (size is not None and size_stated != size):
         return "the server states two lengths for it"
     length = headers.get("content-length", "").strip()
     if length and length != str(last - first + 1):
         return "the server sent a part of it that is longer or shorter than stated"
-    return Part(first, last + 1, told)
+    return Part(first, last + 1, size_stated)

@@ -255,10 +255,10 @@ class FileFetcher:
 
     def _wants_token(self, unit: Unit, url: str) -> bool:
         """False: the token SHALL NOT be sent (Bulk Data IG); unsaid: only to the EHR's own origin."""
-        said = FileDetail.of(unit).requires_token
+        required = FileDetail.of(unit).requires_token
         return (
-            bool(said)
-            if said is not None
+            bool(required)
+            if required is not None
             else origin(resolve(url, self._client.base_url, self._profile.links.rewrite_origins))
             == origin(self._client.base_url)
         )

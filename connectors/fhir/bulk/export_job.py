@@ -25,7 +25,7 @@ from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call, Reply
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.links import elsewhere, origin, resolve, safe_url
-from connectors.fhir.transport.retry_table import TRANSIENT_CODES, asked_wait_s, issue_codes
+from connectors.fhir.transport.retry_table import TRANSIENT_CODES, issue_codes, server_wait_s
 from connectors.fhir.unit_details import NoFileDetail
 from snapshots.export_job import BulkJob
 from snapshots.instants import moment
@@ -74,7 +74,7 @@ class ExportJob:
         job = await self._rest(job)
         while True:
             url = self._next_page or (job.pages[-1] if job.pages else job.status_url or "")
-            reply, status = await self._asked(job, url)
+            reply, status = await self._poll(job, url)
             if status == _COMPLETE or (proofs.partial and looks_like_manifest(reply.body)):
                 found = await self._page(job, url, reply, proofs, is_last=status == _COMPLETE)
                 if found is not None and (status == _COMPLETE or self._next_page is not None):
@@ -128,14 +128,14 @@ class ExportJob:
         await self._store.jobs.save(job)
         return job
 
-    def _earlier(self, known: str | None, said: str | None, reply: Reply) -> str | None:
+    def _earlier(self, known: str | None, stated: str | None, reply: Reply) -> str | None:
         """Return the earliest credible transactionTime: one ahead of the clocks would make later runs request nothing."""
-        found, server = moment(said, zoned=True), http_date(reply.headers.get("date"))
+        found, server = moment(stated, zoned=True), http_date(reply.headers.get("date"))
         latest = max(filter(None, (self._now(), server))) + CLOCKS_DIFFER
-        if said is None or found is None or found > latest:
+        if stated is None or found is None or found > latest:
             return known
         before = moment(known)
-        return said if before is None or found < before else known
+        return stated if before is None or found < before else known
 
     async def _planned(self, manifest: Manifest) -> bool:
         """Make units of files that have none yet.
@@ -179,13 +179,13 @@ class ExportJob:
 
     async def page_again(self, job: BulkJob, number: int) -> tuple[PageFiles, datetime | None] | None:
         """Fetch one page of the manifest again, for new links and their expiry; None if it is not available now."""
-        reply, status = await self._asked(job, job.pages[number - 1])
+        reply, status = await self._poll(job, job.pages[number - 1])
         if status != _COMPLETE and not looks_like_manifest(reply.body):
             return None
         manifest = manifest_from(reply.body, page=number, proofs=proofs_from(job))
         return PageFiles(manifest, paths_may_change=True), _expires(reply)
 
-    async def _asked(self, job: BulkJob, url: str) -> tuple[Reply, int]:
+    async def _poll(self, job: BulkJob, url: str) -> tuple[Reply, int]:
         """One poll, and the job's own status, which a server may have been asked to say apart from HTTP's."""
         call = Call(
             method="GET",
@@ -202,8 +202,8 @@ class ExportJob:
             if says_not_found(error) and self._now() - job.kicked_off_at > _A_PAGE_IS_BELIEVED_AFTER:
                 raise _gone(call, error) from error
             raise
-        said = reply.headers.get("x-export-status", "").split()
-        status = int(said[0]) if said and _STATUS.fullmatch(said[0]) else reply.status
+        words = reply.headers.get("x-export-status", "").split()
+        status = int(words[0]) if words and _STATUS.fullmatch(words[0]) else reply.status
         if status in (_COMPLETE, _EMPTY) and not reply.body.strip():
             self._troubles += 1
             if self._troubles < _EMPTY_ANSWERS:
@@ -234,9 +234,9 @@ class ExportJob:
     async def _due(self, job: BulkJob, reply: Reply, wait: float) -> BulkJob:
         """Note when the job may be polled next: after `wait`, and not before the server said."""
         now = self._now()
-        asked = asked_wait_s(reply.headers, now=now.timestamp(), cap_s=self._profile.poll.cap_s)
+        server_s = server_wait_s(reply.headers, now=now.timestamp(), cap_s=self._profile.poll.cap_s)
         age = (now - job.kicked_off_at).total_seconds()
-        pause = poll_wait_s(self._profile, asked_s=asked, own_s=wait, age_s=age)
+        pause = poll_wait_s(self._profile, server_s=server_s, own_s=wait, age_s=age)
         progress = reply.headers.get("x-progress")
         job = replace(
             job,

@@ -33,7 +33,7 @@ class FileLinks:
         self._export = export
         self._now = now
         self._pages: dict[int, PageFiles] = {}  # pages that were asked again
-        self._pages_asked: dict[int, datetime] = {}
+        self._pages_refreshed: dict[int, datetime] = {}
         # pages whose last answer brought no link that works, and how many such in a row
         self._in_vain: dict[int, int] = {}
         self._lock = anyio.Lock()
@@ -45,7 +45,7 @@ class FileLinks:
         ends = self.job.expires_at
         try:
             url = self._fresh(unit) or url
-            if ends is not None and ends - _MARGIN <= self._now() and not self._asked_lately(unit):
+            if ends is not None and ends - _MARGIN <= self._now() and not self._refreshed_lately(unit):
                 return await self.renewed(unit, url) or url
         except ProtocolError:
             return url  # it may still work; if not, `renewed` says why there is no other
@@ -64,7 +64,7 @@ class FileLinks:
             number = _page(unit)
             if self._is_in_vain(number):
                 return None
-            self._pages_asked[number] = self._now()
+            self._pages_refreshed[number] = self._now()
             self._in_vain[number] = self._in_vain.get(number, 0) + 1  # until it is seen to have brought something
             try:
                 found = await self._export.page_again(self.job, number)
@@ -84,7 +84,7 @@ class FileLinks:
 
     def _is_in_vain(self, number: int) -> bool:
         times = self._in_vain.get(number, 0)
-        return times > 0 and self._now() < self._pages_asked[number] + _IN_VAIN * 2 ** min(times - 1, _MOST_DOUBLED)
+        return times > 0 and self._now() < self._pages_refreshed[number] + _IN_VAIN * 2 ** min(times - 1, _MOST_DOUBLED)
 
     def _fresh(self, unit: Unit) -> str | None:
         """The unit's link as its page lists it now; None if the page was not fetched again."""
@@ -102,10 +102,12 @@ class FileLinks:
             f"the server keeps the export's files only until {ends:%Y-%m-%d %H:%M} UTC, and {files} are still missing"
         )
 
-    def _asked_lately(self, unit: Unit) -> bool:
+    def _refreshed_lately(self, unit: Unit) -> bool:
         """Handle servers whose Expires is always in the past: fetch new links once, not before every file."""
-        asked = self._pages_asked.get(_page(unit))
-        return asked is not None and self.job.expires_at is not None and asked >= self.job.expires_at - _MARGIN
+        fetched_at = self._pages_refreshed.get(_page(unit))
+        return (
+            fetched_at is not None and self.job.expires_at is not None and fetched_at >= self.job.expires_at - _MARGIN
+        )
 
 
 def _page(unit: Unit) -> int:

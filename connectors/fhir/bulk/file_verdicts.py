@@ -111,7 +111,7 @@ class FileVerdicts:
         return UnitResult(
             key=unit.key,
             state=UnitState.SETTLED,
-            reason="; ".join([_told_of_errors(reading, grave), *([] if whole else [_UNPROVED])]),
+            reason="; ".join([_errors_reason(reading, grave), *([] if whole else [_UNPROVED])]),
             complete_listing=whole and not grave and not partial,
             ending=Ending.PARTIAL if partial else Ending.LISTED,
         )
@@ -128,13 +128,13 @@ class FileVerdicts:
         found = DoubtDetail.of(unit)
         grave = [issue for issue in found.issues if issue.severity in GRAVE]
         lost, partial = self._graded(found.issues, _NOT_EXPORTED), bool(self._graded(found.issues, _NOT_SHOWN))
-        told = [found.doubt] if found.doubt else []
+        reasons = [found.doubt] if found.doubt else []
         codes = ", ".join(codes_of(found.issues)) or "no codes"
         if lost:
-            told.append(f"the manifest says that the export failed in part ({codes})")
+            reasons.append(f"the manifest says that the export failed in part ({codes})")
         elif found.issues:
-            told.append(f"the manifest has issues of its own ({codes})")
-        reason = "; ".join(told)
+            reasons.append(f"the manifest has issues of its own ({codes})")
+        reason = "; ".join(reasons)
         if found.more or lost:
             self.lost += not found.more  # what failed is told; all files that there are can be here
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
@@ -189,7 +189,7 @@ class FileVerdicts:
         )
 
 
-def _told_of_errors(reading: FileReading, grave: Sequence[Issue]) -> str:
+def _errors_reason(reading: FileReading, grave: Sequence[Issue]) -> str:
     """Return the note about an error file that is no hole: its codes, never its words."""
     codes = ", ".join(codes_of(reading.issues)) or "no codes"
     kept = "; what the export does not list is kept, since it may be what failed" if grave else ""

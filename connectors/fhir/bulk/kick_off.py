@@ -98,12 +98,12 @@ class KickOffRefusal:
     retry_after_s: float | None = None
 
 
-def first_form(profile: VendorProfile, capability: Capability, asked: ExportParameters) -> Form:
+def first_form(profile: VendorProfile, capability: Capability, parameters: ExportParameters) -> Form:
     """The form that the profile says, or that the server declares by the guide's version, or STU2's."""
     stu4 = capability.bulk_version is not None and capability.bulk_version >= _STU4
-    method: Literal["GET", "POST"] = "POST" if asked.patients or stu4 else "GET"
+    method: Literal["GET", "POST"] = "POST" if parameters.patients or stu4 else "GET"
     return Form(
-        method=method if profile.kickoff.method == "auto" or asked.patients else profile.kickoff.method,
+        method=method if profile.kickoff.method == "auto" or parameters.patients else profile.kickoff.method,
         repeated=stu4 if profile.kickoff.lists == "auto" else profile.kickoff.lists == "repeat",
         comma=profile.kickoff.type_filter_comma,
         version=capability.bulk_version or 2,
@@ -126,54 +126,54 @@ def with_company(types: tuple[str, ...], profile: VendorProfile) -> tuple[str, .
     return (*types, profile.bulk.companion)
 
 
-def check(asked: ExportParameters, profile: VendorProfile) -> None:
+def check(parameters: ExportParameters, profile: VendorProfile) -> None:
     """Refuse a request that would silently export less than intended.
 
     Raises:
         PlanError: filters of types that are not requested; more patients than one kick-off may name.
     """
-    filtered = {one.partition("?")[0] for one in asked.type_filters}
-    if stray := sorted(filtered - set(asked.types)):
+    filtered = {one.partition("?")[0] for one in parameters.type_filters}
+    if stray := sorted(filtered - set(parameters.types)):
         named = ", ".join(stray)
         raise PlanError(
             f"`bulk.type_filters` filter {named}, but the export does not name {'them' if len(stray) > 1 else 'it'}: "
             f"a filter needs its type in `types` or --types. Add {named} there."
         )
-    if len(asked.patients) > profile.bulk.patients_max:
+    if len(parameters.patients) > profile.bulk.patients_max:
         raise PlanError(
-            f"{len(asked.patients)} patients are too many to name in one kick-off (profile.bulk.patients_max = "
+            f"{len(parameters.patients)} patients are too many to name in one kick-off (profile.bulk.patients_max = "
             f"{profile.bulk.patients_max}): make a Group of them at the EHR and set `group`, or use --mode crawl."
         )
 
 
-def kick_off(base_url: str, asked: ExportParameters, form: Form) -> KickOff:
+def kick_off(base_url: str, parameters: ExportParameters, form: Form) -> KickOff:
     """The request in this form. Its template contains nothing of a patient, group or filter."""
-    path = PATHS[asked.level].format(group=quote(asked.group or "", safe=""))
-    shown = f"{form.method} /{PATHS[asked.level]}"
-    if asked.since is not None:
-        shown += f"?_since={asked.since}"
+    path = PATHS[parameters.level].format(group=quote(parameters.group or "", safe=""))
+    shown = f"{form.method} /{PATHS[parameters.level]}"
+    if parameters.since is not None:
+        shown += f"?_since={parameters.since}"
     prefer = ["respond-async"]
     prefer += ["handling=lenient"] if form.lenient else []
     prefer += ["separate-export-status"] if form.separate_status else []
     headers = {"Prefer": ", ".join(prefer)}
     if form.method == "GET":
-        query = _query(asked, form)
+        query = _query(parameters, form)
         return KickOff(
             method="GET", url=f"{base_url}/{path}{f'?{query}' if query else ''}", template=shown, headers=headers
         )
-    body = orjson.dumps({"resourceType": "Parameters", "parameter": list(_parameters(asked, form))})
+    body = orjson.dumps({"resourceType": "Parameters", "parameter": list(_parameters(parameters, form))})
     headers["Content-Type"] = "application/fhir+json"
     return KickOff(method="POST", url=f"{base_url}/{path}", template=shown, headers=headers, body=body)
 
 
-def _lists(asked: ExportParameters, form: Form) -> list[tuple[str, list[str]]]:
+def _lists(parameters: ExportParameters, form: Form) -> list[tuple[str, list[str]]]:
     """Parameters that take lists, each with the values that leave: one joined value, or all of them."""
-    filters = [_filter(one, form) for one in asked.type_filters]
+    filters = [_filter(one, form) for one in parameters.type_filters]
     listed = (
-        ("_type", list(asked.types)),
+        ("_type", list(parameters.types)),
         ("_typeFilter", filters),
-        ("_elements", list(asked.elements)),
-        ("includeAssociatedData", list(asked.include)),
+        ("_elements", list(parameters.elements)),
+        ("includeAssociatedData", list(parameters.include)),
     )
     return [(name, values if form.repeated else [",".join(values)]) for name, values in listed if values]
 
@@ -185,14 +185,14 @@ def _filter(text: str, form: Form) -> str:
     return text.replace(",", "\\," if form.comma == "backslash" else "%2C")
 
 
-def _query(asked: ExportParameters, form: Form) -> str:
-    values = [(name, value) for name, listed in _lists(asked, form) for value in listed]
+def _query(parameters: ExportParameters, form: Form) -> str:
+    values = [(name, value) for name, listed in _lists(parameters, form) for value in listed]
     values += [
-        ("_since", asked.since or ""),
-        ("_until", asked.until or ""),
-        ("organizeOutputBy", asked.organize_by or ""),
+        ("_since", parameters.since or ""),
+        ("_until", parameters.until or ""),
+        ("organizeOutputBy", parameters.organize_by or ""),
     ]
-    values += [("allowPartialManifests", "true" if asked.partial else "")]
+    values += [("allowPartialManifests", "true" if parameters.partial else "")]
     return "&".join(f"{name}={_quoted(name, value)}" for name, value in values if value)
 
 
@@ -201,22 +201,22 @@ def _quoted(name: str, value: str) -> str:
     return quote(value, safe=":," if name != "_typeFilter" else ",")
 
 
-def _parameters(asked: ExportParameters, form: Form) -> Any:
-    for name, values in _lists(asked, form):
+def _parameters(parameters: ExportParameters, form: Form) -> Any:
+    for name, values in _lists(parameters, form):
         for value in values:
             if name == "includeAssociatedData":
                 coded = {"valueCoding": {"system": _ASYNC, "code": value}}
                 yield {"name": name, **(coded if form.version >= _STU4 else {"valueCode": value})}
             else:
                 yield {"name": name, "valueString": value}
-    for patient in asked.patients:
+    for patient in parameters.patients:
         yield {"name": "patient", "valueReference": {"reference": f"Patient/{patient}"}}
-    for name, instant in (("_since", asked.since), ("_until", asked.until)):
+    for name, instant in (("_since", parameters.since), ("_until", parameters.until)):
         if instant is not None:
             yield {"name": name, "valueInstant": instant}
-    if asked.organize_by is not None:
-        yield {"name": "organizeOutputBy", "valueString": asked.organize_by}
-    if asked.partial:
+    if parameters.organize_by is not None:
+        yield {"name": "organizeOutputBy", "valueString": parameters.organize_by}
+    if parameters.partial:
         yield {"name": "allowPartialManifests", "valueBoolean": True}
 
 
@@ -233,7 +233,7 @@ def refusal_from(status: int, body: bytes, profile: VendorProfile, *, codes: tup
 
 
 def next_try(
-    asked: ExportParameters, form: Form, refusal: KickOffRefusal, tried: Sequence[tuple[ExportParameters, Form]]
+    parameters: ExportParameters, form: Form, refusal: KickOffRefusal, tried: Sequence[tuple[ExportParameters, Form]]
 ) -> tuple[ExportParameters, Form, str | None] | None:
     """What to request after a refusal, with a note if it is less; None if another request is of no use.
 
@@ -243,14 +243,14 @@ def next_try(
     steps: list[tuple[ExportParameters, Form, str | None]] = []
     other: Literal["GET", "POST"] = "POST" if form.method == "GET" else "GET"
     switched = replace(form, method=other, declared=False)
-    may_switch = other == "POST" or not asked.patients
+    may_switch = other == "POST" or not parameters.patients
     if refusal.status in _WRONG_METHOD and may_switch:
-        steps.append((asked, switched, None))
+        steps.append((parameters, switched, None))
     if refusal.status in _WRONG_REQUEST:
-        spared = [name for name in DISPENSABLE if _is_sent(asked, name)]
+        spared = [name for name in DISPENSABLE if _is_sent(parameters, name)]
         named = [name for name in spared if name in refusal.named]
         if named:
-            steps.append((_without(asked, named), form, _left_out(named)))
+            steps.append((_without(parameters, named), form, _left_out(named)))
         about_lists = not refusal.named or refusal.named & {
             "_type",
             "_typeFilter",
@@ -258,48 +258,51 @@ def next_try(
             "includeAssociatedData",
         }
         if about_lists and any(
-            len(values) > 1 for values in (asked.types, asked.type_filters, asked.elements, asked.include)
+            len(values) > 1
+            for values in (parameters.types, parameters.type_filters, parameters.elements, parameters.include)
         ):
-            steps.append((asked, replace(form, repeated=not form.repeated, declared=False), None))
+            steps.append((parameters, replace(form, repeated=not form.repeated, declared=False), None))
         if not refusal.named:
             if may_switch:
-                steps.append((asked, switched, None))
-            steps += [(_without(asked, [name]), form, _left_out([name])) for name in spared]
+                steps.append((parameters, switched, None))
+            steps += [(_without(parameters, [name]), form, _left_out([name])) for name in spared]
     return next((step for step in steps if (step[0], step[1]) not in tried), None)
 
 
-def _is_sent(asked: ExportParameters, name: str) -> bool:
+def _is_sent(parameters: ExportParameters, name: str) -> bool:
     field, without = DISPENSABLE[name]
-    return bool(getattr(asked, field) != without)
+    return bool(getattr(parameters, field) != without)
 
 
-def _without(asked: ExportParameters, names: Sequence[str]) -> ExportParameters:
+def _without(parameters: ExportParameters, names: Sequence[str]) -> ExportParameters:
     changes: dict[str, Any] = dict(DISPENSABLE[name] for name in names)
-    return replace(asked, **changes)
+    return replace(parameters, **changes)
 
 
 def _left_out(names: Sequence[str]) -> str:
     return f"the server refuses {', '.join(names)}: exported without, which gives more than requested, never less"
 
 
-def proofs(asked: ExportParameters, form: Form) -> Mapping[str, Any]:
+def proofs(parameters: ExportParameters, form: Form) -> Mapping[str, Any]:
     """Return what the export's files will prove, as JSON to keep with the job; `Proofs` reads it back."""
-    every = [f"elements {one}" for one in asked.elements] + ([f"until {asked.until}"] if asked.until else [])
-    filtered = {one.partition("?")[0] for one in asked.type_filters}
-    by_type = {t: [one for one in asked.type_filters if one.partition("?")[0] == t] for t in filtered}
+    every = [f"elements {one}" for one in parameters.elements] + (
+        [f"until {parameters.until}"] if parameters.until else []
+    )
+    filtered = {one.partition("?")[0] for one in parameters.type_filters}
+    by_type = {t: [one for one in parameters.type_filters if one.partition("?")[0] == t] for t in filtered}
     return {
-        "level": asked.level,
-        "beside": mark(asked.group or "", *asked.patients),
+        "level": parameters.level,
+        "beside": mark(parameters.group or "", *parameters.patients),
         "narrowed": {"*": mark(*every) if every else "", **{t: mark(*every, *some) for t, some in by_type.items()}},
-        "incremental": asked.since is not None,
-        "since": asked.since,
-        "types": list(asked.types),
+        "incremental": parameters.since is not None,
+        "since": parameters.since,
+        "types": list(parameters.types),
         # a form that was only tried may be misread: of a repeated `_type` a server may take the last alone
         "all_types_understood": form.declared,
-        "filtered": sorted({one.partition("?")[0] for one in asked.type_filters}),
-        "until": asked.until,
-        "organized": asked.organize_by is not None,
-        "partial": asked.partial,
+        "filtered": sorted({one.partition("?")[0] for one in parameters.type_filters}),
+        "until": parameters.until,
+        "organized": parameters.organize_by is not None,
+        "partial": parameters.partial,
     }
 
 

@@ -49,9 +49,9 @@ async def fetch_at_some_level(
     refused: _Refused = []
     for level in await _levels(run, capability):
         await run.store.knowledge.speak_for(f"{run.store.selection} by export {level}", granted)
-        told = [f"{_named(refused)}: exported by /{PATHS[level]} instead"] if refused else []
+        notes = [f"{_named(refused)}: exported by /{PATHS[level]} instead"] if refused else []
         try:
-            return await fetch_by_bulk(run, capability, readable, await since(), level, told=told)
+            return await fetch_by_bulk(run, capability, readable, await since(), level, notes=notes)
         except ExportRefusedError as error:
             refused.append((level, error))
     raise _refusal(run, refused)

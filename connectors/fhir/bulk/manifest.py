@@ -101,8 +101,8 @@ class Manifest:
         """Give every file, in the order of the lists."""
         for name, _ in LISTS:
             for position, entry in enumerate(self.entries.get(name, ()), start=1):
-                said = _word(entry.type)
-                type_ = said.strip() if isinstance(said, str) else ""
+                word = _word(entry.type)
+                type_ = word.strip() if isinstance(word, str) else ""
                 type_ = _IN_ANY_CASE.get(type_.lower(), type_)
                 usable = _TYPE.fullmatch(type_) is not None and not self.proofs.organized
                 # of errors it counts the resources that failed (smart-bulk-data-server), and not the lines
@@ -272,9 +272,9 @@ def _value(raw: bytes) -> Any:
 
 def _is_of_nothing(document: Mapping[str, bytes]) -> bool:
     """Whether a document without `output` is a manifest all the same: of an export that matched nothing."""
-    said = (document.get(name, b"") for name in ("transactionTime", "requiresAccessToken", "request"))
-    is_resource = _is_said(document.get("resourceType", b""))  # a manifest is none
-    return document.get("output", b"") in _NOTHING and not is_resource and any(map(_is_said, said))
+    facts = (document.get(name, b"") for name in ("transactionTime", "requiresAccessToken", "request"))
+    is_resource = _is_given(document.get("resourceType", b""))  # a manifest is none
+    return document.get("output", b"") in _NOTHING and not is_resource and any(map(_is_given, facts))
 
 
 def _begins_list(raw: bytes) -> bool:
@@ -282,7 +282,7 @@ def _begins_list(raw: bytes) -> bool:
     return raw[:1] in {b"[", b"{"} and raw not in _NOTHING
 
 
-def _is_said(raw: bytes) -> bool:
+def _is_given(raw: bytes) -> bool:
     return raw not in {b"", b"null"}
 
 
@@ -313,7 +313,7 @@ def _entries(text: bytes) -> tuple[list[_Entry], int]:
     entries = []
     nulls = 0
     for item in map(bytes, _ITEMS.decode(text)):
-        if not _is_said(item):
+        if not _is_given(item):
             nulls += 1
             continue
         try:
@@ -330,10 +330,10 @@ def _has_unreadable_count(entry: _Entry) -> bool:
     null and -1 promise nothing, as a `count` that is missing (Bulk Data IG: it is optional). An entry without a URL is a hole of
     its own.
     """
-    said = _word(entry.count)
-    if not _is_said(bytes(entry.count)) or said == "" or (isinstance(said, int | str) and said in _UNKNOWN):
+    count = _word(entry.count)
+    if not _is_given(bytes(entry.count)) or count == "" or (isinstance(count, int | str) and count in _UNKNOWN):
         return False
-    return count_from(said) is None and bool(_url(entry))
+    return count_from(count) is None and bool(_url(entry))
 
 
 def _url(entry: _Entry) -> str:

@@ -266,9 +266,9 @@ def _result(
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
     if unit.patient_id not in absent:
         return UnitResult(key=unit.key, state=UnitState.SETTLED)
-    said = answers.judged(unit.patient_id, named)
-    if said is not None:
-        return said
+    result = answers.judged(unit.patient_id, named)
+    if result is not None:
+        return result
     read = any(record.id == unit.patient_id for record in answers.records)
     if read and unit.patient_id in formers:
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason=_UNMERGED)

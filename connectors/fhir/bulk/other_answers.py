@@ -22,8 +22,8 @@ def resource_type_of(body: bytes) -> str | None:
         return None
     if is_outcome(value):
         return "OperationOutcome"
-    said = value.get("resourceType") if isinstance(value, dict) else None
-    return said if isinstance(said, str) and said in RESOURCE_TYPES else None
+    named = value.get("resourceType") if isinstance(value, dict) else None
+    return named if isinstance(named, str) and named in RESOURCE_TYPES else None
 
 
 def what_came(body: bytes) -> str:
@@ -33,8 +33,8 @@ def what_came(body: bytes) -> str:
     kind = resource_type_of(body)
     if kind is None:
         return "something else than FHIR"
-    said = f"an {kind}" if kind.startswith(_VOWELS) else f"a {kind}"
+    name = f"an {kind}" if kind.startswith(_VOWELS) else f"a {kind}"
     if kind != "OperationOutcome":
-        return said
+        return name
     codes = shown(issue_codes(body))
-    return f"{said} (issue codes {', '.join(codes)})" if codes else f"{said} without issue codes"
+    return f"{name} (issue codes {', '.join(codes)})" if codes else f"{name} without issue codes"

@@ -11,18 +11,18 @@ from connectors.fhir.profile import VendorProfile
 _LONG_S = 60.0  # a wait that is worth one early question
 
 
-def poll_wait_s(profile: VendorProfile, *, asked_s: float | None, own_s: float, age_s: float) -> float:
+def poll_wait_s(profile: VendorProfile, *, server_s: float | None, own_s: float, age_s: float) -> float:
     """Seconds to wait, within the profile's bounds.
 
     Args:
         profile: The vendor's.
-        asked_s: What Retry-After asks for; None where it says nothing that makes sense.
+        server_s: What Retry-After asks for; None where it says nothing that makes sense.
         own_s: Our own wait, which grows from poll to poll.
         age_s: How long ago the job was kicked off. An answer before `poll.early_s` have passed puts no question off beyond them,
             so that there is one early one; later it is as told.
     """
-    wait_s = min(max(own_s, profile.poll.floor_s, asked_s or 0.0), profile.poll.cap_s)
+    wait_s = min(max(own_s, profile.poll.floor_s, server_s or 0.0), profile.poll.cap_s)
     early_s = profile.poll.early_s - age_s
-    if asked_s is not None and asked_s > _LONG_S and early_s > 0:
+    if server_s is not None and server_s > _LONG_S and early_s > 0:
         return min(wait_s, max(early_s, own_s, profile.poll.floor_s))
     return wait_s

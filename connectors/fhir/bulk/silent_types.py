@@ -25,7 +25,7 @@ async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob)
     A full export that brings none of the Patients who were requested, and has no file of them, says nothing of any type.
     """
     proofs = proofs_from(job)
-    there, brought = await run.store.jobs.planned_types((UnitKind.FILE,)), await run.store.jobs.brought_types()
+    there, brought = await run.store.jobs.planned_types((UnitKind.FILE,)), await run.store.jobs.received_types()
     nobody = _PATIENT in proofs.types and not proofs.leaves_out(_PATIENT) and _PATIENT not in {*there, *brought}
     withdrawn = _withdrawn(capability, proofs.types, await run.store.knowledge.received_types(), there)
     await run.store.plan(
@@ -75,7 +75,7 @@ def _empty(unit: Unit, withdrawn: Collection[str], *, doubtful: bool, untold: bo
 
 
 def _withdrawn(
-    capability: Capability, asked: Collection[str], received: Collection[str], there: Collection[str]
+    capability: Capability, requested: Collection[str], received: Collection[str], there: Collection[str]
 ) -> list[str]:
     """Types that were requested by name and came before, and now have no file and are not declared either.
 
@@ -84,7 +84,7 @@ def _withdrawn(
     declared = capability.search_params.keys()
     if not declared - {"Patient", "Group"} or "*" in there:
         return []
-    return sorted({*asked} & {*received} - declared - {*there})
+    return sorted({*requested} & {*received} - declared - {*there})
 
 
 async def vanished(run: EhrRun, job: BulkJob) -> list[str]:

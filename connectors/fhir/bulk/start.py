@@ -37,7 +37,7 @@ from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call, Reply
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.links import resolve
-from connectors.fhir.transport.retry_table import asked_wait_s, issue_codes
+from connectors.fhir.transport.retry_table import issue_codes, server_wait_s
 from snapshots.export_job import BulkJob, EarlierJob
 
 _ACCEPTED, _DUPLICATE, _BUSY = 202, 409, 429
@@ -80,7 +80,9 @@ class ExportStart:
         self._on_progress = on_progress
         self._known = known
 
-    async def begin(self, asked: ExportParameters, form: Form, *, dispensable: Container[str] = frozenset()) -> BulkJob:
+    async def begin(
+        self, parameters: ExportParameters, form: Form, *, dispensable: Container[str] = frozenset()
+    ) -> BulkJob:
         """Start the export, in the form that the server accepts, and store its status URL.
 
         `dispensable` are named patients who are left out if the server refuses them all.
@@ -95,19 +97,19 @@ class ExportStart:
         await self._wait_for_lost_ones(earlier)
         await self._free(one for one in earlier if one.stored)
         began = self._now()
-        wait, tried, first = self._profile.poll.first_s, [(asked, form)], None
-        named = asked.patients
+        wait, tried, first = self._profile.poll.first_s, [(parameters, form)], None
+        named = parameters.patients
         whole: ExportParameters | None = None  # what is asked for but for the dispensable patients, who are left out
         while True:
-            request = kick_off(self._base_url, asked, form)
+            request = kick_off(self._base_url, parameters, form)
             intent = BulkJob(
                 kicked_off_at=self._now(),
                 request=request.template,
-                asked=proofs(asked, form),
-                elements=bool(asked.elements),
+                asked=proofs(parameters, form),
+                elements=bool(parameters.elements),
             )
             await self._jobs.save(intent)
-            answer = await self._sent(request, _REFUSALS | (_NOT_FOUND if asked.patients else frozenset()))
+            answer = await self._sent(request, _REFUSALS | (_NOT_FOUND if parameters.patients else frozenset()))
             if isinstance(answer, Reply):
                 return await self._begun(intent, request, answer)
             await self._jobs.forget()
@@ -116,26 +118,26 @@ class ExportStart:
                     continue
                 wait = await self._waited(request, answer, began, wait)
                 continue
-            kept = tuple(one for one in asked.patients if one not in dispensable)
-            if kept and len(kept) < len(asked.patients) and answer.status in _OF_PATIENTS:
+            kept = tuple(one for one in parameters.patients if one not in dispensable)
+            if kept and len(kept) < len(parameters.patients) and answer.status in _OF_PATIENTS:
                 # unless it says so, it may refuse something else: then the next form names them again
-                whole = None if _is_of_a_patient(answer) else asked
-                asked, named = replace(asked, patients=kept), named and kept
+                whole = None if _is_of_a_patient(answer) else parameters
+                parameters, named = replace(parameters, patients=kept), named and kept
                 if whole is None:
-                    tried.append((asked, form))
+                    tried.append((parameters, form))
                 continue
             first = first or answer
-            step = next_try(whole or asked, form, answer, tried) if len(tried) < _MOST_TRIES else None
+            step = next_try(whole or parameters, form, answer, tried) if len(tried) < _MOST_TRIES else None
             if _is_of_a_patient(answer) or (step is None and answer.status in _OF_PATIENTS):
                 known, named = await self._known(named) if named else (), ()  # once
-                if known and known != asked.patients:
-                    asked, first = replace(asked, patients=known), None
-                    tried.append((asked, form))
+                if known and known != parameters.patients:
+                    parameters, first = replace(parameters, patients=known), None
+                    tried.append((parameters, form))
                     continue
             if step is None:
-                raise _refused(request, first, len(tried), len(asked.patients))
-            (asked, form, note), whole = step, None
-            tried.append((asked, form))
+                raise _refused(request, first, len(tried), len(parameters.patients))
+            (parameters, form, note), whole = step, None
+            tried.append((parameters, form))
             if note is not None:
                 self._note(note)
 
@@ -182,7 +184,7 @@ class ExportStart:
             raise _not_begun(request, reply)
         after_s = self._seconds(reply)
         if after_s is not None:
-            after_s = poll_wait_s(self._profile, asked_s=after_s, own_s=0, age_s=0)
+            after_s = poll_wait_s(self._profile, server_s=after_s, own_s=0, age_s=0)
         next_poll = None if after_s is None else self._now() + timedelta(seconds=after_s)
         job = replace(intent, status_url=status_url, next_poll_at=next_poll)
         await self._jobs.save(job)
@@ -204,7 +206,7 @@ class ExportStart:
         return None if reply.status != _ACCEPTED and (is_data or url == request.url) else url
 
     def _seconds(self, reply: Reply) -> float | None:
-        return asked_wait_s(reply.headers, now=self._now().timestamp(), cap_s=self._profile.poll.cap_s)
+        return server_wait_s(reply.headers, now=self._now().timestamp(), cap_s=self._profile.poll.cap_s)
 
     async def _wait_for_lost_ones(self, earlier: Sequence[EarlierJob]) -> None:
         """Wait after a kick-off whose answer was lost: a job that it started ends, or causes a 429 for the next kick-off."""

@@ -52,11 +52,11 @@ async def fetch_by_bulk(
     since: Mapping[str, str],
     level: BulkLevel,
     *,
-    told: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> str | None:
     """Export at this level, download and store; return the new watermark: the server's transaction time.
 
-    None: none of the named patients exists any more. `told` is noted if the server accepts the kick-off.
+    None: none of the named patients exists any more. `notes` is noted if the server accepts the kick-off.
 
     Raises:
         ExportRefusedError: the server does not export so; no job has begun.
@@ -65,12 +65,12 @@ async def fetch_by_bulk(
     request, store = run.request, run.store
     job = await store.jobs.current()
     if job is None or job.status_url is None:
-        asked, merged = await _asked(run, capability, readable, since, level)
-        job = await _begun(run, capability, asked, told, merged)
+        parameters, merged = await _parameters(run, capability, readable, since, level)
+        job = await _begun(run, capability, parameters, notes, merged)
     if job is None:
         return None
     proved = proofs_from(job)
-    store.knowledge.ask_since({"*": proved.since or ""} if proved.incremental else {})
+    store.knowledge.request_since({"*": proved.since or ""} if proved.incremental else {})
     run.is_full = not proved.incremental
     sleep = run.sleeper("the EHR is preparing the export")
     export = ExportJob(run.client, request.base_url, request.profile, store, now=run.now, sleep=sleep)
@@ -102,7 +102,7 @@ async def fetch_by_bulk(
     return _watermark(run, job)
 
 
-async def _asked(
+async def _parameters(
     run: EhrRun, capability: Capability, readable: Readable, since: Mapping[str, str], level: BulkLevel
 ) -> tuple[ExportParameters, AbstractSet[str]]:
     """What to ask for, and which of the named patients are merged into others."""
@@ -111,7 +111,7 @@ async def _asked(
     run.notes += [note for note in plan.notes if note not in run.notes]
     named = await named_patients(run, level)
     unmerged = tuple(one for one in named.patients if one not in named.merged)
-    asked = ExportParameters(
+    parameters = ExportParameters(
         level=level,
         group=request.group if level == "group" else None,
         patients=named.patients,
@@ -124,11 +124,11 @@ async def _asked(
         organize_by=bulk.organize_by,
         partial=wants_partial(profile, capability),
     )
-    if asked.types != plan.types:
+    if parameters.types != plan.types:
         note = f"{profile.label} refuses {', '.join(plan.types)} alone: {profile.bulk.companion} was requested as well"
         run.notes += [note] if note not in run.notes else []
-    check(asked, profile)
-    return asked, named.merged
+    check(parameters, profile)
+    return parameters, named.merged
 
 
 async def _since(
@@ -159,8 +159,8 @@ async def _since(
             )
             return None
         members = None  # as in the last full export: a Group that can never be read is no reason for another
-    asked_for = set(patients) or (None if members is None else set(members.patients))
-    if found is None or await _is_anybody_behind(run, asked_for):
+    requested = set(patients) or (None if members is None else set(members.patients))
+    if found is None or await _is_anybody_behind(run, requested):
         return None
     if not types and await run.store.knowledge.unlisted_types():
         return None
@@ -173,7 +173,7 @@ async def _since(
             "the Group's members can be read again: exported in full, because patients who had left it may be back"
         )
         return None
-    new = set[str]() if asked_for is None else asked_for - await roster.covered()
+    new = set[str]() if requested is None else requested - await roster.covered()
     absent = set[str]()
     if new and len(new) <= _MOST_ASKED:
         # a Group may name for ever whom the EHR does not have, or does not show
@@ -192,15 +192,15 @@ async def _since(
     return found
 
 
-async def _is_anybody_behind(run: EhrRun, asked_for: AbstractSet[str] | None) -> bool:
-    """Whether somebody who is requested has a lag; `asked_for` None: anybody.
+async def _is_anybody_behind(run: EhrRun, requested: AbstractSet[str] | None) -> bool:
+    """Whether somebody who is requested has a lag; `requested` None: anybody.
 
     Until a withheld row can be read again, a full export would bring nothing more of it, or of what is withheld beside it.
     """
     behind = await run.store.roster.behind()
-    if any(asked_for is None or not patient or patient in asked_for for patient in behind):
+    if any(requested is None or not patient or patient in requested for patient in behind):
         return True
-    whose = None if asked_for is None else sorted(asked_for)
+    whose = None if requested is None else sorted(requested)
     withheld = await run.store.evidence.withheld(whose, MOST_READS)
     if await any_readable(run.client, run.request.base_url, run.request.profile, withheld):
         return True
@@ -230,13 +230,17 @@ async def _members(run: EhrRun, group: str) -> Cohort | None:
 
 
 async def _begun(
-    run: EhrRun, capability: Capability, asked: ExportParameters, told: Sequence[str], dispensable: AbstractSet[str]
+    run: EhrRun,
+    capability: Capability,
+    parameters: ExportParameters,
+    notes: Sequence[str],
+    dispensable: AbstractSet[str],
 ) -> BulkJob | None:
-    """Kick off, and note `told` if the server accepts it; None: none of the named patients exists any more.
+    """Kick off, and note `notes` if the server accepts it; None: none of the named patients exists any more.
 
     `dispensable` patients are not named to a server that refuses the export with them.
     """
-    run.show(f"kicking off a {asked.level} export")
+    run.show(f"kicking off a {parameters.level} export")
     profile = run.request.profile
     start = ExportStart(
         run.client,
@@ -251,11 +255,11 @@ async def _begun(
     )
     await run.keep_notes()  # a run that is resumed finds the job, and takes none of these steps again
     try:
-        job = await start.begin(asked, first_form(profile, capability, asked), dispensable=dispensable)
+        job = await start.begin(parameters, first_form(profile, capability, parameters), dispensable=dispensable)
     except NobodyThereError as error:
         run.notes.append(str(error))
         return None
-    run.notes += told
+    run.notes += notes
     await run.keep_notes()
     return job
 
@@ -298,8 +302,8 @@ async def _heed_clock(run: EhrRun, job: BulkJob) -> None:
     Rows that were written since, and dated before that instant, are in no export of news. The next one is a full one.
     """
     proofs = proofs_from(job)
-    asked, told = moment(proofs.since), moment(job.transaction_time)
-    if not proofs.incremental or asked is None or told is None or told >= asked - CLOCKS_DIFFER:
+    since, made_at = moment(proofs.since), moment(job.transaction_time)
+    if not proofs.incremental or since is None or made_at is None or made_at >= since - CLOCKS_DIFFER:
         return
     doubt = "its transactionTime lies before the `_since` of the request: the EHR's clock was set back; sync again"
     unit = Unit(

@@ -111,8 +111,8 @@ class CohortFinder:
                 try:
                     tally = await self._search.gather(unit, take)
                 except TerminalFetchError as error:
-                    said = error.status in _NOBODY and error.speaker not in NOT_THE_EHRS
-                    found[number] = () if said and not patients else None
+                    is_nobody = error.status in _NOBODY and error.speaker not in NOT_THE_EHRS
+                    found[number] = () if is_nobody and not patients else None
                 except FetchError:  # one entry's trouble is not the others'
                     found[number] = None
                 else:
@@ -158,12 +158,12 @@ class CohortFinder:
         quantity = count_from(found.get("quantity")) or 0
         hidden = max(0, quantity - len(members)) if quantity < _MOST_MEMBERS else 0
         strangers = len(references) - len(patients) - others
-        told = {
+        left_out = {
             "not told": hidden,
             "without a reference to a patient of this EHR": strangers,
             "that are devices, practitioners or the like, and have no chart": others,
         }
-        notes = tuple(f"members of the Group {what}: {count}" for what, count in told.items() if count)
+        notes = tuple(f"members of the Group {what}: {count}" for what, count in left_out.items() if count)
         unresolved = hidden + strangers
         if len(references) == others and not hidden:
             notes = (*notes, _NO_MEMBERS)
@@ -187,8 +187,8 @@ def _reference(member: Any) -> str:
 
 
 def _is_inactive(member: Any) -> bool:
-    said = member.get("inactive") if isinstance(member, dict) else None
-    return said is True or (isinstance(said, str) and said.strip().lower() == "true")
+    value = member.get("inactive") if isinstance(member, dict) else None
+    return value is True or (isinstance(value, str) and value.strip().lower() == "true")
 
 
 def _bears(body: bytes, system: str, value: str) -> bool:

@@ -19,7 +19,7 @@ from connectors.fhir.cohort.finder import Cohort, CohortFinder
 from connectors.fhir.crawl.directory import Directory, list_patients
 from connectors.fhir.linked.reference_paths import followed_types
 from connectors.fhir.patients.merges import with_survivors
-from connectors.fhir.plan import TypePlan, asked_in_vain, crawl_types
+from connectors.fhir.plan import TypePlan, crawl_types, types_worth_naming
 from connectors.fhir.run import EhrRun, Readable
 from connectors.fhir.search.deferrals import Deferrals
 from connectors.fhir.search.gathering import PageGatherer
@@ -53,15 +53,15 @@ async def fetch_by_crawl(
         await crawl.plan_all()
     await crawl.fetch_all()
     if run.request.kind == "sync" and not run.request.types:  # else not all was asked, by choice
-        run.notes += await _said_of_types(run, plan, followed_types((), profile, capability, readable))
-        run.notes += await _not_asked_any_more(run, plan, capability)
+        run.notes += await _note_of_empty_types(run, plan, followed_types((), profile, capability, readable))
+        run.notes += await _note_of_undeclared_types(run, plan, capability)
     return instant(run.store.started_at - timedelta(seconds=profile.changes.overlap_s + run.client.behind_s))
 
 
-async def _said_of_types(run: EhrRun, plan: TypePlan, followed: Sequence[str]) -> list[str]:
+async def _note_of_empty_types(run: EhrRun, plan: TypePlan, followed: Sequence[str]) -> list[str]:
     """Note once that most types return nothing, and how to request only the others."""
     empty = await run.store.knowledge.empty_types()
-    worth = asked_in_vain(plan.types, empty, (*plan.directory, *followed))
+    worth = types_worth_naming(plan.types, empty, (*plan.directory, *followed))
     if not worth:
         return []
     vain = sum(t in empty for t in plan.types)
@@ -74,15 +74,15 @@ async def _said_of_types(run: EhrRun, plan: TypePlan, followed: Sequence[str]) -
     ]
 
 
-async def _not_asked_any_more(run: EhrRun, plan: TypePlan, capability: Capability) -> list[str]:
+async def _note_of_undeclared_types(run: EhrRun, plan: TypePlan, capability: Capability) -> list[str]:
     """Types that were listed before, and that the CapabilityStatement no longer has: silence is no answer about them."""
     listed = {t for t in await run.store.knowledge.watermarks() if t not in capability.searchable}
-    unasked = ", ".join(sorted(listed.difference(plan.types, plan.directory)))
+    left_out = ", ".join(sorted(listed.difference(plan.types, plan.directory)))
     note = (
-        f"{unasked}: listed before, but no longer declared by the server, so not requested: what is stored was kept, and is "
+        f"{left_out}: listed before, but no longer declared by the server, so not requested: what is stored was kept, and is "
         "not known to be complete; name such types in `types` to request them anyway"
     )
-    return [note] if unasked else []
+    return [note] if left_out else []
 
 
 def crawl_knowledge(run: EhrRun) -> str:
@@ -100,7 +100,7 @@ async def _crawl(run: EhrRun, capability: Capability, plan: TypePlan, since: Map
     by_hand = "*" in since
     wanted = dict.fromkeys(types, since["*"]) if by_hand else since
     marks = {t: wanted[t] for t in types if t in wanted and since_parameter(t, profile, capability)}
-    run.store.knowledge.ask_since(marks)
+    run.store.knowledge.request_since(marks)
     run.is_full = not marks
     since_by_patient = SinceByPatient(
         marks=marks, covered=None if by_hand else await roster.covered(), lags=await roster.lags()

@@ -111,9 +111,9 @@ class AttachmentFetcher:
         if not content:
             return Document(*place, "empty")
         text, unread = await self._reader.read(content, content_type)
-        said = doubts(content, use.size, use.hash)
+        doubt = doubts(content, use.size, use.hash)
         odd = NO_MEDIA_TYPE if use.content_type is not None and claimed is None else None
-        note = "; ".join(filter(None, (said, odd))) or None
+        note = "; ".join(filter(None, (doubt, odd))) or None
         return Document(*place, "stored", note, content, content_type, text, unread)
 
     async def _get(self, unit: Unit, accept: str) -> tuple[bytes, str]:
@@ -184,12 +184,12 @@ class AttachmentFetcher:
             raise ProtocolError(f"{_TEMPLATE}: the Binary's data is not base64.") from None
         if len(content) > self._profile.attachments.max_bytes:
             raise _TooLargeError
-        asked = "application/octet-stream" if accept == FHIR_JSON else accept
-        return content, content_type if isinstance(content_type, str) else asked
+        requested = "application/octet-stream" if accept == FHIR_JSON else accept
+        return content, content_type if isinstance(content_type, str) else requested
 
     def _refused(self, unit: Unit, error: TerminalFetchError) -> tuple[str, str | None]:
         """Return the state of an attachment that finally did not come."""
-        ending = ending_of(error, self._profile.answers.issue_codes, asked="read")
+        ending = ending_of(error, self._profile.answers.issue_codes, what="read")
         if ending is Ending.PAUSED:
             self._paused = True
             raise error
@@ -255,12 +255,12 @@ def is_below(url: str, base_url: str) -> bool:
 
 def _is_web_page(body: bytes, label: str, accept: str) -> bool:
     """Whether a login page or a firewall's answer came, where a document of another kind was asked for (F1)."""
-    asked = accept.partition(";")[0].strip().lower()
-    if asked in _HTML:
+    requested = accept.partition(";")[0].strip().lower()
+    if requested in _HTML:
         return False
     if label in _HTML:
         return True
-    as_labelled = label == asked and (asked.startswith("text/") or asked.endswith("xml"))
+    as_labelled = label == requested and (requested.startswith("text/") or requested.endswith("xml"))
     return not as_labelled and is_html(Seen(media_type=label, body_start=body[:2048]))
 
 

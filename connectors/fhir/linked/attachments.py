@@ -56,21 +56,21 @@ async def _fetch_by_url(run: EhrRun, reader: DocumentReader) -> None:
     await _ask_pending(run, fetcher)  # of a run that was killed
     fresh, leftovers = timedelta(days=profile.references.fresh_d), run.request.kind == "sync"
     while due := await attachments.due(fresh=fresh, limit=_DUE_AT_ONCE, leftovers=leftovers):
-        decided, asked = [], []
+        decided, requested = [], []
         for use in due:
             if (use.url or "")[:5].lower() == "data:":
                 decided.append(await _of_data_url(use, profile, reader))
                 continue
             left = _decision(use, run.request.base_url, profile)
             if left is None:
-                asked.append(use)
+                requested.append(use)
             else:
                 decided.append(Document(use.resource_type, use.resource_id, use.place, *left))
         if decided:
             await run.store.write(Batch(documents=decided))
-        if asked:
-            await run.store.plan(map(_unit, asked))
-            await attachments.note_asked(asked)
+        if requested:
+            await run.store.plan(map(_unit, requested))
+            await attachments.note_requested(requested)
             await _ask_pending(run, fetcher)
 
 

@@ -143,14 +143,14 @@ class ReferenceFetcher:
         failed: FetchError | None = None
         for ids in lists:
             try:
-                more, said = await self._ask(unit, ids, emit)
+                more, missing = await self._ask(unit, ids, emit)
             except _NOBODY_ANSWERS:
                 raise
             except FetchError as error:
                 failed = failed or error
                 continue
             count += more
-            absent |= said
+            absent |= missing
         if failed is not None:
             raise failed
         return count, absent

@@ -61,7 +61,7 @@ async def follow_references(run: EhrRun, capability: Capability, readable: Reada
         leftovers = depth == 0 and run.request.kind == "sync"
         while due := await references.due(types, depth=depth + 1, fresh=fresh, limit=_DUE_AT_ONCE, leftovers=leftovers):
             await run.store.plan(fetcher.units(due))
-            await references.note_asked(depth=depth + 1)
+            await references.note_requested(depth=depth + 1)
             more = True
             await _ask_pending(run, fetcher)
             await references.note_answers()

@@ -52,13 +52,13 @@ def links_of(record: Record) -> list[Alias]:
     return found
 
 
-def refused_survivor(error: RequestError, asked: str, base: FhirBase) -> str | None:
+def refused_survivor(error: RequestError, requested: str, base: FhirBase) -> str | None:
     """Return the other Patient to whom a request for one was led, and who was refused; None if nobody else was.
 
     The refusal speaks of the one to whom the EHR leads, and the redirect of the one who was asked for: he is merged.
     """
     led_to = base.patient(error.led_to) if error.led_to is not None else None
-    return led_to if led_to != asked else None
+    return led_to if led_to != requested else None
 
 
 def with_survivors(patients: Sequence[str], aliases: Iterable[Alias]) -> tuple[tuple[str, ...], frozenset[str]]:

@@ -93,7 +93,7 @@ def judged(found: Difference, *, unlisted: LookedUp, incomplete: str | None) -> 
     `unlisted` is what is known of rows that the store holds and no search lists. `incomplete`: why the listing may not have been
     whole.
     """
-    said = [
+    counts = [
         (len(found.missing), "missing in the store"),
         (found.tombstoned, "of them deleted in the store"),
         (
@@ -107,7 +107,7 @@ def judged(found: Difference, *, unlisted: LookedUp, incomplete: str | None) -> 
         (unlisted.readable, "stored beyond what this search lists, and still at the EHR"),
         (unlisted.unknown, "stored beyond what this search lists, not checked"),
     ]
-    words = [f"{number:,} {what}" for number, what in said if number]
+    words = [f"{number:,} {what}" for number, what in counts if number]
     if incomplete is not None:
         words.append(incomplete)
     verdict: Verdict
@@ -128,17 +128,17 @@ def weighed(answer: Answer, *, counted: int, recounted: int | None, listed: int,
     """
     if counted == listed:
         return answer
-    said = f"the server's count is {counted:,}, but its pages list {listed:,}"
+    difference = f"the server's count is {counted:,}, but its pages list {listed:,}"
     if counted < listed:
-        return replace(answer, reason="; ".join(filter(None, (answer.reason, said))))
+        return replace(answer, reason="; ".join(filter(None, (answer.reason, difference))))
     if recounted == listed:
         return answer
     most = counted if recounted is None else recounted
-    said += (
+    difference += (
         f", the store holds {stored:,}: one of the EHR's answers is wrong (if it is always the count, "
         'set profile = { completeness.count_query = "" })'
     )
-    reason = "; ".join(filter(None, (answer.reason, said)))
+    reason = "; ".join(filter(None, (answer.reason, difference)))
     if most > stored or answer.verdict == "fewer":
         missing = max(answer.missing, most - stored)
         return replace(answer, verdict="fewer", at_ehr=max(most, listed), missing=missing, reason=reason)

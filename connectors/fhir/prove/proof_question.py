@@ -119,7 +119,7 @@ class Asker:
                 return replace(answer, method="count", verdict="equal", at_ehr=counted)
             return self._open(question, await self._walked(question, answer, counted))
         except TerminalFetchError as error:
-            ending = ending_of(error, self._profile.answers.issue_codes, asked="search")
+            ending = ending_of(error, self._profile.answers.issue_codes, what="search")
             answer = replace(
                 answer,
                 verdict="not asked" if ending in _REFUSED or error.status in _REFUSALS else "unanswered",
@@ -268,11 +268,11 @@ class Asker:
             readable += answer == "there"
             missing += answer == "missing"
             unknown += answer == "unknown"
-        if missing and await self._reads_tell(question, listed):
+        if missing and await self._reads_show(question, listed):
             return LookedUp(gone=missing, readable=readable, unknown=unknown)
         return LookedUp(untold=missing, readable=readable, unknown=unknown)
 
-    async def _reads_tell(self, question: Question, listed: Iterable[str]) -> bool:
+    async def _reads_show(self, question: Question, listed: Iterable[str]) -> bool:
         """Whether a 404 to a read of this type says that the row is gone: reads are declared, and this proof saw one answered.
 
         There are servers that answer 404 to every read of a type that they only search.

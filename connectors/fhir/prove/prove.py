@@ -64,20 +64,20 @@ async def prove(
         snapshots.errors.ConnectionBusyError: a run of the connection is at work.
     """
     began = now()
-    asked = request.sync
+    sync = request.sync
     await store.check_idle()
-    run = await store.newest_sync(run_scope(asked).selection)
+    run = await store.newest_sync(run_scope(sync).selection)
     if run is None:
-        raise PlanError(f"Connection {asked.connection} has no finished sync to prove: run `chartferry sync` first.")
+        raise PlanError(f"Connection {sync.connection} has no finished sync to prove: run `chartferry sync` first.")
     client.restore(await store.pace())
-    proof = _Proof(asked, client, store, run)
+    proof = _Proof(sync, client, store, run)
     try:
         patients, population, chosen_by = await _compare(proof, request, log_in, now, on_progress)
     finally:
         await store.keep_pace(client.pace_state())
     certificate = Certificate(
         at=began,
-        connection=asked.connection,
+        connection=sync.connection,
         run=run.id,
         patients=patients,
         of_patients=population,
@@ -165,12 +165,12 @@ class _Proof:
             began=now(),
         )
         wanted = self._wanted()
-        asked = self._request
-        everything = asked.profile.login.scope_wildcards and not asked.types
-        group = ("Group",) if asked.group is not None and asked.cohort is None else ()
+        request = self._request
+        everything = request.profile.login.scope_wildcards and not request.types
+        group = ("Group",) if request.group is not None and request.cohort is None else ()
         scopes = () if everything else tuple(dict.fromkeys(("Patient", *wanted, *self._directory, *group)))
         readable = await log_in(scopes)
-        held = () if asked.types else sorted(await self._store.types())
+        held = () if request.types else sorted(await self._store.types())
         types = list(dict.fromkeys((*wanted, *held)))
         for resource_type in types:
             if not readable(resource_type):
@@ -254,8 +254,8 @@ class _Proof:
 
     def number_of_questions(self, patients: int) -> int:
         """How many questions there will be."""
-        asked = len(self._types) - len(self._refused)
-        return patients * asked + len(self._refused) + len(self._directory) + self._lists_everyone
+        types = len(self._types) - len(self._refused)
+        return patients * types + len(self._refused) + len(self._directory) + self._lists_everyone
 
     @property
     def _lists_everyone(self) -> bool:
@@ -271,8 +271,8 @@ class _Proof:
         if self._lists_everyone and "Patient" not in self._refused:
             units = directory_units(("Patient",), self._profile, self._capability, FULL)
             yield Question(resource_type="Patient", patient=None, units=tuple(units))
-        asked = tuple(t for t in self._types if t not in self._refused)
-        plan = UnitPlan(asked, self._profile, self._capability, FULL)
+        types = tuple(t for t in self._types if t not in self._refused)
+        plan = UnitPlan(types, self._profile, self._capability, FULL)
         for patient in patients:
             by_type: dict[str, list[Unit]] = {}
             for unit in plan.of(patient):
@@ -287,11 +287,11 @@ class _Proof:
         silent = self.tally.silent
         if len(silent) == len(self.tally.types):
             return  # nothing could be compared, and that is what is said
-        asked = await self._store.asked(self.run.id)
+        requested = await self._store.asked(self.run.id)
         for resource_type in silent:
             if self._refused.get(resource_type) == _NOT_SEARCHED:
                 continue  # what came by reference, or in an export, was never listed
-            if resource_type in asked or await self._store.number(resource_type, None):
+            if resource_type in requested or await self._store.number(resource_type, None):
                 self.tally.leave_open(
                     resource_type, "the sync requested it or stored rows of it, but nothing confirms that now"
                 )

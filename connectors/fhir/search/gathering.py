@@ -127,36 +127,36 @@ class PageGatherer:
             RequestError: a refusal, or a page that did not come; what came before it was emitted.
             UnsafeLinkError: a next link led away from the EHR.
         """
-        asked = SplitSearch(unit, self.profile, self._capability, self._began)
+        split = SplitSearch(unit, self.profile, self._capability, self._began)
         if unit.resource_type in self._without_since:
-            asked.forget_since()
-        todo, tally = [asked.whole], SearchTally()
+            split.forget_since()
+        todo, tally = [split.whole], SearchTally()
         count = slow = 0
         lost: list[Piece] = []
         while todo:
             piece = todo.pop()
             count += 1
-            tally.dateless = tally.dateless or asked.may_miss_dateless(piece)
+            tally.dateless = tally.dateless or split.may_miss_dateless(piece)
             try:
-                await self._walk(unit, asked.path(piece), tally, emit)
+                await self._walk(unit, split.path(piece), tally, emit)
             except RequestError as error:
                 if isinstance(error, NotAPageError) and error.led_to_patient and unit.patient_id is not None:
                     tally.merged = True
                     continue
                 meaning = meaning_of(error, self.profile.answers.issue_codes)
-                if asked.may_refuse_since(piece, error, meaning):  # a plain 400: everything is listed instead
+                if split.may_refuse_since(piece, error, meaning):  # a plain 400: everything is listed instead
                     self._without_since.add(unit.resource_type)
-                    asked.forget_since()
-                    todo.append(asked.whole)
+                    split.forget_since()
+                    todo.append(split.whole)
                     continue
                 trouble = trouble_of(error, meaning)
                 slow += trouble == "slow"
                 if slow > _MAX_SLOW:
                     raise
                 parts = (
-                    divide(piece, trouble, asked.limits) if trouble and count < self.profile.search.divide_max else ()
+                    divide(piece, trouble, split.limits) if trouble and count < self.profile.search.divide_max else ()
                 )
-                if not parts and (piece is asked.whole or trouble is None):
+                if not parts and (piece is split.whole or trouble is None):
                     raise
                 todo += reversed(parts)
                 if not parts:
@@ -165,7 +165,7 @@ class PageGatherer:
         tally.lost = places(lost)
         if lost:
             await emit(Fetched(quarantined=[_lost(unit, lost, tally)]))
-        tally.unfiltered = asked.without_since
+        tally.unfiltered = split.without_since
         return tally
 
     async def _walk(self, unit: Unit, path: str, tally: SearchTally, emit: Emit) -> None:
@@ -207,16 +207,16 @@ class PageGatherer:
         Raises:
             ProtocolError: another Patient came, and nothing says that he is the survivor.
         """
-        asked, ids = unit.patient_id, [record.id for record in found if record.resource_type == "Patient"]
-        if unit.resource_type != "Patient" or asked is None or not ids:
+        requested, ids = unit.patient_id, [record.id for record in found if record.resource_type == "Patient"]
+        if unit.resource_type != "Patient" or requested is None or not ids:
             return [], []
-        if asked in ids:
-            return ([Alias(asked, asked, gone=False)] if asked in self.formers else []), []
+        if requested in ids:
+            return ([Alias(requested, requested, gone=False)] if requested in self.formers else []), []
         vendor_leads = "merged" in self.profile.answers.issue_codes.values()
-        redirected = quote(asked, safe="") not in re.split(r"[/?&=]", url)
-        if not (vendor_leads or redirected or any(alias.former_id == asked for alias in aliases_in(found))):
+        redirected = quote(requested, safe="") not in re.split(r"[/?&=]", url)
+        if not (vendor_leads or redirected or any(alias.former_id == requested for alias in aliases_in(found))):
             raise ProtocolError(f"{unit.template} returned another Patient than the requested one.")
-        return [Alias(asked, ids[0], gone=True)], [Deletion("Patient", asked, Said.MERGED, unit.way)]
+        return [Alias(requested, ids[0], gone=True)], [Deletion("Patient", requested, Said.MERGED, unit.way)]
 
     def led_on(self, unit: Unit, error: RequestError) -> Fetched | None:
         """Return that the requested Patient is merged, if the server refused another Patient instead; None: it did not."""

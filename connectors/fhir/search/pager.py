@@ -82,8 +82,8 @@ class Pager:
                 return totals
         if totals is None:
             template = call_for(url, True).template
-            said = f"its own `next` link was answered {status}"
-            raise ProtocolError(f"{template}: the server's paging session kept expiring ({said}); {self._advice()}.")
+            reason = f"its own `next` link was answered {status}"
+            raise ProtocolError(f"{template}: the server's paging session kept expiring ({reason}); {self._advice()}.")
         return totals
 
     async def _once(self, first: str, call_for: CallFor, take: Take, unit_key: str | None, way: Way | None) -> Totals:

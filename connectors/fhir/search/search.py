@@ -114,8 +114,8 @@ class SearchFetcher:
         if unit.resource_type == "Patient" and unit.patient_id in self._gatherer.formers and ending in _NO_LONGER:
             # the redirect has been dropped since
             return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=MERGED, ending=Ending.MERGED)
-        if ending is Ending.RESTRICTED and (said := self._gatherer.led_on(unit, error)) is not None:
-            await emit(said)
+        if ending is Ending.RESTRICTED and (merged := self._gatherer.led_on(unit, error)) is not None:
+            await emit(merged)
             return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=MERGED, ending=Ending.MERGED)
         refusal = refused(unit, error, ending, served=unit.resource_type in self._served)
         if refusal is None:
@@ -128,9 +128,9 @@ class SearchFetcher:
 
     async def _ending(self, unit: Unit, error: TerminalFetchError) -> Ending:
         if not asks_for_patient(unit):
-            return ending_of(error, self._profile.answers.issue_codes, asked="search")
+            return ending_of(error, self._profile.answers.issue_codes, what="search")
         launch = unit.patient_id if self._profile.login.token_per_patient else None
-        return await self._gatherer.not_found.ending(error, unit.resource_type, launch, asked="patient")
+        return await self._gatherer.not_found.ending(error, unit.resource_type, launch, what="patient")
 
     def _remember(self, unit: Unit, result: UnitResult, codes: Sequence[str]) -> UnitResult:
         if self._deferrals is None:

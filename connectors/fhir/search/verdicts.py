@@ -193,8 +193,8 @@ def asks_for_patient(unit: Unit) -> bool:
     return unit.resource_type == "Patient" and unit.patient_id is not None
 
 
-def _word(unit: Unit, said: Said) -> Deletion:
-    return Deletion("Patient", unit.patient_id or "", said, unit.way)
+def _word(unit: Unit, answer: Said) -> Deletion:
+    return Deletion("Patient", unit.patient_id or "", answer, unit.way)
 
 
 def _settled(unit: Unit, reason: str, ending: Ending) -> UnitResult:

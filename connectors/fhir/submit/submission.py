@@ -101,10 +101,10 @@ def result_page(body: bytes, submission_id: str) -> ResultPage:
         raise ProtocolError("the receiver's answer to the finished submission is not a manifest")
     if document.get("submissionId", submission_id) != submission_id:
         raise ProtocolError("the receiver's answer is the result of another submission")
-    told = [document.get(name, []) for name in ("outcome", "error")]  # the latter: STU 3's name
-    if not all(isinstance(entries, list) for entries in told):
+    lists = [document.get(name, []) for name in ("outcome", "error")]  # the latter: STU 3's name
+    if not all(isinstance(entries, list) for entries in lists):
         raise ProtocolError("the result's `outcome` is not a list")
-    entries = [entry for listed in told for entry in listed]
+    entries = [entry for listed in lists for entry in listed]
     if not all(isinstance(entry, dict) and isinstance(entry.get("url"), str) for entry in entries):
         raise ProtocolError("an entry of the result's `outcome` has no url")
     files = tuple(OutcomeFile(entry["url"], count_from(entry.get("count"))) for entry in entries)

@@ -23,7 +23,7 @@ from connectors.fhir.submit.submission import OutcomeFile, Submission, result_pa
 from connectors.fhir.transport.call import Call, Purpose, Reply
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.links import origin, resolve, safe_url
-from connectors.fhir.transport.retry_table import asked_wait_s
+from connectors.fhir.transport.retry_table import server_wait_s
 
 _OK, _ACCEPTED, _NOT_FOUND = 200, 202, 404
 _REFUSED = frozenset({"fatal", "error"})
@@ -31,7 +31,7 @@ _MOST_PAGES = 10_000
 _LONGEST_OUTCOME = 16 << 20
 
 
-class Told(NamedTuple):
+class IssueCode(NamedTuple):
     """A kind of issue: its severity, and its code as it can be shown."""
 
     severity: str
@@ -47,13 +47,13 @@ class Submitted:
 
     id: str
     sent: bool
-    issues: Mapping[Told, int] = field(default_factory=dict)
+    issues: Mapping[IssueCode, int] = field(default_factory=dict)
     unread: int = 0
 
     @property
     def refused(self) -> int:
         """How many errors the receiver tells of."""
-        return sum(count for told, count in self.issues.items() if told.severity in _REFUSED)
+        return sum(count for issue, count in self.issues.items() if issue.severity in _REFUSED)
 
     @property
     def is_whole(self) -> bool:
@@ -86,7 +86,7 @@ async def submit(
     if status_url is None:
         status_url = await work.sent()
         on_progress("sent")
-    issues: Counter[Told] = Counter()
+    issues: Counter[IssueCode] = Counter()
     unread, seen = 0, set[str]()
     page_url: str | None = status_url
     while page_url is not None:
@@ -148,7 +148,7 @@ class _Work:
         if isinstance(refusal, TransientFetchError):
             raise refusal
         raise SubmissionError(
-            f"{call.template}: the receiver refused the submission ({_said(refusal)}); check `submitter`, and that the "
+            f"{call.template}: the receiver refused the submission ({_code_of(refusal)}); check `submitter`, and that the "
             "manifest's URL and the FHIR base URL are what was agreed upon",
             status=refusal.status,
             codes=refusal.codes,
@@ -165,7 +165,7 @@ class _Work:
                 raise
             except RequestError as error:
                 raise SubmissionError(
-                    f"{call.template}: the receiver gave up the submission ({_said(error)}); ask its operator",
+                    f"{call.template}: the receiver gave up the submission ({_code_of(error)}); ask its operator",
                     status=error.status,
                     codes=error.codes,
                 ) from error
@@ -178,12 +178,12 @@ class _Work:
                     f"the receiver has not processed the submission after {age:.0f} s (profile.bulk.job_timeout_s); it may "
                     "still do so: the same command continues to wait, and sends nothing again"
                 )
-            asked = asked_wait_s(reply.headers, now=self._clock(), cap_s=self._profile.poll.cap_s)
-            await self._sleep(poll_wait_s(self._profile, asked_s=asked, own_s=wait, age_s=age))
+            server_s = server_wait_s(reply.headers, now=self._clock(), cap_s=self._profile.poll.cap_s)
+            await self._sleep(poll_wait_s(self._profile, server_s=server_s, own_s=wait, age_s=age))
             wait = min(wait * 2 or 1, self._profile.poll.cap_s)
 
     async def outcomes(
-        self, file: OutcomeFile, with_token: bool, issues: Counter[Told], keep: Callable[[bytes], None]
+        self, file: OutcomeFile, with_token: bool, issues: Counter[IssueCode], keep: Callable[[bytes], None]
     ) -> int:
         """Count the issues of a file; return how many of its lines are missing or cannot be read."""
         call = self._get(file.url, "GET a file of outcomes", "file", "application/fhir+ndjson", auth=with_token)
@@ -227,11 +227,11 @@ def _is_unknown(error: RequestError) -> bool:
     return not may_be_a_gateways(error) and (error.status == _NOT_FOUND or "not-found" in error.codes)
 
 
-def _said(error: RequestError) -> str:
+def _code_of(error: RequestError) -> str:
     return error.answer + (f", issue codes {', '.join(shown(error.codes))}" if error.codes else "")
 
 
-def _counted(line: tuple[int, bytes] | OverlongLine, issues: Counter[Told], keep: Callable[[bytes], None]) -> int:
+def _counted(line: tuple[int, bytes] | OverlongLine, issues: Counter[IssueCode], keep: Callable[[bytes], None]) -> int:
     """Count a line's issues; return how many things in it nobody can read."""
     if isinstance(line, OverlongLine):
         return 1
@@ -241,5 +241,5 @@ def _counted(line: tuple[int, bytes] | OverlongLine, issues: Counter[Told], keep
     except UnreadableOutcomeError:
         return 1
     for issue in outcome.issues:
-        issues[Told(issue.severity, *shown([issue.code]))] += 1
+        issues[IssueCode(issue.severity, *shown([issue.code]))] += 1
     return outcome.unread

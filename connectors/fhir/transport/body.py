@@ -37,12 +37,12 @@ class BodyReader:
     ) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._raw: AsyncIterator[bytes] = response.stream.__aiter__()
-        said = response.headers.get("content-encoding", "")
-        self.chain: Chain = decoder(said, json_expected=json_expected) if continues is None else continues.chain
+        coding = response.headers.get("content-encoding", "")
+        self.chain: Chain = decoder(coding, json_expected=json_expected) if continues is None else continues.chain
         self.raw_bytes: int = 0 if continues is None else continues.raw_bytes
         self.is_whole_so_far = True
         self.goes_on = False
-        self.is_plain: bool = not codings_of(said) if continues is None else continues.is_plain
+        self.is_plain: bool = not codings_of(coding) if continues is None else continues.is_plain
         self._framed = (
             "content-length" in response.headers or "chunked" in response.headers.get("transfer-encoding", "").lower()
         )

@@ -26,11 +26,11 @@ from connectors.fhir.transport.retry_budget import RetryBudget
 from connectors.fhir.transport.retry_table import (
     Seen,
     Verdict,
-    asked_wait_s,
     issue_codes,
     judge,
     nobody_home,
     server_time,
+    server_wait_s,
     signal_of,
     speaker_of,
 )
@@ -209,26 +209,26 @@ class EhrClient:
 
     async def _with_retries(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]]) -> T:
         # who else is asked, as a link says, tells nothing about the EHR
-        asked = self.origin if self._sender.leads_home(call) else SharedOrigin()
-        probing = await asked.admit(call, self._clock)
+        origin = self.origin if self._sender.leads_home(call) else SharedOrigin()
+        probing = await origin.admit(call, self._clock)
         self.budget.count_request()
         try:
             first = await attempt(call)
             # nearly always; setting the retry loop up costs a sixth of a small request's CPU
             if first.value is not None:
                 self.budget.count_answer()
-                asked.answered()
+                origin.answered()
                 return first.value
-            return await self._again(call, asked, attempt, [first], 1 if probing else self._profile.retry.max_tries)
+            return await self._again(call, origin, attempt, [first], 1 if probing else self._profile.retry.max_tries)
         except BaseException:
             if probing:
-                asked.probe_lost()
+                origin.probe_lost()
             raise
 
     async def _again(
         self,
         call: Call,
-        asked: SharedOrigin,
+        origin: SharedOrigin,
         attempt: Callable[[Call], Awaitable[_Try[T]]],
         done: list[_Try[T]],
         most: int,
@@ -248,11 +248,11 @@ class EhrClient:
         tried: _Try[T] = await retrying(tried_or_again, call)
         if tried.value is not None or not nobody_home(call, tried.seen, tried.verdict):
             self.budget.count_answer()
-            asked.answered()
+            origin.answered()
         elif tried.seen.elsewhere is not None:
-            asked.answered()  # with a redirect, to where nobody is
+            origin.answered()  # with a redirect, to where nobody is
         else:
-            asked.unanswered(self._clock(), found(tried.seen, tried.verdict))
+            origin.unanswered(self._clock(), found(tried.seen, tried.verdict))
         if tried.value is not None:
             return tried.value
         count = retrying.statistics["attempt_number"]
@@ -295,7 +295,7 @@ class EhrClient:
                     held = _Held(await self._answer(call, url, token, place), place)
                     accepted = held.answer.response.status_code in call.ok
                     body = await held.answer.reader.peek() if accepted else await _refusal(held.answer.reader)
-                seen = self._seen(held.answer, body, accepted, asked=url)
+                seen = self._seen(held.answer, body, accepted, sent_to=url)
             except FAILS as error:
                 seen = self._sender.failed(error)
             verdict = judge(call, seen, busy_means_running=self._profile.kickoff.busy_means_running)
@@ -341,7 +341,7 @@ class EhrClient:
             self.origin.unanswered(self._clock(), str(error))
             raise
 
-    def _seen(self, answer: Answer, body: bytes, accepted: bool, *, asked: str) -> Seen:
+    def _seen(self, answer: Answer, body: bytes, accepted: bool, *, sent_to: str) -> Seen:
         headers, cap_s = answer.response.headers, self._profile.retry.after_cap_s
         return Seen(
             status=answer.response.status_code,
@@ -349,9 +349,9 @@ class EhrClient:
             body_start=body[:BODY_START_BYTES],
             codes=() if accepted else issue_codes(body),
             speaker="ehr" if accepted else speaker_of(body, media_type),
-            retry_after_s=None if accepted else asked_wait_s(headers, now=self._clock(), cap_s=cap_s),
+            retry_after_s=None if accepted else server_wait_s(headers, now=self._clock(), cap_s=cap_s),
             foreign=answer.foreign,
-            led_to=None if answer.url == asked else answer.url,
+            led_to=None if answer.url == sent_to else answer.url,
             elsewhere=self._sender.elsewhere(answer.url),
             token_sent=answer.token_sent,
         )

@@ -170,12 +170,13 @@ class _Inflate(_Gunzip):
 class _Sniff:
     """Looks at the first two bytes, then becomes gzip (with another look at what comes out) or plain.
 
-    `said` is the coding that nobody asked for and the header names: it is believed unless the bytes are gzip's or an object's.
+    `unrequested`: a coding that the header names and the client did not request. It is believed unless the bytes are gzip's or
+    an object's.
     A brotli stream that begins with a brace is an empty one (RFC 7932 9.1), so that none is taken for JSON.
     """
 
-    def __init__(self, layers: int, meter: _Meter, said: str | None = None) -> None:
-        self._said = said
+    def __init__(self, layers: int, meter: _Meter, unrequested: str | None = None) -> None:
+        self._unrequested = unrequested
         self._layers = layers
         self._meter = meter
         self._held = b""
@@ -191,16 +192,16 @@ class _Sniff:
             if len(self._held) < len(GZIP_MAGIC):
                 return
             data, self._held = self._held, b""
-            believed = self._said is not None and not data.startswith((GZIP_MAGIC, b"{"))
+            believed = self._unrequested is not None and not data.startswith((GZIP_MAGIC, b"{"))
             if believed or data.startswith(_ZSTD_MAGIC):
-                raise UnaskedCodingError(self._said or "zstd")
+                raise UnaskedCodingError(self._unrequested or "zstd")
             packed = data.startswith(GZIP_MAGIC) and self._layers > 0
             self._chain = Chain([_Gunzip(self._meter), _Sniff(self._layers - 1, self._meter)] if packed else [])
         yield from self._chain.feed(data)
 
     def finish(self) -> Iterator[bytes]:
-        if self._held and self._said is not None:
-            raise UnaskedCodingError(self._said)
+        if self._held and self._unrequested is not None:
+            raise UnaskedCodingError(self._unrequested)
         if self._held:
             yield self._held
         if self._chain is not None:

@@ -176,31 +176,31 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
         return kind(text, status=seen.status, codes=seen.codes, speaker=seen.speaker, led_to=seen.led_to)
 
     times = f" after {tries} tries" if tries > 1 else ""
-    said = f"{call.template}: {found(seen, verdict)}{times}"
+    problem = f"{call.template}: {found(seen, verdict)}{times}"
     if verdict.action == "auth":
         if seen.token_sent:
             advice = (
                 "check the client's registration and scopes at the EHR, or put a new token where bearer_token points to"
             )
-            return AuthError(f"{said}, even to a new token, if there was one; {advice}")
-        return AuthError(f"{said}, and this connection has no login; set its auth, client_id and key")
+            return AuthError(f"{problem}, even to a new token, if there was one; {advice}")
+        return AuthError(f"{problem}, and this connection has no login; set its auth, client_id and key")
     if verdict.action == "retry":
         if budget_empty:
-            text = f"{said}; the retry budget is used up: the EHR fails too often. Run again later, or see profile.retry.share"
+            text = f"{problem}; the retry budget is used up: the EHR fails too often. Run again later, or see profile.retry.share"
             return failed(BudgetExhaustedError, text)
-        return failed(TransientFetchError, f"{said}; {_next(call, seen, verdict)}")
+        return failed(TransientFetchError, f"{problem}; {_next(call, seen, verdict)}")
     if verdict.xml:
-        text = f"{said}; check that base_url is a FHIR R4 endpoint that speaks JSON, and profile.http.accept"
+        text = f"{problem}; check that base_url is a FHIR R4 endpoint that speaks JSON, and profile.http.accept"
         return failed(ProtocolError, text)
     if verdict.action == "protocol":
-        text = f"{said}, which is no answer to this request; {_NO_ANSWER_OF.get(call.purpose, _NO_ANSWER)}"
+        text = f"{problem}, which is no answer to this request; {_NO_ANSWER_OF.get(call.purpose, _NO_ANSWER)}"
         return failed(ProtocolError, text)
     if call.purpose == "status" and seen.codes and seen.status not in _NOT_THE_JOBS_END:
         why = f"status {seen.status}, issue codes {', '.join(shown(seen.codes))}"
         text = f"{call.template}: the server's export failed ({why}); sync again to start a new one"
         return failed(TerminalFetchError, text)
     kind = UntrustedServerError if seen.failure in UNTRUSTED else TerminalFetchError
-    return failed(kind, f"{said}; {_next(call, seen, verdict)}")
+    return failed(kind, f"{problem}; {_next(call, seen, verdict)}")
 
 
 def _next_unanswered(call: Call, seen: Seen, failure: Failure) -> str:

@@ -164,8 +164,8 @@ class ConnectionLimits:
             by_headers = until == origin.headers_until
             if by_headers:
                 self._count_pause(now, until)
-            said = "its rate headers ask" if by_headers else "Retry-After asks"
-            await self._waits.sleep(until - now, f"the EHR makes everything wait ({said} for it)")
+            cause = "its rate headers ask" if by_headers else "Retry-After asks"
+            await self._waits.sleep(until - now, f"the EHR makes everything wait ({cause} for it)")
             if origin.paused_until == until:
                 return
 
@@ -219,10 +219,10 @@ class ConnectionLimits:
         now = self._clock()
         date = next((value.decode("latin-1") for name, value in headers if name.lower() == b"date"), None)
         # a reset is a moment of the server's clock, which may be off
-        said = allowance_from(headers, server_time(date) or now)
-        if said is not None:
+        allowance = allowance_from(headers, server_time(date) or now)
+        if allowance is not None:
             cap = self._profile.retry.after_cap_s
-            in_time = said._replace(reset_s=min(said.reset_s, cap))
+            in_time = allowance._replace(reset_s=min(allowance.reset_s, cap))
             self._origin.pause(self._origin.quota.heard(in_time, now, in_use=self.requests.level), by_headers=True)
 
     def _resize(self) -> None:

@@ -66,15 +66,15 @@ class Quota:
         self.free_at = at + interval
         return max(0.0, at - tolerance - now)
 
-    def heard(self, said: Allowance, now: float, *, in_use: int) -> float:
+    def heard(self, allowance: Allowance, now: float, *, in_use: int) -> float:
         """Follow the server's own count; gives the moment until which nothing may be sent (0: no such).
 
         While much is left nothing changes; when less is left than twice the places, the rest is spread over the time.
         """
-        if said.left <= 0:
-            return now + said.reset_s
-        if said.left <= 2 * in_use:
-            self._spread_s, self._spread_until = said.reset_s / said.left, now + said.reset_s
+        if allowance.left <= 0:
+            return now + allowance.reset_s
+        if allowance.left <= 2 * in_use:
+            self._spread_s, self._spread_until = allowance.reset_s / allowance.left, now + allowance.reset_s
         return 0.0
 
 
@@ -96,17 +96,17 @@ def allowance_from(headers: Iterable[tuple[bytes, bytes]], now: float) -> Allowa
         elif _RESET.fullmatch(name):
             reset = _seconds(value, now) if reset is None else reset
         elif name == "ratelimit":
-            for policy, said in _policies(raw_value):
-                left, then = said.get("remaining", said.get("r")), said.get("reset", said.get("t"))
+            for policy, fields in _policies(raw_value):
+                left, then = fields.get("remaining", fields.get("r")), fields.get("reset", fields.get("t"))
                 if left is not None:
                     found.append((left, None if then is None else float(then), policy))
         elif name == "ratelimit-policy":
-            windows |= {policy: float(said["w"]) for policy, said in _policies(raw_value) if "w" in said}
+            windows |= {policy: float(fields["w"]) for policy, fields in _policies(raw_value) if "w" in fields}
     if not found:
         return None
     rest = reset if reset is not None else min(windows.values(), default=MINUTE_S)
     allowances = (Allowance(left, windows.get(policy, rest) if own is None else own) for left, own, policy in found)
-    return min(allowances, key=lambda said: said.left)
+    return min(allowances, key=lambda fields: fields.left)
 
 
 def _policies(field: bytes) -> Iterator[tuple[str, dict[str, int]]]:

@@ -250,7 +250,7 @@ def issue_codes(body: bytes) -> tuple[str, ...]:
     return tuple(found)[:MAX_CODES]
 
 
-def asked_wait_s(headers: Mapping[str, str], *, now: float, cap_s: float) -> float | None:
+def server_wait_s(headers: Mapping[str, str], *, now: float, cap_s: float) -> float | None:
     """Seconds that an answer's Retry-After asks for, within 0 and `cap_s`; None where it has none that makes sense.
 
     Its moments are of the server's own clock, which may be off: its Date is what they are measured from, else `now`.
@@ -269,9 +269,9 @@ def retry_after_s(value: str | None, *, now: float, cap_s: float) -> float | Non
     hence the cap.
     """
     text = (value or "").strip()
-    said = [part.strip() for part in text.split(",")]  # several where a gateway has added its own: the longest holds
-    if all(map(_SECONDS.fullmatch, said)):
-        waits = [wait_until(float(part), now=now) for part in said]
+    parts = [part.strip() for part in text.split(",")]  # several where a gateway has added its own: the longest holds
+    if all(map(_SECONDS.fullmatch, parts)):
+        waits = [wait_until(float(part), now=now) for part in parts]
         wait_s = max((wait for wait in waits if wait is not None), default=None)
     else:
         found = http_date(text)

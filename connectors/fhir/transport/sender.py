@@ -126,11 +126,11 @@ class Sender:
         """What a try saw that ended in one of FAILS."""
         failure = next(failure for kind, failure in _FAILURES if isinstance(error, kind))
         failure = error.distrust if isinstance(error, CertificateError) else failure
-        asked = str(error.request.url) if isinstance(error, httpx.TransportError) else None
+        sent_to = str(error.request.url) if isinstance(error, httpx.TransportError) else None
         return Seen(
             failure=failure,
-            origin=asked,
-            elsewhere=None if asked is None else self.elsewhere(asked),
+            origin=sent_to,
+            elsewhere=None if sent_to is None else self.elsewhere(sent_to),
             coding=error.coding if isinstance(error, UnaskedCodingError) else None,
         )
 

@@ -204,7 +204,7 @@ class _Reader:
         self._types |= types
         controls = await evidence.controls(sorted(types))
         await self._run.plan([_unit("control", row) for row in controls] + [_unit("confirm", row) for row in due])
-        await evidence.note_asked(due)
+        await evidence.note_requested(due)
         said = {row.id: self._answers.get(row.id, Said.UNANSWERED) for row in due}
         records = [one for one in said.values() if isinstance(one, Record)]
         words = [Deletion(row.resource_type, row.id, word) for row in due if isinstance(word := said[row.id], Said)]
