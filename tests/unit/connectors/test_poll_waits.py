@@ -18,7 +18,7 @@ def waits(asked_s: float | None, polls: int, **profile: float) -> list[float]:
     chosen = profile_for("generic", grouped({"poll.first_s": 1, "poll.cap_s": 300, **profile}))
     found, own, age = [], chosen.poll.first_s, 0.0
     for _ in range(polls):
-        found.append(poll_wait_s(chosen, asked_s=asked_s, own_s=own, age_s=age))
+        found.append(poll_wait_s(chosen, server_s=asked_s, own_s=own, age_s=age))
         age += found[-1]
         own = min(own * 2, chosen.poll.cap_s)
     return found
@@ -43,7 +43,7 @@ def test_without_a_word_our_own_waits_grow() -> None:
 
 
 def test_a_job_that_is_old_is_asked_as_told_also_by_the_next_run() -> None:
-    assert poll_wait_s(PROFILE, asked_s=120, own_s=1, age_s=600) == 120
+    assert poll_wait_s(PROFILE, server_s=120, own_s=1, age_s=600) == 120
 
 
 @given(
@@ -54,7 +54,7 @@ def test_a_job_that_is_old_is_asked_as_told_also_by_the_next_run() -> None:
 def test_a_wait_is_never_shorter_than_told_but_for_the_early_one_and_never_beyond_its_bounds(
     asked: float | None, own: float, age: float
 ) -> None:
-    wait = poll_wait_s(PROFILE, asked_s=asked, own_s=own, age_s=age)
+    wait = poll_wait_s(PROFILE, server_s=asked, own_s=own, age_s=age)
     assert PROFILE.poll.floor_s <= wait <= PROFILE.poll.cap_s
     if age >= PROFILE.poll.early_s:
         assert wait >= min(asked or 0, PROFILE.poll.cap_s)
@@ -63,4 +63,4 @@ def test_a_wait_is_never_shorter_than_told_but_for_the_early_one_and_never_beyon
 
 @pytest.mark.parametrize("asked", [61.0, 300.0])
 def test_no_answer_of_the_first_seconds_puts_off_the_early_question(asked: float) -> None:
-    assert 4 + poll_wait_s(PROFILE, asked_s=asked, own_s=4, age_s=4) == 10
+    assert 4 + poll_wait_s(PROFILE, server_s=asked, own_s=4, age_s=4) == 10
