@@ -1,7 +1,7 @@
-"""Reads which entries a Bundle has: all that its text holds, or it says that it cannot. Pure.
+"""Reads which entries a Bundle has: all of them, or an error says that this is impossible. Pure.
 
-What the entries are, is read by `records`; the links, by `page_links`. An `entry` that stands twice, or under another name, is
-not an empty one: what nobody can know makes the answer no Bundle, and what can be told from its entries is kept beside them.
+`records` reads the entries, `page_links` the links. A second `entry`, or entries under another name, do not make an empty
+Bundle: an answer whose entries nobody can know is no Bundle, and what its entries still show is returned beside them.
 """
 
 from __future__ import annotations

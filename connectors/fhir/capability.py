@@ -1,6 +1,6 @@
 """Reads a CapabilityStatement: which types a server searches, by which parameters, and which levels of $export it declares.
 
-Pure. What vendors leave out or misdeclare is known to the profile; `plan` weighs the two.
+Pure. The profile knows what vendors leave out or declare wrongly; `plan` weighs the two.
 """
 
 from __future__ import annotations

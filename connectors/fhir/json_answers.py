@@ -1,9 +1,8 @@
 """Parses JSON from outside: an EHR's answer, a token, a key, several outcomes in a file. Pure.
 
-The callers interpret it. JSON that cannot be parsed raises an error; it never passes for empty JSON. A name that stands twice
-in one object has no value that anybody can know (RFC 8259, 4: readers differ), so it is never read as the last of them; and what
-stands under a name that the format does not have is shown to the caller (`objects_beside`): a list whose name is misspelt is not
-an empty list.
+The callers interpret it. JSON that cannot be parsed raises an error; it never passes for empty JSON. A name that an object has
+twice has no known value, because readers differ (RFC 8259, 4), so the last one is not taken. The caller sees what an object has
+under unknown names (`objects_beside`): a list whose name is misspelt is not an empty list.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Decides whether a 404 or a 410 to a read comes from the EHR itself: only then does it say that something is not there.
 
-A gateway in front of an EHR that is away, restarting or moved answers 404 too, with a page of its own. What an EHR says, it says
-as an OperationOutcome; some send no body at all, and then a read of an id that nobody has must be answered in the same way.
-docs/completeness.md has the rule; what follows from an answer, `endings` says.
+A gateway in front of an EHR that is away, restarting or moved answers 404 too, with its own page. An EHR answers with an
+OperationOutcome. Some EHRs send no body at all; then a read of an id that cannot exist must get the same answer.
+docs/completeness.md has the rule; `endings` says what follows from an answer.
 """
 
 from __future__ import annotations

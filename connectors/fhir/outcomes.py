@@ -1,7 +1,7 @@
 """Reads OperationOutcomes in all the shapes that servers give them. Pure.
 
-Only severities and codes are read, never texts: they may carry PHI. What an outcome says is graded by `fhir.grade`; what could
-not be read of it, in whole or in part, is never taken for "no issue".
+Only severities and codes are read, never texts: they may contain PHI. `fhir.grade` grades an outcome; an outcome that could not
+be read, in whole or in part, never counts as "no issue".
 """
 
 from __future__ import annotations

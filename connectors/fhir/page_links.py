@@ -2,8 +2,8 @@
 
 `transport.links` decides where a link may lead.
 
-A page is the last only where its links say so in words that are known. A link with an address but no readable words may lead to
-the next page; other words leave a doubt.
+A page is the last one only if all its links have known relations. A link with an address but without a readable relation may
+lead to the next page; an unknown relation leaves a doubt.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Plans a run: bulk or crawl, which level, which types. Pure: profile and capability in, the plan out.
 
-What is asked is decided here once; fetchers only do it. Types that are left out are named in notes: nothing is dropped silently.
+This is the only place that decides what to request. Types that are left out are named in notes: nothing is dropped silently.
 """
 
 from __future__ import annotations

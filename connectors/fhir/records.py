@@ -1,8 +1,8 @@
 """Reads FHIR R4 JSON: resources into records, searchset Bundles into pages; grades what OperationOutcomes say.
 
-Pure. Bodies stay the bytes that the EHR sent: only key fields are decoded, so `1.0` stays `1.0`. Which entries a Bundle has, is
-read by `bundles`; outcomes by `outcomes`, links by `page_links`. Grading of vendor codes comes from the profile; what a grade
-does to a unit is decided by `search.search` and `bulk.download`.
+Pure. Bodies stay the bytes that the EHR sent: only key fields are decoded, so `1.0` stays `1.0`. `bundles` reads which entries
+a Bundle has, `outcomes` outcomes, `page_links` links. The profile grades vendor codes; `search.search` and `bulk.download`
+decide what a grade does to a unit.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which types seem closed to this client: three refusals in a run, and nothing of the type that came. No I/O.
 
-Three are not everybody: whose data are restricted may stand first in a list, night after night. So ever fewer of the rest are
-still asked for, and the first that is answered opens the type again. What a refusal means, `endings` says; what follows for what
-is not asked, the callers.
+Three patients are not everybody: the ones whose data are restricted may be first in the list every night. So some of the others
+are still requested, ever fewer, and the first answer opens the type again. `endings` says what a refusal means; the callers
+decide what follows for the types that are not requested.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""What a unit's fetcher needs to request it again: one shape per kind, written into the ledger and read from it only here.
-
-Pure.
+"""What a unit's fetcher needs to request it again: one shape per kind, written into the ledger and read from it only here. Pure.
 
 What SQL needs of a unit are fields of the unit itself (`snapshots.unit`).
 """

@@ -1,7 +1,7 @@
 """Checks resources against FHIR R4B by fhir.resources, all or a sample, and counts what is not valid.
 
-An option and not the hot path: 0.12 ms a resource. What is not valid is stored all the same, since it is what the EHR says;
-the run's notes tell how much there is, by type and by kind of error, never by value.
+It is an option, because it costs 0.12 ms a resource. Invalid resources are stored all the same, since they are what the EHR
+has; the run's notes count them by type and by kind of error, without values.
 """
 
 from __future__ import annotations

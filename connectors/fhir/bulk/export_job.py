@@ -1,7 +1,7 @@
 """Follows one export job from its status URL to its last manifest page, whose files become units page by page.
 
-`start` starts it, `download` fetches its files. Everything that is waited for is stored before the wait, so it continues
-after a crash (vendor-facts 6.2, 6.3).
+`start` starts it, `download` fetches its files. The job is stored before every wait, so a crashed run continues with it
+(vendor-facts 6.2, 6.3).
 """
 
 from __future__ import annotations

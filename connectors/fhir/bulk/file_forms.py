@@ -1,7 +1,7 @@
 """What a file is that is not NDJSON, by its first line. Pure.
 
-The answer is a name for people, and ends the retries of a file that is not cut but written in another form. The lines are not
-read in that form: that is a hole, since a file of the export must be NDJSON (Bulk Data IG). `file_reading` asks it.
+The answer is a name for people. It also ends the retries: the file is not cut, but written in another form. Such a file is a
+hole and is not read, because the files of an export must be NDJSON (Bulk Data IG). `file_reading` calls this.
 """
 
 from __future__ import annotations

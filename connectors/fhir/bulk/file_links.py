@@ -1,7 +1,7 @@
 """Renews the links of an export's files: before they expire, and when a server says that one has (F21; vendor-facts 6.4).
 
-One fetch of a manifest page renews the links of all its files, however many workers find theirs expired. A page that brought no
-better link is left alone for a while, and longer each time: its other files would ask for it one after the other.
+One fetch of a manifest page renews the links of all its files, however many workers find theirs expired. After a fetch that
+brought no better link, the page is left alone for a while, longer each time; else each of its files would fetch it again.
 """
 
 from __future__ import annotations

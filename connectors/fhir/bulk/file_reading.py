@@ -1,7 +1,7 @@
 """Reads one file of an export, line by line, into records, deletions, issues and quarantine, and counts them. No I/O.
 
-One bad line costs that line. Of an error file, lines that are no JSON by themselves are kept to be read together: an outcome may
-be written over many. What a cut or a miscount means for the file is decided in `download`.
+One bad line costs that line. In an error file, lines that are not JSON by themselves are kept and read together, because one
+outcome may span many lines. `download` decides what a cut or a wrong count means for the file.
 """
 
 from __future__ import annotations

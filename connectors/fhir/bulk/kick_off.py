@@ -1,7 +1,7 @@
 """What to request from an export, and the forms in which servers of four versions want the request. Pure.
 
-Sending (Bulk Data IG, "Request"), and what is done about a refusal that stays, is left to `bulk.start`; what the files then
-prove is written down here, with the question, and kept with the job.
+`bulk.start` sends it (Bulk Data IG, "Request") and handles a final refusal. What the files will prove follows from the request,
+so it is written down here and kept with the job.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Chooses the level of an export: everyone by Patient or by system, a Group, named patients. Tries one after the other.
 
-`plan` says which levels are worth a try; `steps` runs one export. A level that was refused has begun no job, so that
-another is no second export; one that was accepted without a status URL may have begun one that nobody can follow, and
-another does no harm. What each level lists is listed by a way of its own, and so has watermarks of its own.
+`plan` says which levels are worth a try; `steps` runs one export. A refused level has started no job, so the next level does
+not make a second export. A level that was accepted without a status URL may have started a job that nobody can follow; the next
+level does no harm then either. Each level is a way of listing of its own, with its own watermarks.
 """
 
 from __future__ import annotations

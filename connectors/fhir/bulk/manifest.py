@@ -1,8 +1,8 @@
 """Reads a bulk manifest (Bulk Data IG, "Export result") into file units. Pure.
 
 Tolerates what servers really send: `requiresAccessToken` as string (Epic), no `count` (Cerner), no `error`, no `type`, no
-`output` where nothing matched. An item that cannot be understood costs itself, and leaves a doubt. Only what is needed becomes
-objects, and of that not without bound. `page_files` finds each file again when the page is requested again.
+`output` where nothing matched. An item that cannot be understood costs only itself, and leaves a doubt. Only the needed parts
+become objects, and their number is bounded. `page_files` finds each file again when the page is requested again.
 """
 
 from __future__ import annotations

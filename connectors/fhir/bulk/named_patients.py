@@ -1,7 +1,7 @@
 """The named patients of an export: who they are, whom the server does not know, and who did not come.
 
-Each is a unit of its own, so that one who is missing is a hole, unless the server says by his id that he is dead or merged: that
-is judged as a crawl judges it. `kick_off` writes them into the request.
+Each patient is a unit, so a missing one is a hole, unless the server answers a read of the id with a deletion or a merge; a
+crawl judges that in the same way. `kick_off` writes the patients into the request.
 """
 
 from __future__ import annotations

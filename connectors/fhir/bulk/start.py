@@ -1,7 +1,7 @@
 """Starts an export: the intent is stored before the kick-off is sent, the status URL before the answer is used.
 
-So a kill between the two is recognised afterwards: a job may be running that nobody can find. How a kick-off is
-written, and what to try after a refusal, is `kick_off`'s; what follows the beginning, `export_job`'s.
+So a kill between the two is recognised afterwards: a job may be running that nobody can find. `kick_off` writes the request and
+decides what to try after a refusal; `export_job` follows the job once it has started.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Lists every patient of a server that lists them: a search like all others, done before the run's units can be planned.
 
-How its pages are walked, and asked in parts, is `search`'s; what the list then means for the run's plan, `steps`'.
+`search` walks its pages and divides it; `steps` decides what the list means for the run's plan.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fetches one attachment by its URL and returns the result: a document, nothing, or a refusal.
 
-`attachments` decides what is asked for. Vendors differ in what they want as Accept and in what they answer, so the answer is
-judged by its own Content-Type: an OperationOutcome is not a document (vendor-facts 1.5, 2.8).
+`attachments` decides what to request. Vendors differ in the Accept that they need and in their answers, so the answer's own
+Content-Type decides what it is: an OperationOutcome is not a document (vendor-facts 1.5, 2.8).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fetches the documents that DocumentReferences and DiagnosticReports have attached, and reads their text.
 
-What is attached where was noted as it passed by (`attachment_finder`), and what of it is due, the store tells; one answer is
-judged by `attachment_fetch`, text is read by `documents`. A document is kept whole even if nothing can be read out of it.
+`attachment_finder` noted the attachments while the resources passed by, and the store knows which of them are due.
+`attachment_fetch` judges one answer, `documents` reads text. A document is kept whole even if no text can be read from it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Notes the attachments and references of records on their way to the store.
 
-It is done by the fetchers, while the store is at work on what came before. What is counted goes into the ledger with its unit, so
-that a run which was killed and goes on can tell it.
+The fetchers do this while the store writes earlier records. The counts go into the ledger with their unit, so a run that was
+killed and resumed still reports them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Finds what resources refer to while they pass by on their way to the store. Pure; bodies stay the bytes that came.
 
 It finds what a walk of the whole resource would find at the listed paths. Elements on these paths are picked out raw, in one
-pass over the body; most of them are a few texts that come again and again (a ward's doctors), and what was met before says
-nothing new. Where references stand is `reference_paths`' data; how one is read, `reference_resolver`'s; what is asked for in the
-end, the store's to say.
+pass over the body. Most of them are a few texts that come again and again (a ward's doctors), and a text that was met before is
+skipped. `reference_paths` lists where references stand, `reference_resolver` reads one, and the store decides which are
+requested.
 """
 
 from __future__ import annotations

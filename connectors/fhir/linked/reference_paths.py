@@ -1,7 +1,7 @@
 """Where resources refer to what no search by patient lists: one table, from R4's definitions, with what is known of vendors.
 
-Pure data and its choice. Which types are followed is the profile's (`references.follow`), further paths a site's
-(`references.paths`); how references are read is left to `reference_resolver`, what is fetched to `references`.
+Pure data, and the choice from it. The profile says which types are followed (`references.follow`), a site may add paths
+(`references.paths`). `reference_resolver` reads references, `references` fetches what they lead to.
 """
 
 from __future__ import annotations

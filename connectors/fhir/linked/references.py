@@ -1,8 +1,8 @@
 """Follows references to what no search by patient lists: breadth first, batch by batch, after a crawl or an export.
 
-Each round requests what the previous round mentioned; the store remembers what was mentioned and how it was answered, so
-that circles end, a killed run goes on, and nothing is asked that is fresh. Which paths are looked at is `reference_paths`' data;
-what one batch asks and how an answer is read, `reference_fetch`'s.
+Each round requests what the previous round mentioned. The store remembers every mention and its answer, so circles end, a
+killed run continues, and nothing fresh is requested again. `reference_paths` lists the paths; `reference_fetch` requests one
+batch and reads the answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Compares what an EHR lists with what the store holds, question by question: one patient and one type each. Pure.
 
-`prove` asks the EHR. Only what is missing here counts against a store: what the store holds beyond a listing may have come
-by reference or by bulk, and is counted as "more" only where the EHR says that it is gone, or does not tell.
+`prove` asks the EHR. Only rows that the store lacks count against it. Rows that the store has beyond a listing may have come by
+reference or by bulk; they count as "more" only if the EHR says that they are gone, or does not say.
 """
 
 from __future__ import annotations

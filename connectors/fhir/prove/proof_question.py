@@ -1,7 +1,7 @@
 """Asks the EHR one question of a proof: how many resources of one type does one patient have, and which.
 
-A number is believed where the profile says that it can be; where it differs from the store's, or there is none, the ids are
-walked by the crawl's own searches. `prove` decides what is asked, `comparison` what a difference means.
+A count is believed where the profile says that it can be. If it differs from the store's, or if there is none, the crawl's own
+searches list the ids. `prove` decides what to ask, `comparison` what a difference means.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The use case: ask the EHR what it has, patient by patient and type by type, and compare that with the store.
 
-Asks as a crawl does: the same client, login, limits and searches. One question is asked by `proof_question`, `comparison`
-says what a difference means. It opens no run and holds no lock: it gives way to a sync that starts.
+Asks as a crawl does: the same client, login, limits and searches. `proof_question` asks one question, `comparison` says what a
+difference means. A proof opens no run and holds no lock: it gives way to a sync that starts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Gathers what one unit of a crawl lists: every page of a search, whole or in parts; one read; or one batch of Patients.
 
-Pages are walked by `pager` and read by `records`; how a search is split is said by `split_search` and `windows`. What the end
-means for the unit is not decided here, but by `search`. Records may repeat when a search is asked again or in parts: the store's
-merge makes that harmless.
+`pager` walks the pages and `records` reads them; `split_search` and `windows` split a search; `search` decides what the end
+means for the unit. Records may repeat when a search is sent again or in parts: the store's merge makes that harmless.
 """
 
 from __future__ import annotations

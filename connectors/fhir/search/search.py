@@ -1,6 +1,6 @@
 """Fetches one unit of a crawl: asks for what it lists, and says how that ended.
 
-What it lists is gathered by `gathering`; what the end means is said by `verdicts`, what is not asked at all by `deferrals`.
+`gathering` gathers what it lists; `verdicts` says what the end means, `deferrals` what is not requested at all.
 """
 
 from __future__ import annotations

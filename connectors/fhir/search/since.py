@@ -1,8 +1,8 @@
 """By which parameter each type can be requested incrementally, from when, and how far a watermark may go. Pure.
 
-`updated` sees every change, `created` only what is new, so that changes wait for the next full listing; types that know
-neither are listed whole each time (vendor-facts 7). What was asked from when stands in a unit's detail; `snapshots` keeps
-the watermarks.
+`updated` sees every change. `created` sees only what is new, so changes wait for the next full listing. Types that have neither
+are listed whole each time (vendor-facts 7). A unit's detail has the instant from which it was requested; `snapshots` keeps the
+watermarks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Divides a search that a server cannot answer whole: by time, by page size, by ids. Pure; `search.search` requests the parts.
 
 One record that an EHR cannot produce poisons its page (Cerner 500 `required`), and a result can be too large (413) or too slow
-(504). What can be asked around it is asked: two windows that share their border, so that nothing falls between them, or
-smaller pages.
+(504). The rest is requested around it, in smaller pages, or in two windows that share their border so that nothing falls
+between.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is sent to a receiver, and what its result says (Bulk Data Access STU 4, Bulk Submit). Pure.
 
-A submission is named by what it holds, so that the same one has the same name in each run and on each machine: who sends it
-again asks for its status first. `submit` sends, waits and reads.
+A submission is named by its content, so the same one has the same name in each run and on each machine, and its status can be
+requested before it is sent again. `submit` sends, waits and reads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The use case: hands a dataset over to a receiver, follows it to its end, and counts what was refused.
 
-The receiver is asked for the submission first, and nothing is sent twice: what it has already is only followed. So nothing needs
-to be remembered here, and a call that was killed is made again. `submission` knows the documents; the login is the caller's.
+The first request asks whether the receiver already has the submission: then it is followed and not sent again. So nothing needs
+to be remembered here, and a killed call is simply made again. `submission` knows the documents; the caller logs in.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Decompression of bodies, whatever the headers say of them; pure, bounded, with ISA-L.
 
-Where JSON was asked for, the bytes decide: JSON never begins with 1f 8b and gzip always does, so a missing
-Content-Encoding, a false one and gzip within gzip (F23) all read right. Elsewhere (attachments) only the header
-counts, since a .gz file may be what was asked for. Words in the header that name no coding are passed over: object stores keep
-what an uploader wrote there (`aws-chunked`, `UTF-8`, `binary`). A coding that exists and that nobody asked for is named.
+Where JSON was requested, the bytes decide: JSON never begins with 1f 8b and gzip always does, so a missing Content-Encoding, a
+wrong one and gzip within gzip (F23) are all read correctly. Elsewhere (attachments) only the header counts, because a .gz file
+may be what was requested. Words in the header that name no coding are ignored: object stores keep what an uploader wrote there
+(`aws-chunked`, `UTF-8`, `binary`). A real coding that was not requested is named in the error.
 
-A bomb ends early: no layer may give out more than MOST_TIMES what came from the wire, beyond a first FREE_BYTES. FHIR as JSON
-packs to a tenth or a thirtieth, a file of one repeated line to a four-hundredth, zeros to a thousandth, packed twice to a
-millionth.
+A decompression bomb ends early: no layer may produce more than MOST_TIMES what came from the wire, beyond a first FREE_BYTES.
+FHIR as JSON compresses to a tenth or a thirtieth, a file of one repeated line to a four-hundredth, zeros to a thousandth,
+compressed twice to a millionth.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the connections to one origin share, since they ask one server: its quota, its pauses, and whether it is there.
 
-Lets calls begin, or says that the EHR is down. How many requests a connection has open at a time is its own (`pace`), and
-`limits` waits until one may be sent. Other processes know of an origin only what earlier runs left in the store.
+Lets calls begin, or says that the EHR is down. Each connection has its own number of open requests (`pace`), and `limits` waits
+until one may be sent. Other processes know of an origin only what earlier runs left in the store.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sends one request of a connection and follows its redirects: what leaves, with which headers, to whom.
 
-The token and the client id go to the connection's own origin and to those that a call names; others are told only what is
-accepted. Addresses that are not public are left to `addresses`, link syntax to `links`, bytes to `verbatim`; when to send,
-how often and what an answer means, to `client`.
+The token and the client id go to the connection's own origin and to those that a call names; other origins get neither.
+`addresses` refuses addresses that are not public, `links` checks link syntax, `verbatim` moves the bytes; `client` decides when
+and how often to send, and what an answer means.
 """
 
 from __future__ import annotations
