@@ -252,11 +252,9 @@ def _described(files: Sequence[PlannedFile], tables: Mapping[str, Table]) -> lis
     found: dict[tuple[str, str], DescribedTable] = {}
     for file in files:
         for one in file.tables:
-            table = described(file, tables[one.name])
-            former = found.get((one.name, file.kind))
-            found[one.name, file.kind] = (
-                table if former is None else replace(former, paths=(*former.paths, *table.paths))
-            )
+            key, table = (one.name, file.kind), described(file, tables[one.name])
+            paths = (*(found[key].paths if key in found else ()), *table.paths)
+            found[key] = replace(found.get(key, table), paths=paths)
     return list(found.values())
 
 

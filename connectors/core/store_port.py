@@ -63,9 +63,10 @@ class RunStore(Protocol):
         """
 
     async def keep_notes(self, notes: Sequence[str]) -> None:
-        """Keep what a step noted that a resumed run does not take again; what is kept already is not kept twice.
+        """Keep notes of steps that a resumed run does not repeat; a note that is kept already is not kept twice.
 
-        What is to be said of one unit is the reason of its result instead: the report tells it, whichever process settled it.
+        What concerns one unit belongs in the reason of its result instead: then the report has it, whichever process settled
+        the unit.
         """
 
     async def write(self, batch: Batch) -> None:

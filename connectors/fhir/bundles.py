@@ -71,12 +71,12 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def bundle_from(body: bytes) -> Listed:
-    """A Bundle and its entries, read the plain way if all resources that its text names come out so.
+    """A Bundle and its entries, read by a plain parser if that finds every resource that the text names.
 
-    An item that is no entry costs itself and not the page: it stands for a resource that is none.
+    An item that is no entry costs only itself: it counts as an unreadable resource.
 
     Raises:
-        NotABundleError: it is not JSON, or has one name twice. Whether it calls itself a Bundle, the caller sees.
+        NotABundleError: it is not JSON, or has one name twice. The caller checks whether it calls itself a Bundle.
     """
     try:
         bundle = _BUNDLE.decode(body)

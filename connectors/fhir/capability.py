@@ -33,7 +33,7 @@ class Capability:
 
     @property
     def readable_types(self) -> tuple[str, ...] | None:
-        """The types that may be read by id; None: nothing is declared, and only asking tells."""
+        """The types that may be read by id; None: nothing is declared, so only a request shows it."""
         return tuple(sorted(self.reads)) if self.search_params else None
 
     def patient_parameter(self, resource_type: str) -> str | None:
@@ -56,8 +56,8 @@ _LEVEL_OF_TYPE: Mapping[str, BulkLevel] = {"Group": "group", "Patient": "patient
 def capability_from(statement: Any) -> Capability:
     """Read a CapabilityStatement, tolerantly: what is missing or of the wrong shape counts as not declared.
 
-    Of what declares types, it is counted: a type that is not declared is not asked for. A search parameter or an operation that
-    cannot be read costs only a quicker way.
+    Unreadable declarations of types are counted, because a type that is not declared is not requested. A search parameter or an
+    operation that cannot be read only costs a quicker way.
     """
     if not isinstance(statement, dict):
         return Capability(unread=1)
@@ -118,7 +118,7 @@ def _bulk_version(canonical: str) -> int | None:
 
 
 def _interactions(value: Any) -> tuple[set[str], bool]:
-    """The codes that are declared, and whether nobody knows what else is: none are, or one cannot be read. Then it is asked."""
+    """The declared codes, and whether others may exist: none is declared, or one cannot be read. Then a request decides."""
     listed = [one for one in (value if isinstance(value, list) else [value]) if one is not None]
     codes = [one.get("code") if isinstance(one, dict) else None for one in listed]
     return {one for one in codes if isinstance(one, str)}, not listed or not all(isinstance(one, str) for one in codes)

@@ -34,12 +34,12 @@ _BY_MEANING: Mapping[IssueGrade, Ending] = MappingProxyType(
 
 
 def says_not_found(error: RequestError) -> bool:
-    """Whether the status says that what was asked for is not there, or no longer."""
+    """Whether the status says that the requested resource does not exist, or no longer."""
     return error.status in {_NOT_FOUND, _GONE}
 
 
 def may_be_a_gateways(error: RequestError) -> bool:
-    """Whether a refusal that would tell of one row (403, 404, 410) need not be the EHR's own, and so tells nothing of it.
+    """Whether a refusal of one row (403, 404, 410) may come from a gateway, and so proves nothing about the row.
 
     A 403 in words of any kind may be the EHR's (Epic sends a message, vendor-facts 1.4); a web page is a gateway's.
     """
@@ -58,9 +58,9 @@ def meaning_of(error: RequestError, meanings: Mapping[str, IssueGrade]) -> Issue
 def ending_of(error: RequestError, meanings: Mapping[str, IssueGrade], *, what: What) -> Ending:
     """Return what a refusal means for the request: all of a type ("search"), a patient, or another resource by id ("read").
 
-    A code that the vendor's profile knows outweighs the status. FAILED: the answer does not tell, as a 403, 404 or 410 that is
-    not the EHR's own. One without a body may not be either, which `not_found` finds out. To a search for a type, a 404 says the
-    same whoever wrote it: Epic's web server answers so for types that it does not serve (vendor-facts 1.1).
+    A code that the vendor's profile knows outweighs the status. FAILED: the answer proves nothing, like a 403, 404 or 410 that
+    is not the EHR's own. One without a body may not be the EHR's either; `not_found` finds that out. To a search for a type, a
+    404 means the same whoever wrote it: Epic's web server answers so for types that it does not serve (vendor-facts 1.1).
     """
     known = _BY_MEANING.get(meaning_of(error, meanings))
     if known is not None:

@@ -59,9 +59,9 @@ class UnsafeLinkError(FetchError):
 class RequestError(FetchError):
     """One request finally failed.
 
-    `status` is the HTTP status (None: no answer came), `codes` an OperationOutcome's issue codes: FHIR issue types and
-    vendor codes such as Epic's "4113", never free text, which may carry PHI. `speaker` tells whose answer it was. `led_to` is
-    the address that answered, where a redirect led to another than was asked; PHI, for no message.
+    `status` is the HTTP status (None: no answer came), `codes` an OperationOutcome's issue codes: FHIR issue types and vendor
+    codes such as Epic's "4113", never free text, which may contain PHI. `speaker` is who answered. `led_to` is the address that
+    answered, if a redirect led away from the requested one; it is PHI and stands in no message.
     """
 
     def __init__(

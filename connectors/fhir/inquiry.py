@@ -106,7 +106,7 @@ async def inquire(
 async def inquire_receiver(
     endpoint: Endpoint, client: EhrClient, log_in: Callable[[], Awaitable[object]], *, now: Callable[[], datetime]
 ) -> AsyncIterator[Step]:
-    """Yield the steps of one receiver, up to its login; nothing is submitted, and it is not asked for a submission."""
+    """Yield the steps for one receiver, up to its login. Nothing is submitted, and no submission is requested."""
     async for step in _way_to(endpoint, now):
         yield step
         if step.verdict == "fail":

@@ -35,7 +35,7 @@ class TwiceError(UnreadableJsonError):
 
 
 class Twice:
-    """The value of a name that stands twice in one object: of no type that a format has, so no reader takes it for one."""
+    """The value of a name that one object has twice. No format has a value of this type, so no reader mistakes it for one."""
 
 
 TWICE: Final = Twice()
@@ -134,7 +134,7 @@ def pieces_of(body: bytes) -> Iterator[Piece]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, in which a name that stands twice has no value."""
+    """An object in which a name that occurs twice has no value."""
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()

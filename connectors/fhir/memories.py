@@ -77,15 +77,15 @@ class References(Protocol):
         depth: int,
         fresh: timedelta,
     ) -> bool:
-        """Note what resources `depth` steps from a listing refer to and did not come with the run; tell if there is anything.
+        """Note references, `depth` steps from a listing, to resources that the run did not bring; return whether there are any.
 
-        At 0 that is what `Batch.mentions` told of; further on, what stands at `paths` of what was fetched.
+        At depth 0 they are those of `Batch.mentions`; further on, those at `paths` of what was fetched.
         """
 
     async def due(
         self, types: Collection[str], *, depth: int, fresh: timedelta, limit: int, leftovers: bool
     ) -> Sequence[ReferenceTarget]:
-        """What is to be asked and in no unit yet, by type and patient; `leftovers`: also what earlier runs could not get."""
+        """What is due and in no unit yet, by type and patient; `leftovers`: also what earlier runs could not get."""
 
     async def note_requested(self, *, depth: int) -> None:
         """Note what the run's reference units ask for (`Unit.ids`)."""
@@ -95,25 +95,25 @@ class References(Protocol):
 
 
 class Roster(Protocol):
-    """Whom one open run's selection covers, and what they are behind with; every call is one transaction.
+    """The patients that one open run's selection covers, and how far each is behind; every call is one transaction.
 
-    Who was asked for is taken from the ledger when the run is finished: then the roster, lags and watermarks move together.
+    When the run is finished, the ledger shows who was requested: then the roster, lags and watermarks move together.
     """
 
     async def covered(self) -> frozenset[str]:
         """The patients that the selection's watermarks speak for; all others are to be listed in full."""
 
     async def lags(self) -> Mapping[tuple[str, str], str | None]:
-        """By (type, patient), up to when a patient is complete for whom the type's watermark does not hold; None: not at all."""
+        """By (type, patient): the instant up to which a patient behind the type's watermark is complete; None: not at all."""
 
     async def behind(self) -> frozenset[str]:
         """Patients who have a lag for another reason than that rows of theirs are withheld."""
 
     async def deferrals(self, now: datetime) -> Sequence[Deferral]:
-        """What the EHR said not to ask before a time that has not come."""
+        """What the EHR told us not to request before a time that has not come yet."""
 
     async def defer(self, deferrals: Sequence[Deferral]) -> None:
-        """Note what is not to be asked before a time."""
+        """Note what is not to be requested before a time."""
 
     async def aliases(self) -> Sequence[Alias]:
         """The merges that any run of the connection met."""
@@ -122,7 +122,7 @@ class Roster(Protocol):
         """The merges that this run was the first to meet (`Batch.aliases`); an id that is its own alias is merged no more."""
 
     async def unanswered(self) -> Sequence[str]:
-        """Patients whom settled batches requested and did not return, and whom no unit of their own requests."""
+        """Patients that settled batches requested and did not return, and that no unit of their own requests."""
 
     async def stored_patients(self) -> Sequence[StoredPatient]:
         """The connection's patients, tombstones included, in order."""
@@ -153,13 +153,13 @@ class Evidence(Missed, Protocol):
     """What one open run missed, and which rows to request by id; every call is one transaction."""
 
     async def note_departed(self, way: Way) -> None:
-        """Note patients whom the selection covered and this run did not list or, by this way, ask for."""
+        """Note patients that the selection covered and that this run did not list or, by this way, request."""
 
     async def due(self, readable: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
-        """Missed rows to be asked for by id, Patients first; none that belong to a mass."""
+        """Missed rows to request by id, Patients first; none that belong to a mass."""
 
     async def not_found_types(self) -> Sequence[str]:
-        """Types of which the EHR has said in this run that something does not exist."""
+        """Types of which the EHR has answered in this run that a resource does not exist."""
 
     async def controls(self, types: Sequence[str]) -> Sequence[AbsentRow]:
         """Rows of these types that this run has listed."""
@@ -176,7 +176,7 @@ class Evidence(Missed, Protocol):
     async def rotate(
         self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta, fresh: timedelta
     ) -> Mapping[str, int]:
-        """Note some rows that no listing of the period could have, to be asked for too; how many there are, by type."""
+        """Note some rows that no listing of the period could have, so that they are requested too; return how many, by type."""
 
 
 class PaceStore(Protocol):
@@ -224,7 +224,7 @@ class Knowledge(Protocol):
         """Types that exports of this selection have listed, but none in full yet: for these, news are not everything."""
 
     async def forget(self) -> None:
-        """Forget these instants, since the clock that told them is not to be believed: the next run lists everything."""
+        """Forget these instants, because the clock that gave them cannot be believed: the next run lists everything."""
 
     async def received_types(self) -> frozenset[str]:
         """Types of which any run of this connection has received something: a search of them exists."""
@@ -239,7 +239,7 @@ class Knowledge(Protocol):
         """Say whose watermarks, roster and lags this run reads and moves, and which types its login may read."""
 
     def request_since(self, marks: Mapping[str, str]) -> None:
-        """Say which types (or "*") are asked for news only, and from when."""
+        """Set which types (or "*") are requested only for news, and since when."""
 
     async def last_mode(self) -> Literal["bulk", "crawl"] | None:
         """How the selection's last sync went that ended complete or partial."""
@@ -253,7 +253,7 @@ class EhrRunStore(RunStore, Protocol):
 
     @property
     def selection(self) -> str:
-        """Which patients were asked for."""
+        """Which patients were requested."""
 
     @property
     def left_behind(self) -> LeftBehind:
@@ -281,7 +281,7 @@ class EhrRunStore(RunStore, Protocol):
 
     @property
     def pace(self) -> PaceStore:
-        """How fast the connection's EHR may be asked."""
+        """How fast the connection may send requests to its EHR."""
 
     @property
     def knowledge(self) -> Knowledge:
@@ -319,7 +319,7 @@ class ProofStore(Protocol):
         """Why units of the run failed, by type and patient."""
 
     async def asked(self, run: int) -> frozenset[str]:
-        """Types that the run asked for, and that the server did not say it never serves."""
+        """Types that the run requested, without those that the server never serves."""
 
     async def patient_mark(self, patient: str) -> str:
         """A patient as reports name it."""

@@ -34,7 +34,7 @@ class NotFoundAnswers:
     async def ending(
         self, error: TerminalFetchError, resource_type: str, launch: str | None = None, *, what: What = "read"
     ) -> Ending:
-        """What a refused read of this type means; FAILED where nobody can tell that the EHR has said so.
+        """Return what a refused read of this type means; FAILED if nobody can tell whether the answer is the EHR's.
 
         `launch` is the patient of the refused read, where tokens are bound to patients.
         """

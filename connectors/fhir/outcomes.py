@@ -95,9 +95,9 @@ def outcome_of(value: Any) -> Outcome:
 
 
 def outcome_beside(value: Any) -> Outcome:
-    """Read what stands in a document's place for outcomes: one, a list or a Bundle of them, or bare issues.
+    """Read what a document has in the place of outcomes: one outcome, a list or a Bundle of them, or bare issues.
 
-    What cannot be read is counted in `unread`; of an empty value there is nothing.
+    `unread` counts what cannot be read; an empty value counts nothing.
     """
     issues: list[Issue] = []
     unread = 0
@@ -164,7 +164,7 @@ def _details(details: Any) -> Iterator[str | None]:
 
 
 def _codes(value: Any) -> Iterator[str | None]:
-    """The codes of a code, Coding or CodeableConcept; None for each that nobody can read, nothing where none is said."""
+    """The codes of a code, Coding or CodeableConcept; None for each that cannot be read, nothing if there is none."""
     codes = [value]
     if isinstance(value, dict):
         codes = [value.get("code")]
@@ -177,7 +177,7 @@ def _codes(value: Any) -> Iterator[str | None]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """A list as it is, nothing as no item, and what stands in a list's place as its one item."""
+    """A list as it is; nothing as no item; any other value as the only item."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]

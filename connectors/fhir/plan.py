@@ -30,10 +30,10 @@ class TypePlan:
 def choose_mode(
     wanted: Mode, profile: VendorProfile, capability: Capability, *, group: str | None, has_cohort: bool
 ) -> Literal["bulk", "crawl"]:
-    """Bulk or crawl: as asked, else as the profile says, else as the server declares.
+    """Bulk or crawl: as requested, else as the profile says, else as the server declares.
 
     Raises:
-        PlanError: bulk was asked for, and the profile knows no level that this request can use.
+        PlanError: bulk was requested, and the profile knows no level that this request can use.
     """
     if wanted == "crawl" or (wanted == "auto" and profile.mode == "crawl"):
         return "crawl"
@@ -68,12 +68,12 @@ def _no_list(profile: VendorProfile) -> str:
 def bulk_levels(
     profile: VendorProfile, capability: Capability, *, group: str | None, named: bool = False, insisted: bool = False
 ) -> tuple[BulkLevel, ...]:
-    """The levels to export at, each in place of the one before it that was refused, in the profile's order.
+    """The levels to export at, in the profile's order; each is tried if the one before it was refused.
 
-    A named Group and patients who are named one by one (`named`) are levels of their own: never everyone in their place.
+    A named Group and patients named one by one (`named`) are levels of their own: everyone is never exported in their place.
 
-    `insisted`: somebody asked for an export, and tells more than the CapabilityStatement, which servers leave empty or copy from
-    elsewhere; else it is believed.
+    `insisted`: the user requested an export. That outweighs the CapabilityStatement, which servers leave empty or copy from
+    elsewhere; otherwise it is believed.
     """
     if group is not None:
         offered = insisted or "group" in capability.bulk_levels or not capability.search_params
@@ -122,7 +122,7 @@ _IN_VAIN = 10  # types that brought nothing, and more than half of those asked f
 
 
 def types_worth_naming(requested: Sequence[str], empty: Container[str], others: Sequence[str]) -> tuple[str, ...]:
-    """What to name in `types`, where most of what is asked for each patient brings nothing; () where it is not worth a word.
+    """What to name in `types`, if most of the types requested for each patient return nothing; () if a note is not worth it.
 
     `others` are types that come in other ways, and would be left out if they were not named too.
     """
@@ -149,7 +149,7 @@ def _is_directory(resource_type: str, profile: VendorProfile, capability: Capabi
 
 
 def bulk_types(requested: Sequence[str], profile: VendorProfile, readable: Callable[[str], bool]) -> TypePlan:
-    """The `_type` list of a kick-off; empty means that the parameter is left out and the server gives what it may."""
+    """The `_type` list of a kick-off; empty: the parameter is left out, and the server exports what this client may see."""
     if requested:
         return TypePlan(types=tuple(requested))
     if not profile.bulk.types:

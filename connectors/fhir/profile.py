@@ -87,7 +87,7 @@ class RetryProfile(_Group):
 
 
 class LimitsProfile(_Group):
-    """How much the EHR may be asked, and when (docs/limits.md)."""
+    """How many requests the EHR allows, and when (docs/limits.md)."""
 
     max_concurrency: int = Field(5, ge=1, le=500)
     file_concurrency: int = Field(4, ge=1, le=64)

@@ -89,7 +89,7 @@ class UnreadableResourceError(ValueError):
 
 
 class SubsettedError(UnreadableResourceError):
-    """Only some of a resource's elements came, and nobody had asked for less: it may not pass for the whole one."""
+    """Only some of a resource's elements came although all were requested: it must not pass for the whole resource."""
 
 
 def record_from(
@@ -97,11 +97,11 @@ def record_from(
 ) -> Record:
     """Read one resource's keys. A byte order mark is no part of the body.
 
-    `base` tells which references are to its own patients, `unit_key` names the unit that brought it, `way` what listed it.
-    `in_part`: only some elements were asked for; then what comes counts as SUBSETTED, tagged or not.
+    `base` decides which references are to its own patients, `unit_key` names the unit that brought it, `way` what listed it.
+    `in_part`: only some elements were requested; then the record counts as SUBSETTED, tagged or not.
 
     Raises:
-        SubsettedError: its meta.tag says that elements were left out, although all were asked for.
+        SubsettedError: its meta.tag says that elements were left out, although all were requested.
         UnreadableResourceError: not JSON, not an object, no usable resourceType or id.
     """
     # most writers begin with type and id: then one reading is enough
@@ -156,10 +156,10 @@ def _is_answer(body: bytes) -> bool:
 
 
 def _only_once(body: bytes) -> None:
-    """Refuse a resource whose type or id stands twice: of two values a reader gives the last, and nobody knows which counts.
+    """Refuse a resource that has its type or id twice: a parser returns the last value, and nobody knows which one counts.
 
     Raises:
-        UnreadableResourceError: one of them does.
+        UnreadableResourceError: it has.
     """
     if body.count(b'"id"') < 2 and body.count(b'"resourceType"') < 2:  # noqa: PLR2004 - twice
         return
@@ -282,8 +282,8 @@ def _outcomes_beside(listed: Listed, body: bytes) -> tuple[list[Outcome], list[t
 def deletions_from(body: bytes, base: FhirBase | None = None) -> tuple[tuple[Deletion, ...], int]:
     """Read one line of a bulk manifest's `deleted` file: a transaction Bundle of DELETE requests (Bulk Data IG, manifest).
 
-    Also tells how many entries are something else: another method, a version, a query, a URL of another base than `base`. A
-    Bundle without entries says that nothing was deleted.
+    Also return how many entries are something else: another method, a version, a query, a URL of another base than `base`. A
+    Bundle without entries means that nothing was deleted.
 
     Raises:
         UnreadableResourceError: no Bundle, or one whose entries are no deletion.

@@ -29,7 +29,7 @@ class RefusedTypes:
         self._open.add(resource_type)
 
     def passes_over(self, resource_type: str) -> bool:
-        """Whether not to ask for the next of this type; of the rest the first, second, fourth, eighth … is asked for."""
+        """Whether to skip the next request of this type; the first, second, fourth, eighth … after that is still sent."""
         if resource_type in self._open or len(self._refused[resource_type]) < _REFUSALS:
             return False
         self._rest[resource_type] += 1

@@ -40,7 +40,10 @@ class CohortSource:
         return sha256(text.encode()).hexdigest()[:16]
 
     def selection(self, mode: str) -> str:
-        """Whose watermarks and roster a run of it has. A crawl's roster tells who is new and who left; an export has none."""
+        """The selection whose watermarks and roster a run has.
+
+        A crawl's roster shows who is new and who left; an export has no such roster.
+        """
         if self.stored:
             return "store"
         return self.name if self.name is not None and mode != "bulk" else f"patients:{self.digest}"
@@ -48,7 +51,7 @@ class CohortSource:
 
 @dataclass(frozen=True, kw_only=True)
 class SyncRequest:
-    """One run to do. Everything that a flag may override stands here, already resolved."""
+    """One run to do. It has everything that a flag may override, already resolved."""
 
     connection: str
     base_url: str

@@ -223,7 +223,11 @@ async def _capability(run: EhrRun) -> Capability:
 
 
 async def _settled(run: EhrRun, unasked: TransientFetchError) -> SyncRequest:
-    """The request, in the mode that it, the profile or the selection's last run says; what nobody can tell is not guessed."""
+    """Return the request with a mode: its own, the profile's, or that of the selection's last run.
+
+    Raises:
+        TransientFetchError: none of them has one, and a guess could fetch everything in the wrong way.
+    """
     request = run.request
     by_patient = request.cohort is not None and request.group is None
     if request.mode != "auto" or request.profile.mode != "auto" or by_patient:

@@ -57,7 +57,7 @@ class FileDetail(Detail, frozen=True, kw_only=True):
 
 
 class NoFileDetail(Detail, frozen=True, kw_only=True):
-    """A type that was asked for by name and of which a manifest lists no file."""
+    """A type that was requested by name and for which a manifest lists no file."""
 
     lists_all: bool = False
 

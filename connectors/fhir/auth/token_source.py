@@ -289,7 +289,7 @@ class TokenSource:
 
 
 class StaticBearer:
-    """A bearer token from the configuration, which cannot be renewed: whether a refusal is one URL's own, others tell."""
+    """A bearer token from the configuration. It cannot be renewed; the callers decide whether a refusal concerns one URL only."""
 
     def __init__(self, value: str) -> None:
         self._token = Token(value, refresh_at=float("inf"))

@@ -136,7 +136,7 @@ def _token(fields: dict[str, Any], now: float) -> Token | None:
 
 
 def _scope(value: Any) -> str | None:
-    """What was granted; None where it is not said: a scope has a word at least (RFC 6749 3.3). Some write the words as a list."""
+    """The granted scope, a word at least (RFC 6749 3.3); None if the answer has none. Some servers send a list."""
     words = value if isinstance(value, list) else [value]
     text = " ".join(word for word in words if isinstance(word, str)).strip()
     return text or None

@@ -186,7 +186,7 @@ class ExportJob:
         return PageFiles(manifest, paths_may_change=True), _expires(reply)
 
     async def _poll(self, job: BulkJob, url: str) -> tuple[Reply, int]:
-        """One poll, and the job's own status, which a server may have been asked to say apart from HTTP's."""
+        """Poll once; return the reply and the job's own status, which some servers send apart from HTTP's."""
         call = Call(
             method="GET",
             url=url,
@@ -232,7 +232,7 @@ class ExportJob:
         return await self._rest(await self._due(job, reply, wait))
 
     async def _due(self, job: BulkJob, reply: Reply, wait: float) -> BulkJob:
-        """Note when the job may be polled next: after `wait`, and not before the server said."""
+        """Note when the job may be polled next: after `wait`, and not earlier than the server allows."""
         now = self._now()
         server_s = server_wait_s(reply.headers, now=now.timestamp(), cap_s=self._profile.poll.cap_s)
         age = (now - job.kicked_off_at).total_seconds()

@@ -324,7 +324,7 @@ class Proofs:
     narrowed: Mapping[str, str] = field(default_factory=dict)
 
     def ways(self, resource_type: str) -> tuple[Way, Way | None]:
-        """By which way the export lists a type; and what of it belongs to no patient, where that is another way."""
+        """The way by which the export lists a type, and the way by which it lists rows of no patient, if that is another one."""
         return export_way(self.level, self.narrowed.get(resource_type, self.narrowed.get("*", "")), self.beside)
 
     def lists_all(self, resource_type: str) -> bool:
@@ -332,11 +332,11 @@ class Proofs:
         return not self.elements and not self.leaves_out(resource_type)
 
     def leaves_out(self, resource_type: str) -> bool:
-        """Whether the export was asked for less than all that there is of this type."""
+        """Whether the export was requested with less than everything of this type."""
         return self.incremental or self.narrows(resource_type)
 
     def narrows(self, resource_type: str) -> bool:
-        """Whether some of this type were not asked for, news or not."""
+        """Whether the request left out some rows of this type, apart from those that had not changed."""
         return self.until is not None or resource_type in self.filtered
 
 

@@ -300,9 +300,9 @@ def _listed(text: bytes, name: str) -> tuple[list[_Entry], int]:
 
 
 def _entries(text: bytes) -> tuple[list[_Entry], int]:
-    """The entries of a list: what is neither one nor null is one of which nothing is said, and so a file that cannot be had.
+    """The entries of a list. An item that is neither an entry nor null becomes an empty entry: a file that cannot be fetched.
 
-    So is an entry in which a name stands twice.
+    So does an entry that has one name twice.
     """
     try:
         entries = _ENTRIES.decode(text)

@@ -43,11 +43,11 @@ _NOBODY = "The cohort names no patient that this EHR knows: check its ids, or it
 
 
 class NobodyThereError(ConnectorError):
-    """Whom an export was to name is not there any more: what that means is judged, and there is nothing to export."""
+    """None of the named patients exists any more. Each is judged already, and there is nothing to export."""
 
 
 class NamedPatients(NamedTuple):
-    """Whom an export names."""
+    """The patients that an export names."""
 
     patients: tuple[str, ...] = ()
     # those of them who were merged into others: a server may file something under their ids, or not know them any more
@@ -85,7 +85,7 @@ async def named_patients(run: EhrRun, level: BulkLevel) -> NamedPatients:
 
 @dataclass(kw_only=True)
 class _Answers:
-    """What the server said of patients who were asked for by their ids: of those who are not there, how that is judged."""
+    """What the server answered to reads of patients by id; and for those that do not exist, how each is judged."""
 
     results: dict[str, UnitResult] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
@@ -148,13 +148,13 @@ async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], mem
 
 
 async def known_patients(run: EhrRun, capability: Capability, patients: Sequence[str]) -> tuple[str, ...]:
-    """Whom of these the server knows, after it has refused them all; of the others it is written what it said of them.
+    """Return the patients that the server knows, after it has refused them all; note its answers about the others.
 
-    Who cannot be asked about is kept: only a clear word says that somebody is not there.
+    A patient that cannot be read for another reason is kept: only a clear answer shows that somebody does not exist.
 
     Raises:
-        NobodyThereError: it knows nobody, and the store had some of them.
-        PlanError: it knows nobody, and the store neither.
+        NobodyThereError: it knows none of them, and the store had some.
+        PlanError: it knows none of them, and the store had none either.
     """
     run.show("finding the patients that the server does not know")
     answers = await _ask(run, capability, patients)
@@ -175,7 +175,7 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
 
 
 class NotExportable(NamedTuple):
-    """New patients of whom an export could list nothing."""
+    """New patients for whom an export could list nothing."""
 
     withheld: set[str]
     # members whom the EHR does not have by these ids: of their charts something may be there all the same
@@ -185,13 +185,13 @@ class NotExportable(NamedTuple):
 async def not_exportable(
     run: EhrRun, capability: Capability, new: Collection[str], members: Collection[str] | None
 ) -> NotExportable:
-    """The new patients of whom an export could list nothing, as the EHR's answers to reads show.
+    """Return the new patients for whom an export could list nothing, as reads of them by id show.
 
-    `members`: of the Group, if it is one.
+    `members`: those of the Group, if a Group is exported.
 
-    It does not show them (403), and nothing of them is stored, which only a full export could tell to be wrong; each is a hole
-    of this run. Members of a Group may also be deleted, unknown, or merged into another member. Who cannot be asked about is
-    none of them.
+    Withheld are patients who answer 403 and of whom nothing is stored; only a full export could show that this is wrong, so
+    each is a hole of this run. Members of a Group may also be deleted, unknown, or merged into another member. A patient that
+    cannot be read for another reason is in neither set.
     """
     answers = await _ask(run, capability, sorted(new), () if members is None else new)
     refused = set(await run.store.jobs.never_stored(sorted(answers.refused)))
@@ -205,11 +205,11 @@ async def not_exportable(
 
 
 async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) -> None:
-    """Named patients and members whose Patient did not come are holes: an unknown id looks like one without data.
+    """Make a hole of each named patient or member whose Patient did not come: an unknown id looks like one without data.
 
-    They are asked for by their ids first: who is dead, or merged into a patient who was exported too, is no hole. News need not
-    bring the Patient of somebody whom the store has. Where the export need not bring everybody's Patient, those are asked for of
-    whom nothing has come and whom the roster does not have.
+    They are requested by id first: a patient who is dead, or merged into a patient who was exported too, is no hole. An
+    incremental export need not bring the Patient of somebody whom the store has. If the export need not bring everybody's
+    Patient, only patients of whom nothing has come and whom the roster does not have are requested.
     """
     roster, jobs = run.store.roster, run.store.jobs
     exported = (not run.request.types or "Patient" in run.request.types) and not proofs.narrows("Patient")
@@ -257,9 +257,9 @@ def _result(
     *,
     exported: bool,
 ) -> UnitResult:
-    """How a named patient's unit ends. `exported`: the export lists the Patient of everybody who exists.
+    """Return how a named patient's unit ends. `exported`: the export lists the Patient of everybody who exists.
 
-    `formers` were merged, so that the export asked for others in their place.
+    `formers` were merged, so the export named their survivors instead.
     """
     if unit.patient_id is None:
         reason = "cohort entries named no patient, or several"

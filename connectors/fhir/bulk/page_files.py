@@ -42,10 +42,10 @@ class PageFiles:
         return self._found
 
     def find(self, unit: Unit) -> ListedFile:
-        """Give the planned file as it is listed here.
+        """Return the planned file as this page lists it.
 
         Raises:
-            ProtocolError: it is not listed any more, or as something else, or cannot be told from others.
+            ProtocolError: the page does not list it any more, or lists it as something else, or several files could be it.
         """
         planned = FileDetail.of(unit)
         name, position = planned.list, planned.position

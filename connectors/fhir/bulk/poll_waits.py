@@ -16,10 +16,10 @@ def poll_wait_s(profile: VendorProfile, *, server_s: float | None, own_s: float,
 
     Args:
         profile: The vendor's.
-        server_s: What Retry-After asks for; None where it says nothing that makes sense.
+        server_s: The wait in Retry-After; None if it has none that makes sense.
         own_s: Our own wait, which grows from poll to poll.
-        age_s: How long ago the job was kicked off. An answer before `poll.early_s` have passed puts no question off beyond them,
-            so that there is one early one; later it is as told.
+        age_s: How long ago the job was kicked off. Before `poll.early_s` have passed, no answer delays the next poll beyond that
+            moment, so that there is one early poll; later polls wait as the server asks.
     """
     wait_s = min(max(own_s, profile.poll.floor_s, server_s or 0.0), profile.poll.cap_s)
     early_s = profile.poll.early_s - age_s

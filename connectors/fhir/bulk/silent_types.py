@@ -88,7 +88,7 @@ def _withdrawn(
 
 
 async def vanished(run: EhrRun, job: BulkJob) -> list[str]:
-    """Types that came before and have no file now. Without `_type` that proves nothing: the server may not have said them."""
+    """Types that came before and have no file now. Without `_type` that proves nothing: the server need not have listed them."""
     proofs = proofs_from(job)
     if proofs.types or proofs.incremental or run.failed_units:
         return []

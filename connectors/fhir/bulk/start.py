@@ -69,7 +69,7 @@ class ExportStart:
         on_progress: Callable[[str], None],
         known: Callable[[Sequence[str]], Awaitable[tuple[str, ...]]],
     ) -> None:
-        """`known` returns the named patients whom the server knows; it is called once, if the server refuses them all."""
+        """`known` returns the named patients that the server knows; it is called once, if the server refuses them all."""
         self._client = client
         self._base_url = base_url
         self._profile = profile

@@ -297,9 +297,9 @@ async def _note_nothing(run: EhrRun) -> None:
 
 
 async def _heed_clock(run: EhrRun, job: BulkJob) -> None:
-    """Make a hole of news that are dated before the instant from which they were asked: the EHR's clock has been set back.
+    """Make a hole of an incremental export that is dated before its own `_since`: the EHR's clock has been set back.
 
-    Rows that were written since, and dated before that instant, are in no export of news. The next one is a full one.
+    No incremental export has the rows that were written since and dated before that instant. The next export is a full one.
     """
     proofs = proofs_from(job)
     since, made_at = moment(proofs.since), moment(job.transaction_time)

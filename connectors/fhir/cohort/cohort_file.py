@@ -9,7 +9,7 @@ _HEADINGS = frozenset({"id", "patient", "patient_id", "patientid", "fhir_id", "m
 
 
 def parse_cohort(text: str) -> Mapping[str, int]:
-    """The first column of a CSV or plain list, each value with the line it first stands in, from 1.
+    """The first column of a CSV or plain list, each value with the line where it occurs first, from 1.
 
     Blank lines, `#` comments and a heading are skipped, repeats dropped. A quoted field ends in its line.
     """

@@ -39,10 +39,10 @@ async def fetch_by_crawl(
 ) -> str | None:
     """Find the patients, fetch their charts and store them; return the new watermark: the run's start less the overlap.
 
-    The begin is told on the server's clock where that is behind ours: by it resources are dated.
+    The start is expressed in the server's time where its clock is behind ours, because resources are dated by that clock.
 
     Raises:
-        PlanError: it is not said which patients, and the server lists none.
+        PlanError: no patients are named, and the server lists none.
         RequestError: the patients could not be found out. A unit that fails is a hole, and raises nothing.
     """
     profile = run.request.profile

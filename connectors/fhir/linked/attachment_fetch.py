@@ -80,7 +80,7 @@ class AttachmentFetcher:
 
         Raises:
             RequestError: the unit is a hole.
-            UnsafeLinkError: the URL, or a redirect from it, leads where nothing may be asked.
+            UnsafeLinkError: the URL, or a redirect from it, leads where no request may go.
         """
         place = (unit.resource_type, unit.ids[0], AttachmentDetail.of(unit).place)
         if self._paused:
@@ -204,7 +204,7 @@ class AttachmentFetcher:
 
 
 def media_type_of(claimed: str | None) -> str | None:
-    """What a resource says its document is, if that can be asked for; None if it is no media type (RFC 9110, 8.3.1)."""
+    """The media type that a resource states for its document; None if it states none that is valid (RFC 9110, 8.3.1)."""
     stripped = (claimed or "").strip()
     return stripped if _MEDIA_TYPE.fullmatch(stripped) else None
 
@@ -215,8 +215,8 @@ Place = Literal["below", "beside", "elsewhere", "nowhere"]
 def place_of(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> Place:
     """Where a document's URL leads: below the FHIR base, beside it on the same origin, to another server, or to no document.
 
-    A search or an operation below the base is no document, and neither is what climbs by dot segments, has a fragment, or no URL
-    that may be asked.
+    A search or an operation below the base is no document. Neither is a path with dot segments, a URL with a fragment, or one
+    that may not be requested.
     """
     try:
         url = safe_url(link, base_url, moved)
@@ -254,7 +254,7 @@ def is_below(url: str, base_url: str) -> bool:
 
 
 def _is_web_page(body: bytes, label: str, accept: str) -> bool:
-    """Whether a login page or a firewall's answer came, where a document of another kind was asked for (F1)."""
+    """Whether a login page or a firewall's answer came where a document of another kind was requested (F1)."""
     requested = accept.partition(";")[0].strip().lower()
     if requested in _HTML:
         return False

@@ -107,7 +107,7 @@ def _odd(place: int, one: Mapping[str, Any]) -> Attached:
 
 
 def _text(value: Any) -> str | None:
-    """As the store's `->>` gives it: integers of any size, and no half of a character."""
+    """The value as the store's `->>` returns it: integers of any size, and no half of a character."""
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="replace").decode()

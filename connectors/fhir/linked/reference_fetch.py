@@ -64,7 +64,7 @@ class ReferenceFetcher:
         self._refused_types = RefusedTypes()
 
     def units(self, due: Sequence[ReferenceTarget]) -> Iterator[Unit]:
-        """Batches of what is due, which stands ordered by type and patient."""
+        """Batches of what is due, which is ordered by type and patient."""
         for (resource_type, patient), some in groupby(due, self._together):
             for batch in self._batches(resource_type, [target.id for target in some]):
                 yield Unit(
@@ -138,7 +138,7 @@ class ReferenceFetcher:
         return len(came) + count, absent
 
     async def _ask_all(self, unit: Unit, lists: Iterable[list[str]], emit: Emit) -> tuple[int, set[Ending]]:
-        """Ask for each list in turn. One that fails costs itself: its error is raised after the others were asked for."""
+        """Request each list in turn. If one fails, the others are requested all the same, and its error is raised at the end."""
         count, absent = 0, set[Ending]()
         failed: FetchError | None = None
         for ids in lists:

@@ -53,9 +53,9 @@ def links_of(record: Record) -> list[Alias]:
 
 
 def refused_survivor(error: RequestError, requested: str, base: FhirBase) -> str | None:
-    """Return the other Patient to whom a request for one was led, and who was refused; None if nobody else was.
+    """Return the other Patient that a request for one was redirected to and that was refused; None if there is no other.
 
-    The refusal speaks of the one to whom the EHR leads, and the redirect of the one who was asked for: he is merged.
+    The refusal is about the Patient at the end of the redirect; the requested one is merged.
     """
     led_to = base.patient(error.led_to) if error.led_to is not None else None
     return led_to if led_to != requested else None

@@ -121,10 +121,10 @@ def judged(found: Difference, *, unlisted: LookedUp, incomplete: str | None) -> 
 
 
 def weighed(answer: Answer, *, counted: int, recounted: int | None, listed: int, stored: int) -> Answer:
-    """Hold an answer from walked pages against the server's own count, asked before and, where they differ, after them.
+    """Compare an answer from walked pages with the server's own count, requested before and, if they differ, after them.
 
-    A listing proves what it holds, so a count below it is wrong and does no harm. A count above it tells of a lost page, unless
-    the rows were deleted meanwhile.
+    A listing proves what it holds, so a lower count is wrong and does no harm. A higher count suggests a lost page, unless the
+    rows were deleted meanwhile.
     """
     if counted == listed:
         return answer
@@ -204,11 +204,11 @@ class ProofTally:
 
     @property
     def served_in_part(self) -> Sequence[str]:
-        """Types of which the server answered some questions, and said to others that it has no such search."""
+        """Types for which the server answered some questions, and replied to others that it has no such search."""
         return [name for name, number in self._not_served.items() if number and name not in self.silent]
 
     def leave_open(self, resource_type: str, reason: str) -> None:
-        """Questions of a type that could not be asked leave the proof open: count them as unanswered."""
+        """Count questions of a type that could not be asked as unanswered: they leave the proof open."""
         one = self._types[resource_type]
         if not one.not_asked:
             return

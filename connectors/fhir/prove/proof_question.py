@@ -47,7 +47,7 @@ _CONTROLS = 3  # listed rows that are read, a question, to learn whether a 404 c
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One patient and type, or all of a type; with the searches that list it. Without any: why it cannot be asked."""
+    """One patient and type, or all of a type, with the searches that list it. Without searches: why it cannot be asked."""
 
     resource_type: str
     patient: str | None
@@ -64,7 +64,7 @@ class _Listing(NamedTuple):
 
 
 class Asker:
-    """Asks questions about one run, and says how the store stands to the answers."""
+    """Asks questions about one run, and compares the answers with the store."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Asker:
         self.holes: Mapping[tuple[str, str | None], str] = {}
 
     async def answer(self, question: Question) -> Answer:
-        """Ask one question. An EHR that refuses, or gives nothing of use, is an answer too."""
+        """Ask one question. A refusal, or an answer of no use, is a result too."""
         scope = EVERYONE if question.patient is None else await self._store.patient_mark(question.patient)
         stored = await self._store.number(question.resource_type, question.patient)
         answer = Answer(
@@ -134,7 +134,7 @@ class Asker:
         return self._open(question, answer)
 
     def _open(self, question: Question, answer: Answer) -> Answer:
-        """What could not be asked is no more than that; but where the proved run failed too, nothing speaks for it."""
+        """Return the answer to a question that could not be asked: unanswered if the proved run failed there too."""
         key = (question.resource_type, question.patient)
         hole = self.holes.get(key) or self.holes.get((question.resource_type, None))
         if hole is None or answer.verdict != "not asked":
@@ -143,7 +143,7 @@ class Asker:
         return replace(answer, verdict="unanswered", reason=reason)
 
     async def _count(self, question: Question) -> int | None:
-        """The number that the EHR gives; None where it gives none that can be trusted."""
+        """The EHR's number; None if it has none that can be trusted."""
         query, unit = self._profile.completeness.count_query, question.units[0]
         if not query or len(question.units) > 1 or unit.kind != UnitKind.SEARCH or SearchDetail.of(unit).expect:
             return None
@@ -157,7 +157,7 @@ class Asker:
         return page.total if understood and grade(page.issues, self._profile.answers.issue_codes) == "note" else None
 
     async def _walked(self, question: Question, answer: Answer, counted: int | None) -> Answer:
-        """List the ids and compare; a count that differed stands beside them."""
+        """List the ids and compare; a count that differed is reported too."""
         listed: dict[str, str | None] = {}
         incomplete: str | None = None
         failed = not_served = False
@@ -194,7 +194,7 @@ class Asker:
         return weighed(answer, counted=counted, recounted=recounted, listed=len(listed), stored=stored)
 
     async def _known(self, question: Question, answer: Answer) -> Answer:
-        """Nothing here and nothing there is no equality where it is a patient of whom nobody knows anything."""
+        """Leave the question open if both sides have nothing and nobody has ever known the patient."""
         patient = question.patient
         if question.resource_type != "Patient" or patient is None or answer.stored:
             return answer
@@ -204,7 +204,7 @@ class Asker:
         return replace(answer, verdict="unanswered", reason=reason)
 
     async def _list(self, unit: Unit, listed: dict[str, str | None]) -> _Listing:
-        """Add the ids of one search; gives why it is not whole, if it is not."""
+        """Add the ids of one search; return why the list is not whole, or None."""
 
         async def collect(fetched: Fetched) -> None:
             listed.update((r.id, r.last_updated) for r in fetched.records if r.resource_type == unit.resource_type)

@@ -56,11 +56,11 @@ async def prove(
     now: Callable[[], datetime],
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Certificate:
-    """Compare, and keep what came out beside the run that was proved.
+    """Compare, and store the result beside the run that was proved.
 
     Raises:
         PlanError: there is no finished sync of this connection, or nothing that could be asked.
-        ConnectorError: the login failed. One question's trouble is its own verdict, and raises nothing.
+        ConnectorError: the login failed. Trouble with one question is its own verdict, and raises nothing.
         snapshots.errors.ConnectionBusyError: a run of the connection is at work.
     """
     began = now()
@@ -101,7 +101,7 @@ async def _compare(
     now: Callable[[], datetime],
     on_progress: Callable[[Progress], None],
 ) -> tuple[int, int, int | None]:
-    """Ask all questions; gives how many patients were asked, of how many, and what chose them."""
+    """Ask all questions; return how many patients were asked about, out of how many, and the seed that chose them."""
     progress, client = EhrProgress(connection=request.sync.connection), proof.client
     _show(on_progress, progress, client, "reading what the server offers")
     await proof.prepare(log_in, now)
@@ -152,7 +152,7 @@ class _Proof:
     # -- what to ask
 
     async def prepare(self, log_in: LogIn, now: Callable[[], datetime]) -> None:
-        """Find out what is offered, log in for what the sync should have brought, and drop what may not be asked."""
+        """Find out what is offered, log in for what the sync should have brought, and drop types that must not be requested."""
         self._capability = await self._declared()
         known = await self._store.deferrals(now())
         self._asker = Asker(
@@ -212,7 +212,7 @@ class _Proof:
         return not self._capability.search_params or self._capability.patient_parameter(resource_type) is not None
 
     async def population(self, request: ProofRequest) -> list[str]:
-        """Whom a sample is drawn from: the configured cohort, the Group's members, else the patients in the store."""
+        """The patients to draw a sample from: the configured cohort, the Group's members, else the patients in the store."""
         cohort = request.sync.cohort
         if cohort is not None and not cohort.stored:
             return sorted(cohort.values)
@@ -281,7 +281,7 @@ class _Proof:
                 yield Question(resource_type=resource_type, patient=patient, units=tuple(some))
 
     async def leave_open(self) -> None:
-        """What the run asked or the store holds, and nobody could ask now, is not proved."""
+        """Leave open the types that the run requested or the store holds, and that could not be requested now."""
         for resource_type in self.tally.served_in_part:
             self.tally.leave_open(resource_type, "the server answers this search for other patients")
         silent = self.tally.silent

@@ -76,10 +76,10 @@ class Deferrals:
         self._refused.let_through(resource_type)
 
     def refuse(self, resource_type: str, patient: str, reason: str, *, by_code: bool, every_type: bool) -> None:
-        """The server restricts a patient's type, or (`every_type`) the patient: not asked again in this run.
+        """Note that the server restricts a patient's type, or (`every_type`) the patient, so that this run asks no more.
 
-        It is remembered beyond the run where a code says so. A bare 403 may be a firewall's whim, or the app's registration,
-        which can be put right any day.
+        It is remembered beyond the run if a code says so. A bare 403 may be a firewall's whim, or the app's registration, which
+        can be put right any day.
         """
         key = (_EVERY_TYPE if every_type else resource_type, patient)
         self._restricted[key] = reason

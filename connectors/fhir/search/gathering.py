@@ -120,7 +120,7 @@ class PageGatherer:
         return UnitResult(key=unit.key, state=UnitState.SETTLED, reason=reason, records=tally.count)
 
     async def gather(self, unit: Unit, emit: Emit) -> SearchTally:
-        """Emit everything that a search lists, asked whole or in parts; gives what its pages brought, for `verdicts`.
+        """Emit everything that a search lists, whole or in parts; return a tally of its pages, for `verdicts`.
 
         Raises:
             RequestError: a refusal, or a page that did not come; what came before it was emitted.

@@ -51,7 +51,7 @@ class Pager:
     """Walks the searches of one connection."""
 
     def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile, *, in_part: bool = False) -> None:
-        """`in_part`: its searches may ask for some elements only, so that SUBSETTED is what was asked for."""
+        """`in_part`: its searches may request only some elements, so that SUBSETTED is expected."""
         self._in_part = in_part
         self._client = client
         self._base_url = base_url
@@ -61,10 +61,10 @@ class Pager:
     async def walk(
         self, url: str, call_for: CallFor, take: Take, *, unit_key: str | None = None, way: Way | None = None
     ) -> Totals:
-        """Hand every page to `take`, in order; gives what the pages of the last walk said of their number.
+        """Hand every page to `take`, in order; return what the pages of the last walk say about their totals.
 
-        A search is begun again up to three times in all: then its first pages are handed over again. Totals that are `shifted`
-        after that are the server's way.
+        A search is started again up to three times in all; then its first pages are handed over again. Totals that are
+        `shifted` after that are the server's way.
 
         Raises:
             RequestError: a page did not come; those before it were handed over.

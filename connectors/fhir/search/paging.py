@@ -74,10 +74,10 @@ class LoopGuard:
 
 
 class Totals:
-    """Holds what a search's pages say of their number against what came in all pages, each resource once.
+    """Compares the totals that a search's pages state with what came in all pages, each resource counted once.
 
-    A total below what has come already tells of nothing missing. Totals that never exceed their pages are the pages' own, and so
-    they change (Epic's: vendor-facts 1.6).
+    A total below what has already come does not show that anything is missing. Totals that never exceed their pages are the
+    pages' own sizes, and so they change (Epic's: vendor-facts 1.6).
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Totals:
 
     @property
     def missing(self) -> int:
-        """How many matches the server told of and did not give; 0 where its pages disagree about the total (`shifted`)."""
+        """How many matches the server counted and did not return; 0 where its pages disagree about the total (`shifted`)."""
         if self._last is None or self._changed or not self._covers_all:
             return 0
         return max(0, self._last - self._came)

@@ -52,7 +52,7 @@ def _updated(resource_type: str, profile: VendorProfile, capability: Capability)
 
 
 def window_parameter(resource_type: str, profile: VendorProfile, capability: Capability) -> SinceParameter | None:
-    """The parameter by which this type can be asked between two instants; None: it cannot."""
+    """The parameter that requests this type between two instants; None: there is none."""
     if _updated(resource_type, profile, capability):
         once = resource_type in profile.search.last_updated_once
         return None if once else SinceParameter(LAST_UPDATED, "updated")
@@ -76,7 +76,7 @@ def date_of(body: bytes, resource_type: str, parameter: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class SinceByPatient:
-    """From when each patient and type is to be asked: the type's watermark, or, for who is behind or new, an own one.
+    """From when each patient and type is requested: the type's watermark, or an earlier instant for a patient behind it.
 
     `marks` are instants by type, empty for a full listing. `covered` are the patients that they hold for; None: all, since the
     instants were given by hand.
@@ -101,9 +101,10 @@ class SinceByPatient:
         return None if behind is None else _older(behind, mark)
 
     def behind(self, patients: Sequence[str], turn: int = 0) -> tuple[str, ...]:
-        """The patients with those who are behind first, else in their order.
+        """The patients, those who are behind first.
 
-        Those begin with another in each turn: what the first are refused, later ones may not be asked (`refused_types`).
+        They begin with another one in each `turn`: once the server has refused a type for the first ones, it may not be
+        requested for later ones (`refused_types`).
         """
         lags = {patient for _, patient in self.lags}
         late = [patient for patient in patients if patient in lags]

@@ -17,7 +17,7 @@ _BAD_REQUEST = 400
 
 
 class SplitSearch:
-    """How one unit's search is asked: whole, or in pieces."""
+    """How one unit's search is sent: whole, or in pieces."""
 
     def __init__(self, unit: Unit, profile: VendorProfile, capability: Capability, began: datetime | None) -> None:
         self.unit = unit

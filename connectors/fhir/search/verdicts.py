@@ -89,7 +89,7 @@ def is_whole(unit: Unit, tally: SearchTally, profile: VendorProfile) -> bool:
 
 
 def _unknown(unit: Unit) -> UnitResult:
-    """Return the result for a Patient whom the server does not return: a hole, unless the store has the Patient."""
+    """Return the result for a Patient that the server does not return: a hole, unless the store has the Patient."""
     known = SearchDetail.of(unit).known
     return UnitResult(
         key=unit.key,

@@ -59,7 +59,7 @@ def trouble_of(error: RequestError, meaning: IssueGrade) -> Trouble | None:
 def divide(piece: Piece, trouble: Trouble, limits: SplitLimits) -> tuple[Piece, ...]:
     """Return the parts to request instead of a piece, which together cover it except what one answer cannot; () if none.
 
-    A slow page is asked smaller first, anything else is halved in time first. The last resort against poison is one entry a
+    A slow page is requested smaller first, anything else is halved in time first. The last resort against poison is one entry a
     page: what stands before it arrives.
     """
     if piece.ids:
@@ -100,7 +100,7 @@ def places(lost: Sequence[Piece]) -> int:
 
 
 def query_of(path: str, piece: Piece, parameter: str | None) -> str:
-    """A planned search's path, asking for a piece of it; `parameter` is the one that windows are asked by."""
+    """A planned search's path, reduced to a piece of it; `parameter` is the one that divides it into windows."""
     kind, _, query = path.partition("?")
     parts = [part for part in query.split("&") if part]
     if parameter is not None:
@@ -113,5 +113,5 @@ def query_of(path: str, piece: Piece, parameter: str | None) -> str:
 
 
 def written(bound: datetime) -> str:
-    """An instant as it stands in a query, in UTC."""
+    """An instant as a query writes it, in UTC."""
     return quote(bound.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), safe=":")

@@ -52,7 +52,7 @@ class Submitted:
 
     @property
     def refused(self) -> int:
-        """How many errors the receiver tells of."""
+        """How many errors the receiver reports."""
         return sum(count for issue, count in self.issues.items() if issue.severity in _REFUSED)
 
     @property
@@ -73,7 +73,7 @@ async def submit(
 ) -> Submitted:
     """Submit it unless the receiver has it, wait until it is processed, and read the outcomes; `keep` gets each of their lines.
 
-    `clock` gives epoch seconds. The client is logged in for `system/bulk-submit`.
+    `clock` returns epoch seconds. The client is logged in for `system/bulk-submit`.
 
     Raises:
         SubmissionError: the receiver refused the submission, or gave it up; the message says which, and its issue codes.

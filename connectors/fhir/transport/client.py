@@ -259,7 +259,7 @@ class EhrClient:
         raise error_for(call, tried.seen, tried.verdict, tries=count, budget_empty=tries.budget_empty)
 
     def _wait_s(self, state: RetryCallState) -> float:
-        """Full jitter (AWS, "Exponential Backoff And Jitter"), on top of what the server asked for."""
+        """Full jitter (AWS, "Exponential Backoff And Jitter"), on top of the wait that the server requested."""
         doubled = self._profile.retry.base_s * 2.0 ** min(state.attempt_number - 1, 64)
         jitter = self._rng.uniform(0, min(self._profile.retry.cap_s, doubled))
         return (_tried(state).verdict.after_s or 0.0) + jitter

@@ -40,7 +40,7 @@ class BombError(ContentCodingError):
 
 
 class UnaskedCodingError(ContentCodingError):
-    """A body in a coding that nobody asked for: asking again brings the same. `coding` is its name, one of UNASKED."""
+    """A body in a coding that was not requested: asking again brings the same. `coding` is its name, one of UNASKED."""
 
     def __init__(self, coding: str) -> None:
         super().__init__(f"it is compressed as {coding}, which was not requested")
@@ -103,7 +103,7 @@ class _Gunzip:
         self.proves_its_end = False
 
     def _begin(self, data: bytes) -> bytes:
-        """Begin a member with the first bytes of it; gives what to decompress, b"" while there is none."""
+        """Begin a member with its first bytes; return what to decompress, b"" while there is nothing."""
         data = data.lstrip(b"\0")
         if data:
             self._member = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)

@@ -86,7 +86,7 @@ class Pace:
         self._cut(now)
 
     def strained(self, sent_at: float, now: float) -> None:
-        """The server, or what stands before it, did not manage (502, 503, 504, no answer in time)."""
+        """Note that the server, or what stands before it, could not cope (502, 503, 504, no answer in time)."""
         if sent_at <= self._cut_at:
             return
         self._strain += 1

@@ -58,7 +58,7 @@ class Quota:
         return now < self._spread_until
 
     def take(self, now: float) -> float:
-        """Take one request out of the quota; gives the seconds to wait before sending it."""
+        """Take one request out of the quota; return the seconds to wait before sending it."""
         interval, tolerance = self._interval_s, self._tolerance_s
         if now < self._spread_until:
             interval, tolerance = max(interval, self._spread_s), 0.0
@@ -67,7 +67,7 @@ class Quota:
         return max(0.0, at - tolerance - now)
 
     def heard(self, allowance: Allowance, now: float, *, in_use: int) -> float:
-        """Follow the server's own count; gives the moment until which nothing may be sent (0: no such).
+        """Follow the server's own count; return the moment until which nothing may be sent (0: there is none).
 
         While much is left nothing changes; when less is left than twice the places, the rest is spread over the time.
         """
@@ -79,11 +79,11 @@ class Quota:
 
 
 def allowance_from(headers: Iterable[tuple[bytes, bytes]], now: float) -> Allowance | None:
-    """The tightest allowance that an answer's headers tell; None where they tell none.
+    """The tightest allowance in an answer's headers; None if they have none.
 
-    Read are X-RateLimit-* (also by -Second, -Minute, -Hour, -Day as Kong writes them; reset in seconds, epoch seconds or ms), the
-    IETF draft's RateLimit-* and RateLimit (`limit=, remaining=, reset=`; `"policy";r=;t=`) with RateLimit-Policy (`;w=`). A field
-    of several policies tells one allowance each.
+    Read are X-RateLimit-* (also by -Second, -Minute, -Hour, -Day as Kong writes them; reset in seconds, epoch seconds or ms),
+    the IETF draft's RateLimit-* and RateLimit (`limit=, remaining=, reset=`; `"policy";r=;t=`) with RateLimit-Policy (`;w=`). A
+    field with several policies has one allowance for each.
     """
     found: list[tuple[int, float | None, str]] = []  # so many, within, of this policy
     reset: float | None = None

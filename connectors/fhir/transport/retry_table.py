@@ -98,11 +98,11 @@ def judge(call: Call, seen: Seen, *, busy_means_running: bool = False) -> Verdic
 
     | seen | verdict |
     | --- | --- |
-    | certificate refused, a body that is a decompression bomb or packed as nobody asked for | terminal |
+    | certificate refused, a body that is a decompression bomb or in a coding that was not requested | terminal |
     | no connection, proxy trouble | retry: the server never saw the request; few in discovery and at other origins |
     | time-out, cut, damaged | retry; a kick-off once only: a job may have started; few in discovery: another port |
-    | a status that the call accepts, with a web page where JSON was asked, or 200 with nothing for a page | retry, few |
-    | … with XML where JSON was asked | protocol |
+    | a status that the call accepts, with a web page where JSON was requested, or 200 with nothing for a page | retry, few |
+    | … with XML where JSON was requested | protocol |
     | … otherwise | ok |
     | 401 | auth (terminal where no token was due) |
     | status poll, 4xx or 5xx with an OperationOutcome | retry if its code is transient, else terminal: the job failed |
