@@ -222,8 +222,8 @@ ORDER BY m.resource_type, m.id, m.way
 ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way, patient_id = excluded.patient_id WHERE a.way IS NULL
 
 -- name: note_missed_of_nobody
--- Rows of patients who are not there, of an export that has no file, or was refused, since it was for nobody else: no type of it says
--- what it lists.
+-- Rows of patients who are not there, of a full export that has no file, or was refused, since it was for nobody else: no type of it
+-- says what it lists.
 INSERT INTO absence (run, resource_type, id, way, patient_id)
 SELECT %(run)s, r.resource_type, r.id, r.first_way, r.patient_id FROM (
     SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient' AND said IN ('not-found', 'gone')

@@ -198,6 +198,19 @@ def test_a_night_without_news_casts_no_doubt_on_the_group(stage: Stage) -> None:
         assert not any("check its members" in note for note in night.notes)
 
 
+def test_a_night_without_news_casts_no_doubt_on_what_lies_with_a_dead_patient(stage: Stage) -> None:
+    nights = an_ehr(stage, "cohort:p1,p2")
+    nights.happens(*TWO)
+    unjudged(nights)
+    nights.happens(Drop(PATIENT, "p2"))
+    unjudged(nights, since="none")
+    nights.happens(obs("late", "p2"))
+    unjudged(nights, since="none")
+    for _ in range(2):
+        night = unjudged(nights)
+        assert (night.status, night.evidence, night.live) == ("complete", {}, nights.at_ehr)
+
+
 @pytest.mark.parametrize("who", ["group:A", "all"])
 def test_deletions_that_news_tell_of_each_night_make_no_full_export(stage: Stage, who: str) -> None:
     home = Ask(who, "bulk", CHART)
