@@ -140,7 +140,7 @@ class StoredEvidence:
                 if one.way_of_none is not None:
                     await self._conn.execute(_SQL["note_missed_everything"], {**values, "way": one.way_of_none})
             await self._conn.execute(_SQL["note_missed_of_patients"], own)
-            if not self._session.open.asks_news:
+            if not self._session.open.requests_news:
                 await self._conn.execute(_SQL["note_missed_of_nobody"], own)
         self._compared = bool(whole)
 

@@ -122,7 +122,8 @@ ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way WHERE a.wa
 SELECT EXISTS (SELECT FROM group_member WHERE run = %(run)s)
 
 -- name: note_missed_members
--- The same for an export of members: rows of those who are in it, and of those who are dead. Who is not in it and alive has left.
+-- The same for an export of members: rows of those who are in it, and of those who are dead. Who is not in it and alive has left. A
+-- Patient who is not shown (403) has not left unless the Group or the list of names says so.
 -- Where the Group itself could be read it says who is in it: servers may add other Patients to an export (Bulk Data IG, "associated").
 WITH member_patient AS MATERIALIZED (
     SELECT patient_id AS id FROM group_member WHERE run = %(run)s
@@ -133,6 +134,9 @@ WITH member_patient AS MATERIALIZED (
     UNION SELECT patient_id FROM roster WHERE NOT %(patients_listed)s AND NOT %(group_read)s AND connection = %(connection)s
         AND selection = %(knowledge)s AND removed_run IS NULL
     EXCEPT SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient'
+), asked AS (
+    SELECT patient_id FROM group_member WHERE run = %(run)s
+    UNION SELECT patient_id FROM unit WHERE run = %(run)s AND kind = 'cohort' AND patient_id IS NOT NULL
 ), speaks_for AS MATERIALIZED (
     SELECT id FROM member_patient
     UNION SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient' AND said IN ('not-found', 'gone', 'deleted', 'merged')
@@ -142,6 +146,9 @@ WITH member_patient AS MATERIALIZED (
             WHERE resource_type = 'Patient' AND connection = %(connection)s AND id = m.patient_id OFFSET 0
         ) r
         WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.removed_run IS NULL AND r.deleted_at IS NOT NULL
+    UNION SELECT patient_id FROM unit WHERE run = %(run)s AND kind = 'cohort' AND ending = 'restricted'
+    UNION SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient' AND said = 'withheld'
+        AND (id IN (SELECT patient_id FROM asked) OR NOT EXISTS (SELECT FROM asked))
 )
 INSERT INTO absence AS a (run, resource_type, id, way, patient_id)
 SELECT %(run)s, u.resource_type, u.id, %(way)s, r.patient_id FROM unreceived u

@@ -22,6 +22,7 @@ from tests.histories.steps import (
     NoExport,
     Site,
     Unmerge,
+    Withhold,
 )
 
 CHART = (PATIENT, OBSERVATION)
@@ -227,3 +228,21 @@ def test_a_row_of_who_is_no_longer_exported_goes_where_no_patients_are_exported(
         True,
     )
     assert (twice.status, twice.dead, set(twice.known)) == ("complete", {"Observation/q1"}, {OBSERVATION})
+
+
+@pytest.mark.parametrize(
+    ("who", "nights_shown"), [("group:A", 0), ("cohort:p1,p2", 0), ("cohort:p1,p2", 1), ("unread", 1)]
+)
+@pytest.mark.parametrize("further", [(), (O2,)])
+def test_a_deleted_row_goes_though_an_export_does_not_show_its_patient(
+    stage: Stage, who: str, nights_shown: int, further: tuple[Add, ...]
+) -> None:
+    home = Ask("group:A" if who == "unread" else who, "bulk", CHART)
+    nights = stage.nights(Site(home=home, levels=("group", "patient"), readable_groups=who != "unread"))
+    nights.happens(P1, P2, O1, Q1, *further, Join("A", "p1"), Join("A", "p2"))
+    for _ in range(nights_shown):
+        nights.sync()
+    nights.happens(Withhold(PATIENT, "p1"))
+    nights.sync(since="none")
+    nights.happens(Drop(OBSERVATION, "o1"))
+    assert nights.sync(since="none").dead == {"Observation/o1"}
