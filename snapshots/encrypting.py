@@ -18,7 +18,7 @@ from snapshots.attachments import is_sealed_document, sealed_document
 from snapshots.beginning import lock_connection
 from snapshots.errors import SealedValueError, StoreError, store_border
 from snapshots.patient_index import index_missing
-from snapshots.record import Quarantined, Record
+from snapshots.record import REFUSED_BY_STORE, Quarantined, Record
 from snapshots.rights import require_owning
 from snapshots.sealed_values import Keyring, Sealer
 from snapshots.sealing import UnsealableError, opened_input, sealed_input, sealed_record
@@ -181,8 +181,8 @@ async def _hashed(session: TenantSession, sealer: Sealer, table: str, how: _Hash
         "size": sql.SQL("0" if how.body is None else "pg_column_size(body)"),
         "and_body": sql.SQL("" if how.body is None else _SQL["and_body"]).format(type=sql.SQL(how.body or "")),
     }
-    upto, between, write, forget = (
-        sql.SQL(_SQL[name]).format(**columns) for name in ("upto", "between", "write", "forget")
+    upto, between, write, quarantine, forget = (
+        sql.SQL(_SQL[name]).format(**columns) for name in ("upto", "between", "write", "quarantine", "forget")
     )
     done, reached = 0, dict(zip(_KEY, after, strict=True))
     while True:
@@ -197,14 +197,17 @@ async def _hashed(session: TenantSession, sealer: Sealer, table: str, how: _Hash
             columns_of, unsealable = _sealed(rows, sealer)
             done += (await session.conn.execute(write, columns_of)).rowcount
             if unsealable:
-                await session.conn.execute(forget, {"places": unsealable})
+                await session.conn.execute(quarantine, _as_input(unsealable))
+                await session.conn.execute(forget, {"places": [place for place, _ in unsealable]})
             await session.conn.execute(_SQL["reached"], {**reached, "table": table})
 
 
-def _sealed(rows: Sequence[tuple[Any, ...]], sealer: Sealer) -> tuple[dict[str, list[Any]], list[str]]:
-    """Return what to write of rows (place, type, id, hash, JSON or None), and the places of those that nothing can be made of.
+def _sealed(
+    rows: Sequence[tuple[Any, ...]], sealer: Sealer
+) -> tuple[dict[str, list[Any]], list[tuple[str, Quarantined]]]:
+    """Return what to write of rows (place, type, id, hash, JSON or None), and what to quarantine, each with its place.
 
-    These can only be rivals, whose JSON no Postgres has read yet; one that comes again is quarantined.
+    Only rivals can be quarantined: no Postgres has read their JSON yet.
     """
     written: dict[str, list[Any]] = {"places": [], "hashes": [], "bodies": []}
     unsealable = []
@@ -216,13 +219,25 @@ def _sealed(rows: Sequence[tuple[Any, ...]], sealer: Sealer) -> tuple[dict[str, 
                 if body is None
                 else sealed_record(record, sealer)
             )
-        except UnsealableError:
-            unsealable.append(place)
+        except UnsealableError as error:
+            unsealable.append((place, Quarantined(kind, REFUSED_BY_STORE, str(error), record.body)))
             continue
         written["places"].append(place)
         written["hashes"].append(sealed.content_hash)
         written["bodies"].append(None if sealed.body == record.body else sealed.body.decode())
     return written, unsealable
+
+
+def _as_input(unsealable: Sequence[tuple[str, Quarantined]]) -> dict[str, list[Any]]:
+    """Plain, because the quarantine is encrypted after the tables that it comes from."""
+    hashed = [sealed_input(one, None) for _, one in unsealable]
+    return {
+        "places": [place for place, _ in unsealable],
+        "digests": [digest for digest, _ in hashed],
+        "sources": [one.source for _, one in unsealable],
+        "reasons": [one.reason for _, one in unsealable],
+        "raws": [raw for _, raw in hashed],
+    }
 
 
 async def _input(session: TenantSession, sealer: Sealer) -> int:

@@ -28,7 +28,7 @@ from snapshots.ingest import Taking, prepare, take_in
 from snapshots.knowledge import StoredKnowledge
 from snapshots.pace import StoredPace
 from snapshots.patient_index import index_records
-from snapshots.record import Batch, Quarantined, Record
+from snapshots.record import REFUSED_BY_STORE, Batch, Quarantined, Record
 from snapshots.references import StoredReferences, note_mentions
 from snapshots.refusals import RefusedRecord, blames_a_record, find_refused, suspects, without
 from snapshots.report import RunReport
@@ -43,7 +43,6 @@ from snapshots.wire import encoded, int_array, text_array
 
 _SQL = load("ledger")
 _PLANNED_AT_ONCE = 5_000  # units per statement, which limits memory for a plan of millions
-REFUSED_BY_STORE = "refused by the store"
 
 
 class OpenRun:

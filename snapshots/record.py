@@ -34,6 +34,9 @@ class Record(NamedTuple):
     attached: tuple[Attached, ...] | None = None  # None: not examined
 
 
+REFUSED_BY_STORE = "refused by the store"  # the source of input that was a record, and that Postgres could not take
+
+
 class Quarantined(NamedTuple):
     """Input that could not become a record: it is kept as raw bytes, counted, reported, never dropped."""
 

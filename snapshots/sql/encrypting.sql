@@ -50,8 +50,18 @@ FROM unnest(%(places)s::tid[], %(hashes)s::bytea[], %(bodies)s::text[]) AS n (pl
 -- The new body.
 , body = coalesce(n.body::{type}, t.body)
 
+-- name: quarantine
+-- Rows that no encrypted store could have, as input of the run that brought them, or else of the connection's newest.
+INSERT INTO quarantine (run, digest, resource_type, source, reason, raw)
+SELECT brought.id, n.digest, t.resource_type, n.source, n.reason, n.raw
+FROM unnest(%(places)s::tid[], %(digests)s::bytea[], %(sources)s::text[], %(reasons)s::text[], %(raws)s::bytea[])
+    AS n (place, digest, source, reason, raw)
+JOIN {table} t ON t.ctid = n.place
+CROSS JOIN LATERAL (SELECT id FROM run r WHERE r.connection = t.connection ORDER BY r.id = t.run DESC, r.id DESC LIMIT 1) brought
+ON CONFLICT DO NOTHING
+
 -- name: forget
--- Rows that no encrypted store could have.
+-- Delete them, once they are quarantined.
 DELETE FROM {table} WHERE ctid = ANY(%(places)s::tid[])
 
 -- name: reached

@@ -140,6 +140,19 @@ async def test_a_store_that_was_plain_is_what_one_is_that_was_encrypted_from_its
     await require_all_encrypted(store_url, before)
 
 
+async def test_a_rival_content_that_no_encrypted_store_could_have_is_quarantined(store_url: str) -> None:
+    plain = patient("p1", "Frank")
+    beyond = plain._replace(body=plain.body.replace(b"1.50", b"1e200000"), content_hash=b"beyond")
+    async with opened_store(store_url) as store:
+        await night(store, beyond, plain)  # one version in two contents
+    async with opened_store(store_url, keyring=KEYS, encrypts=True) as store:
+        done = await store.rotate()
+    assert done.rows["quarantine"] == 1
+    assert plain_in(store_url) == set()
+    ((reason,),) = rows(store_url, "SELECT reason FROM quarantine WHERE run = 1")
+    assert "number" in reason
+
+
 async def test_the_planner_keeps_no_sample_of_a_table_that_has_been_emptied(store_url: str) -> None:
     await filled(store_url)
     plain = {bytes(token).hex() for (token,) in rows(store_url, "SELECT token FROM patient_token")}
