@@ -70,7 +70,8 @@ def is_looked_up(node: Expression, environment: Environment) -> bool:
 
 def _where_there(node: Expression, environment: Environment) -> Fragment:
     """The value by the way that is right for any data, which is not taken where a resource has nothing of the kind."""
-    found, there = _general(node, environment), _begins(node, environment)
+    there = _begins(node, environment)
+    found = _general(node, environment, there)
     return found if there is None else SQL("CASE WHEN {} THEN {} END").format(there, found)
 
 
@@ -86,8 +87,24 @@ def _begins(node: Expression, environment: Environment) -> Fragment | None:
 
 def _list(node: Expression, environment: Environment) -> Fragment:
     kind = SQL("text" if environment.odd.row is None else "jsonb")
+    alone = _fast_alone(node, environment)
     found, there = _whole_list(node, environment, kind), _begins(node, environment)
+    if alone is not None:
+        is_it, one = alone
+        found = SQL("CASE WHEN {} THEN ('[' || {}::text || ']')::{} ELSE {} END").format(is_it, one, kind, found)
     return found if there is None else SQL("CASE WHEN {} THEN {} ELSE '[]'::{} END").format(there, found, kind)
+
+
+def _fast_alone(node: Expression, environment: Environment) -> tuple[Fragment, Fragment] | None:
+    """Whether a path leads to one item through arrays of one, as codings mostly do; and that item."""
+    look_up = fast(At(of=node, index=0), environment) if isinstance(node, Child) else None
+    if look_up is None:
+        return None
+    found = environment.staged(look_up.json)
+    seconds = [replace(look_up, keys=(*look_up.keys[:at], 1)) for at, key in enumerate(look_up.keys) if key == 0]
+    none = [SQL(" AND {} IS NULL").format(environment.staged(second.json)) for second in seconds]
+    is_it = SQL("jsonb_typeof({}) NOT IN ('array', 'null'){}").format(found, SQL("").join(none))
+    return is_it, found
 
 
 def _whole_list(node: Expression, environment: Environment, kind: Fragment) -> Fragment:
@@ -144,7 +161,7 @@ def _fast_choice(node: Expression, environment: Environment) -> Fragment | None:
                 return None
             found = environment.staged(look_up.text)
             return SQL("CASE WHEN {usual} THEN {t} ELSE {slow} END").format(
-                usual=usual_text(found, environment.odd), t=found, slow=_general(node, environment)
+                usual=usual_text(found, environment.odd), t=found, slow=_general(node, replace(environment, stage=None))
             )
     return None
 
@@ -166,13 +183,13 @@ def _fast_first_of(node: Expression, environment: Environment) -> Fragment | Non
             is_text = wanted[:1].isalpha() and wanted not in {"true", "false"}
             if first is None or not is_text or predicate(criterion) is None:
                 return None
-            if first.keys[-1] != "0" or first.keys.count("0") > 1:  # of several parents the second may have one too
+            if first.keys[-1] != 0 or first.keys.count(0) > 1:  # of several parents the second may have one too
                 return None
         case _:
             return None
     said = environment.staged(replace(first, keys=(*first.keys, by)).text)
     found = environment.staged(replace(first, keys=(*first.keys, key)).text)
-    second = environment.staged(replace(first, keys=(*first.keys[:-1], "1")).json)
+    second = environment.staged(replace(first, keys=(*first.keys[:-1], 1)).json)
     return SQL(
         "CASE WHEN {said} = {wanted} AND {usual} THEN {found}"
         " WHEN {second} IS NULL AND {said} <> {wanted} AND {said} NOT LIKE '[%' THEN NULL ELSE {slow} END"
@@ -206,18 +223,19 @@ def _fast_scalar(node: Expression, environment: Environment) -> Fragment | None:
     )
 
 
-def _general(node: Expression, environment: Environment) -> Fragment:
+def _general(node: Expression, environment: Environment, there: Fragment | None = None) -> Fragment:
+    """The value by the way that is right for any data; `there` is true where the result is looked at."""
     odd = environment.odd
     # what is looked up as a whole is not put together of what is looked up
     found = lower(node, replace(environment, stage=None))
     if found.kind == "items":
-        return _of_items(found, environment)
+        return _of_items(found, environment, there)
     if found.kind == "item":
         return bound(environment, [found.sql], lambda v: _of_item(v, found, odd))
     return _native(found, environment)
 
 
-def _of_items(found: Value, environment: Environment) -> Fragment:
+def _of_items(found: Value, environment: Environment, there: Fragment | None) -> Fragment:
     odd = environment.odd
 
     def one(array: Fragment) -> Fragment:
@@ -227,7 +245,8 @@ def _of_items(found: Value, environment: Environment) -> Fragment:
         )
 
     if found.safe and environment.stage is not None:
-        return one(environment.staged(found.sql))
+        array = found.sql if there is None else SQL("CASE WHEN {} THEN {} END").format(there, found.sql)
+        return one(environment.staged(array))
     return bound(environment, [found.sql], one)
 
 

@@ -246,15 +246,20 @@ def _arithmetic(node: Arithmetic, environment: Environment) -> Value:
     return computed(environment, sides, "number", template.format)  # type: ignore[arg-type]
 
 
+# told without a pattern; nine at least, so that Postgres hashes them
+_OFTEN_REFERRED_TO = (
+    "Condition", "Device", "DocumentReference", "Encounter", "Location", "Medication", "Observation", "Organization", "Patient",
+    "Practitioner", "PractitionerRole", "Procedure", "RelatedPerson",
+)  # fmt: skip
 _ID = r"([^/]+)(?:/_history/[^/?#]*)?$"
 
 
 def usual_key(reference: Fragment, node: ReferenceKey) -> tuple[Fragment, Fragment]:
     """Whether a reference is relative and has no version, as most have; and the key in such a one."""
     if node.target is None:
-        return SQL("{r} ~ '^[A-Z][A-Za-z]*/[A-Za-z0-9.-]+$'").format(r=reference), SQL("split_part({}, '/', 2)").format(
-            reference
-        )
+        usual = SQL("split_part({r}, '/', 1) IN ({types}) AND {r} LIKE '%/_%' AND {r} NOT LIKE '%/%/%'")
+        types = SQL(", ").join(map(Literal, _OFTEN_REFERRED_TO))
+        return usual.format(r=reference, types=types), SQL("split_part({}, '/', 2)").format(reference)
     begin = Literal(f"{node.target}/_%")
     usual = SQL("{r} LIKE {begin} AND {r} NOT LIKE '%/%/%'").format(r=reference, begin=begin)
     return usual, SQL("right({}, {})").format(reference, Literal(-len(node.target) - 1))

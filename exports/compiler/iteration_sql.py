@@ -7,7 +7,7 @@ from dataclasses import replace
 from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.path_sql import Fast, fast
 from exports.compiler.typed_tree import At, Child, Expression
-from exports.compiler.value_sql import Environment, items, lower
+from exports.compiler.value_sql import Environment, as_item, items, lower
 from exports.compiler.view_definition import Selection
 
 _RANK = 2**32  # more than any array holds
@@ -28,6 +28,27 @@ def each_item(selection: Selection, environment: Environment, item: Fragment) ->
     return SQL("jsonb_array_elements({}) WITH ORDINALITY AS {}(v, o)").format(
         items_of_each(selection, environment), item
     )
+
+
+def one_at_most(selection: Selection, environment: Environment) -> Fragment | None:
+    """The item of an iteration that no data gives a second one, or NULL; None: of other iterations."""
+    if not isinstance(selection.each, At):
+        return None
+    found = as_item(lower(selection.each, replace(environment, stage=None)), environment)
+    slow = SQL("NULLIF({}, 'null')").format(found.sql)
+    look_up = fast(selection.each, environment)
+    if look_up is None:
+        return slow
+    at_hand = environment.staged(look_up.json)
+    return SQL("CASE WHEN jsonb_typeof({x}) NOT IN ('array', 'null') THEN {x} WHEN {elsewhere} THEN {slow} END").format(
+        x=at_hand, elsewhere=look_up.may_be_elsewhere(at_hand), slow=slow
+    )
+
+
+def any_item(selection: Selection, environment: Environment) -> Fragment | None:
+    """Whether an iteration may find anything: a set-returning call that finds nothing takes 1 us. None: no such test."""
+    look_up = None if selection.each is None else fast(selection.each, environment, repeated=True)
+    return None if look_up is None else look_up.may_be_elsewhere(environment.staged(look_up.json))
 
 
 def items_of_each(selection: Selection, environment: Environment) -> Fragment:

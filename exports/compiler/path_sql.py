@@ -7,7 +7,6 @@ whether plain operators are tried first.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -40,30 +39,29 @@ class Fast:
     """
 
     base: Fragment
-    keys: tuple[str, ...]
+    keys: tuple[str | int, ...]  # the first is a text
 
     @property
     def json(self) -> Fragment:
         """The value, as jsonb."""
-        if len(self.keys) == 1:
-            return SQL("({} -> {})").format(self.base, Literal(self.keys[0]))
-        return SQL("({} #> {})").format(self.base, _text_array(self.keys))
+        return SQL("({} -> {})").format(*self._parent_and_key)
 
     @property
     def text(self) -> Fragment:
         """The value, as text; SQL NULL also for JSON null."""
-        if len(self.keys) == 1:
-            return SQL("({} ->> {})").format(self.base, Literal(self.keys[0]))
-        return SQL("({} #>> {})").format(self.base, _text_array(self.keys))
+        return SQL("({} ->> {})").format(*self._parent_and_key)
+
+    @property
+    def _parent_and_key(self) -> tuple[Fragment, Fragment]:
+        """The last step, and what it is taken from: step by step takes half the time of `#>`, which reads an array of keys."""
+        *parents, last = map(Literal, self.keys)
+        return SQL(" -> ").join([self.base, *parents]), last
 
     def may_be_elsewhere(self, found: Fragment) -> Fragment:
         """Whether there may be something that the look-up did not find, or not as it is."""
+        if len(self.keys) == 1:  # where it finds nothing, there is none, or a null
+            return SQL("{} IS NOT NULL").format(found)
         return SQL("{} IS NOT NULL OR {} ? {}").format(found, self.base, Literal(self.keys[0]))
-
-
-def _text_array(keys: Sequence[str]) -> Fragment:
-    written = "{" + ",".join(json.dumps(key, ensure_ascii=False) for key in keys) + "}"
-    return SQL("{}::text[]").format(Literal(written))
 
 
 def fast(node: Expression, environment: Environment, *, repeated: bool = False) -> Fast | None:
@@ -77,7 +75,7 @@ def fast(node: Expression, environment: Environment, *, repeated: bool = False) 
 
 def _keys(
     node: Expression, *, first: bool, last: bool, repeated: bool = False
-) -> tuple[Expression, tuple[str, ...]] | None:
+) -> tuple[Expression, tuple[str | int, ...]] | None:
     match node:
         case Focus() | Resource():
             return node, ()
@@ -91,7 +89,7 @@ def _keys(
             if before is None:
                 return None
             # of what R4 does not know only the step that first() is said of is taken to repeat
-            zero = ("0",) if first and repeats and (known_to_repeat or last) else ()
+            zero = (0,) if first and repeats and (known_to_repeat or last) else ()
             return before[0], (*before[1], key, *zero)
     return None
 

@@ -7,7 +7,7 @@ equal order. How an iteration finds its items is left to `iteration_sql`, a colu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
@@ -17,11 +17,21 @@ from psycopg.sql import Composable
 
 from exports.compiler import boundary_sql, text_sql  # noqa: F401 - they register what they write
 from exports.compiler.ansi_type import as_ansi
-from exports.compiler.cell_sql import cell, is_looked_up
+from exports.compiler.cell_sql import cell
 from exports.compiler.fragments import SQL, Fragment, Identifier, Literal, read, written
-from exports.compiler.iteration_sql import each_item, items_of_each, undecided_iterations
+from exports.compiler.iteration_sql import any_item, each_item, items_of_each, one_at_most, undecided_iterations
+from exports.compiler.rows_sql import (
+    Cell,
+    Rows,
+    cells_and_order,
+    is_own,
+    listed,
+    null_with,
+    order_name,
+    own_name,
+)
 from exports.compiler.scalar_sql import Odd
-from exports.compiler.typed_tree import RowIndex
+from exports.compiler.typed_tree import Exists, Iif
 from exports.compiler.value_sql import Environment, Stage, bound, truth
 from exports.compiler.view_definition import ColumnNode, Selection, View, parse_view
 from exports.errors import ViewError
@@ -47,7 +57,8 @@ class Column:
     """One column of the result.
 
     `type`: its FHIR type; `collection`: a JSON array of such; `ansi`: the Postgres type that its tag `ansi/type` asks for;
-    `sealed`: its values may be encrypted, and are not yet checked against the type.
+    `sealed`: its values may be encrypted, and are not yet checked against the type. `choice`: the name of the column whose value
+    it takes where that is there, as `effective_at` that of `effective_datetime`.
     """
 
     name: str
@@ -55,6 +66,7 @@ class Column:
     collection: bool
     ansi: str | None = None
     sealed: bool = False
+    choice: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,9 +114,10 @@ def compile_view(
         query, undecided = writer.query(view, read), writer.undecided(view, read)
     except RecursionError:
         raise ViewError(str(definition.get("name", "(unnamed)")), "", "the view is nested too deeply") from None
+    nodes = view.select.all_columns()
     columns = tuple(
-        Column(node.name, node.type, node.collection, node.ansi.sql if node.ansi else None, node.sealed)
-        for node in view.select.all_columns()
+        Column(one.name, one.type, one.collection, one.ansi.sql if one.ansi else None, one.sealed, _choice(one, nodes))
+        for one in nodes
     )
     doubtful = None if undecided is None else written(undecided)
     of = (view.notes, view.of_r4, read.divisible and _is_along_key(view, read))
@@ -123,31 +136,6 @@ def compile_criterion(
     """
     view = parse_view(definition, as_of=as_of, sealed=sealed)
     return written(SQL("({})").format(SQL(" AND ").join(_Writer(marked=True).criteria(view, "r", of_store=True))))
-
-
-@dataclass(frozen=True)
-class _Cell:
-    node: ColumnNode
-    value: Fragment
-    sql_type: str
-
-    @property
-    def null(self) -> Fragment:
-        """What stands here in a null row (SQL on FHIR v2: only `%rowIndex` has a value there)."""
-        zero = SQL("'[0]'" if self.node.collection else "'0'")
-        return SQL("{}::{}").format(zero if isinstance(self.node.value, RowIndex) else SQL("NULL"), SQL(self.sql_type))
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What a selection adds to a query: cells, FROM items to the right of what is there, ordinals (bigint) to order by."""
-
-    cells: tuple[_Cell, ...] = ()
-    joins: tuple[Fragment, ...] = ()
-    order: tuple[Fragment, ...] = ()
-
-    def __add__(self, other: _Rows) -> _Rows:
-        return _Rows(self.cells + other.cells, self.joins + other.joins, self.order + other.order)
 
 
 class _Writer:
@@ -175,10 +163,10 @@ class _Writer:
         )
         in_order = SQL(' ORDER BY r.id COLLATE "C"') if along_key else SQL("")
         return SQL("SELECT {cells} FROM {resources}{joins} ORDER BY {order}").format(
-            cells=_listed(SQL("{} AS {}").format(cell.value, Identifier(cell.node.name)) for cell in rows.cells),
+            cells=listed(SQL("{} AS {}").format(cell.value, Identifier(cell.node.name)) for cell in rows.cells),
             resources=stage.around(resources, in_order),
             joins=SQL("").join(rows.joins),
-            order=_listed(order),
+            order=listed(order),
         )
 
     def criteria(self, view: View, row: str, *, of_store: bool = False) -> list[Fragment]:
@@ -217,46 +205,61 @@ class _Writer:
         key, connection = SQL("{}.id").format(name), SQL("{}.connection").format(name)
         return Environment(body, body, key, connection, SQL("0"), odd, self._numbers)
 
-    def _selection(self, selection: Selection, environment: Environment) -> _Rows:
+    def _selection(self, selection: Selection, environment: Environment) -> Rows:
         if not selection.iterates:
             return self._contents(selection, environment)
-        item = Identifier(f"e{next(self._numbers)}")
-        stage = Stage(item, self._numbers)
+        if (beside := self._beside(selection, environment)) is not None:
+            return beside
+        item = environment.name("e")
+        stage = Stage(item, environment.numbers)
         focus, ordinal = SQL("{}.v").format(item), SQL("{}.o").format(item)
         inside = replace(environment, focus=focus, row_index=SQL("({} - 1)").format(ordinal), stage=stage)
         inner = self._contents(selection, inside)
         order = (ordinal, *inner.order)
         if selection.or_null and inner.joins:
-            array = Identifier(f"s{next(self._numbers)}")
+            array = environment.name("s")
             rows = SQL("jsonb_array_elements({}.a) WITH ORDINALITY AS {}(v, o)").format(array, item)
             found = SQL("(SELECT {} AS a OFFSET 0) AS {}").format(items_of_each(selection, environment), array)
-            return self._with_null_row(array, found, stage.around(rows), replace(inner, order=order))
+            return self._with_null_row(environment, array, found, stage.around(rows), replace(inner, order=order))
         each = stage.around(each_item(selection, environment, item))
         if not selection.or_null:
-            return _Rows(inner.cells, (SQL(" CROSS JOIN LATERAL {}").format(each), *inner.joins), order)
-        cells = tuple(_null_with(cell, inside) for cell in inner.cells)
-        return _Rows(cells, (SQL(" LEFT JOIN LATERAL {} ON true").format(each),), order)
+            return Rows(inner.cells, (SQL(" CROSS JOIN LATERAL {}").format(each), *inner.joins), order)
+        cells = tuple(null_with(cell, inside) for cell in inner.cells)
+        return Rows(cells, (SQL(" LEFT JOIN LATERAL {} ON true").format(each),), order)
 
-    def _with_null_row(self, array: Fragment, found: Fragment, each: Fragment, inner: _Rows) -> _Rows:
+    def _beside(self, selection: Selection, environment: Environment) -> Rows | None:
+        """The one row of an iteration over one item at most, without a join: its cells stand beside what the item is found in."""
+        if not selection.or_null or environment.stage is None or selection.select or selection.union:
+            return None
+        found = one_at_most(selection, environment)
+        if found is None:
+            return None
+        above = environment.stage.above
+        inside = replace(environment, focus=above.column(found), row_index=SQL("0"), stage=above.above)
+        return Rows(tuple(null_with(self._cell(node, inside), inside) for node in selection.columns))
+
+    def _with_null_row(
+        self, environment: Environment, array: Fragment, found: Fragment, each: Fragment, inner: Rows
+    ) -> Rows:
         """Rows of `each` item of the array, and where it has none the null row, which joins further inside must not lose."""
         width = len(inner.order)
         some = SQL("SELECT {} FROM {}{}").format(
-            _cells_and_order(inner.cells, inner.order, width), each, SQL("").join(inner.joins)
+            cells_and_order(inner.cells, inner.order, width), each, SQL("").join(inner.joins)
         )
         nulls = [replace(cell, value=cell.null) for cell in inner.cells]
-        none = SQL("SELECT {} WHERE ({}.a = '[]') IS NOT FALSE").format(_cells_and_order(nulls, (), width), array)
-        rows = self._subquery((some, none), inner.cells, width)
-        return _Rows(rows.cells, (SQL(" CROSS JOIN LATERAL {}").format(found), *rows.joins), rows.order)
+        none = SQL("SELECT {} WHERE ({}.a = '[]') IS NOT FALSE").format(cells_and_order(nulls, (), width), array)
+        rows = self._subquery(environment, (some, none), inner.cells, width)
+        return Rows(rows.cells, (SQL(" CROSS JOIN LATERAL {}").format(found), *rows.joins), rows.order)
 
-    def _contents(self, selection: Selection, environment: Environment) -> _Rows:
-        rows = _Rows(tuple(self._cell(node, environment) for node in selection.columns))
+    def _contents(self, selection: Selection, environment: Environment) -> Rows:
+        rows = Rows(tuple(self._cell(node, environment) for node in selection.columns))
         for nested in selection.select:
             rows += self._selection(nested, environment)
         return rows + self._union(selection.union, environment) if selection.union else rows
 
-    def _cell(self, node: ColumnNode, environment: Environment) -> _Cell:
+    def _cell(self, node: ColumnNode, environment: Environment) -> Cell:
         odd = Odd(
-            None if self._marked else environment.resource,
+            environment.odd.row,
             f"column {node.name}",
             "string" if node.sealed else node.type,
         )
@@ -266,23 +269,91 @@ class _Writer:
         if node.ansi is not None:
             wanted = node.ansi
             value = bound(within, [value], lambda found: as_ansi(found, wanted, odd))
-        return _Cell(node, value, kind)
+        return Cell(node, value, kind)
 
-    def _union(self, branches: Sequence[Selection], environment: Environment) -> _Rows:
+    def _union(self, branches: Sequence[Selection], environment: Environment) -> Rows:
+        return self._alike(branches, environment) or self._unlike(branches, environment)
+
+    def _alike(self, branches: Sequence[Selection], environment: Environment) -> Rows | None:
+        """Rows of branches that do the same with what they stand on, as with an observation and with its components; else None.
+
+        What they stand on is put together, and all else is done with that, once in the query. Within a union Postgres begins each
+        computation anew for each row of the resource: for the view of observations that took 1.3 times the CPU.
+        """
+        if len(branches) == 1 or any(branch.or_null for branch in branches):
+            return None
+        number = next(environment.numbers)
+        item = Identifier(f"h{number}")
+        written = [self._on_item(branch, environment, item, number) for branch in branches]
+        rows, stage, last = written[0]
+        forms = {
+            (one.joins, one.order, *((cell.node.name, cell.value) for cell in one.cells), at.around(item))
+            for one, at, _ in written
+        }
+        if len(forms) > 1:
+            return None
+        while next(environment.numbers) < last:
+            continue
+        bases = [self._base(at, branch, environment) for at, branch in enumerate(branches)]
+        union = SQL("({}) AS {}").format(SQL(" UNION ALL ").join([base for base, _ in bases]), item)
+        own = [replace(cell, value=SQL("{}.{}").format(item, own_name(at))) for at, cell in enumerate(bases[0][1])]
+        by_name = {cell.node.name: cell for cell in (*own, *rows.cells)}
+        cells = tuple(by_name[node.name] for node in branches[0].all_columns())
+        order = (SQL("{}.b").format(item), SQL("{}.o").format(item), *rows.order)
+        return Rows(cells, (SQL(" CROSS JOIN LATERAL {}").format(stage.around(union)), *rows.joins), order)
+
+    def _on_item(
+        self, branch: Selection, environment: Environment, item: Fragment, number: int
+    ) -> tuple[Rows, Stage, int]:
+        """What a branch does with its focus, there `item`; with numbers of its own, so that the same is written the same."""
+        numbers = count(number + 1)
+        stage, focus = Stage(item, numbers), SQL("{}.v").format(item)
+        stays = environment.focus == environment.resource and not branch.iterates
+        inside = replace(
+            environment,
+            focus=focus,
+            resource=focus if stays else environment.resource,
+            row_index=SQL("({}.o - 1)").format(item) if branch.iterates else environment.row_index,
+            stage=stage,
+            numbers=numbers,
+        )
+        others = tuple(node for node in branch.columns if not is_own(node))
+        rows = self._contents(replace(branch, columns=others), inside)
+        return rows, stage, next(numbers)
+
+    def _base(self, at: int, branch: Selection, environment: Environment) -> tuple[Fragment, list[Cell]]:
+        """What a branch stands on: v, o (its ordinal), b (that of the branch); and the columns that do not depend on it."""
+        focus, ordinal, rows = environment.focus, SQL("NULL::bigint"), SQL("")
+        if branch.iterates:
+            item = environment.name("e")
+            focus, ordinal = SQL("{}.v").format(item), SQL("{}.o").format(item)
+            there = any_item(branch, environment) or SQL("true")
+            rows = SQL(" FROM {} WHERE {}").format(each_item(branch, environment, item), there)
+            environment = replace(environment, row_index=SQL("({} - 1)").format(ordinal), stage=None)
+        own = [self._cell(node, environment) for node in branch.columns if is_own(node)]
+        cells = [SQL(", {} AS {}").format(cell.value, own_name(number)) for number, cell in enumerate(own)]
+        base = SQL("SELECT {} AS v, {} AS o, {} AS b{}{}").format(
+            focus, ordinal, Literal(at), SQL("").join(cells), rows
+        )
+        return base, own
+
+    def _unlike(self, branches: Sequence[Selection], environment: Environment) -> Rows:
         parts = [self._selection(branch, environment) for branch in branches]
         width = 1 + max(len(part.order) for part in parts)
         queries = []
         for number, part in enumerate(parts):
-            listed = _cells_and_order(part.cells, (SQL("{}").format(Literal(number)), *part.order), width)
+            cells = cells_and_order(part.cells, (Literal(number), *part.order), width)
             # a one-row FROM, so that every join of the branch has something to its left
-            queries.append(SQL("SELECT {} FROM (SELECT) AS one{}").format(listed, SQL("").join(part.joins)))
-        return self._subquery(queries, parts[0].cells, width)
+            queries.append(SQL("SELECT {} FROM (SELECT) AS one{}").format(cells, SQL("").join(part.joins)))
+        return self._subquery(environment, queries, parts[0].cells, width)
 
-    def _subquery(self, queries: Sequence[Fragment], cells: Sequence[_Cell], width: int) -> _Rows:
-        name = Identifier(f"u{next(self._numbers)}")
+    def _subquery(
+        self, environment: Environment, queries: Sequence[Fragment], cells: Sequence[Cell], width: int
+    ) -> Rows:
+        name = environment.name("u")
         join = SQL(" CROSS JOIN LATERAL ({}) AS {}").format(SQL(" UNION ALL ").join(queries), name)
         outer = tuple(replace(cell, value=SQL("{}.{}").format(name, Identifier(cell.node.name))) for cell in cells)
-        return _Rows(outer, (join,), tuple(SQL("{}.{}").format(name, _order_name(at)) for at in range(width)))
+        return Rows(outer, (join,), tuple(SQL("{}.{}").format(name, order_name(at)) for at in range(width)))
 
 
 def _is_along_key(view: View, source: Source) -> bool:
@@ -290,28 +361,12 @@ def _is_along_key(view: View, source: Source) -> bool:
     return source.one_connection and not view.where
 
 
-def _listed(items: Iterable[Fragment]) -> Fragment:
-    return SQL(", ").join(tuple(items))
-
-
-def _order_name(at: int) -> Fragment:
-    return Identifier(f"#{at}")  # no column can have this name
-
-
-def _cells_and_order(cells: Sequence[_Cell], order: Sequence[Fragment], width: int) -> Fragment:
-    items = [SQL("{} AS {}").format(cell.value, Identifier(cell.node.name)) for cell in cells]
-    for at in range(width):
-        ordinal = order[at] if at < len(order) else SQL("NULL")
-        items.append(SQL("{}::bigint AS {}").format(ordinal, _order_name(at)))
-    return _listed(items)
-
-
-def _null_with(found: _Cell, environment: Environment) -> _Cell:
-    """The cell in a left join: null where the item is, whatever its expression gives on nothing."""
-    if is_looked_up(found.node.value, environment) and not found.node.collection and found.node.ansi is None:
-        return found
-    value = SQL("CASE WHEN {} IS NOT NULL THEN {} ELSE {} END").format(environment.focus, found.value, found.null)
-    return replace(found, value=value)
+def _choice(node: ColumnNode, others: Sequence[ColumnNode]) -> str | None:
+    """The column of what `iif(x.exists(), x, …)` takes first."""
+    match node.value:
+        case Iif(criterion=Exists(of=of, negated=False), then=then) if of == then:
+            return next((other.name for other in others if other.value == of and not other.collection), None)
+    return None
 
 
 def _of_resource(view: View, source: Source) -> Fragment:

@@ -41,7 +41,7 @@ def _text_function(node: TextFunction, environment: Environment) -> Value:
     arguments = [_argument(node, argument, environment) for argument in node.arguments]
     operands: list[tuple[Value, Kind]] = [(of[0], "text"), *[(argument, "text") for argument in arguments]]
     write: Callable[..., Fragment] = SQL(written).format
-    return computed(environment, operands, kind, write)
+    return computed(environment, operands, kind, write, first_decides=True)
 
 
 def _argument(node: TextFunction, argument: Expression, environment: Environment) -> Value:
@@ -68,7 +68,7 @@ def _substring(node: TextFunction, of: Value, environment: Environment) -> Value
         cut = [SQL(", least(greatest(COALESCE({}, 1e9), 0), 1e9)::integer").format(one) for one in length]
         return SQL(_SUBSTRING).format(content, start, SQL("").join(cut))
 
-    return computed(environment, operands, "text", write)
+    return computed(environment, operands, "text", write, first_decides=True)
 
 
 _TO = {

@@ -40,14 +40,26 @@ class Value:
 class Stage:
     """What is looked up in a row once, for all that use it: columns that are added to a FROM item."""
 
-    def __init__(self, alias: Fragment, numbers: Iterator[int]) -> None:
-        self._alias, self._numbers = alias, numbers
+    def __init__(self, alias: Fragment, numbers: Iterator[int], below: Stage | None = None) -> None:
+        self._alias, self._numbers, self._below = alias, numbers, below
         self._found: dict[Fragment, Fragment] = {}
+        self._above: Stage | None = None
+
+    @property
+    def above(self) -> Stage:
+        """The stage for what is looked up in the columns of this one."""
+        if self._above is None:
+            self._above = Stage(self._alias, self._numbers, self)
+        return self._above
+
+    def __len__(self) -> int:
+        """How many columns it and those below it add."""
+        return len(self._found) + (0 if self._below is None else len(self._below))
 
     def column(self, sql: Fragment) -> Fragment:
         """The column that holds what `sql` gives on the row; the same for the same SQL."""
         if sql not in self._found:
-            if len(self._found) >= MAX_STAGED:
+            if len(self) >= MAX_STAGED:
                 return sql
             self._found[sql] = Identifier(f"f{next(self._numbers)}")
         return SQL("{}.{}").format(self._alias, self._found[sql])
@@ -57,12 +69,12 @@ class Stage:
 
         `order`: an ORDER BY that the rows have already, said again, since Postgres forgets it otherwise.
         """
-        if not self._found:
-            return rows
-        columns = [SQL(", {} AS {}").format(sql, name) for sql, name in self._found.items()]
-        return SQL("(SELECT {a}.*{columns} FROM {rows}{order} OFFSET 0) AS {a}").format(
-            a=self._alias, columns=SQL("").join(columns), rows=rows, order=order
-        )
+        if self._found:
+            columns = [SQL(", {} AS {}").format(sql, name) for sql, name in self._found.items()]
+            rows = SQL("(SELECT {a}.*{columns} FROM {rows}{order} OFFSET 0) AS {a}").format(
+                a=self._alias, columns=SQL("").join(columns), rows=rows, order=order
+            )
+        return rows if self._above is None else self._above.around(rows, order)
 
 
 @dataclass(frozen=True)
@@ -223,11 +235,17 @@ _AS_NATIVE: dict[str, str] = {
 
 
 def computed(
-    environment: Environment, operands: Sequence[tuple[Value, Kind]], result: Kind, use: Callable[..., Fragment]
+    environment: Environment,
+    operands: Sequence[tuple[Value, Kind]],
+    result: Kind,
+    use: Callable[..., Fragment],
+    *,
+    first_decides: bool = False,
 ) -> Value:
     """`use` of operands, each as the kind that stands with it; no honest value where one of them has none.
 
-    `use` gets and, for a native `result`, gives SQL NULL for empty.
+    `use` gets and, for a native `result`, gives SQL NULL for empty. `first_decides`: where the first operand, native or an item,
+    is empty, the result is, whatever the others are.
     """
     native = result in {"boolean", "number", "text"}
     if all(value.safe and value.kind == kind for value, kind in operands):
@@ -247,6 +265,15 @@ def computed(
         honest = SQL(" AND ").join([SQL("{} IS NOT NULL").format(name) for name in doubtful])
         return SQL("CASE WHEN {} THEN {} END").format(honest, found)
 
+    def decided(first: Fragment) -> Fragment:
+        is_none = SQL("{} = 'null'" if operands[0][0].kind == "item" else "{} IS NULL").format(first)
+        none = SQL("'[]'::jsonb" if result == "items" else "'null'::jsonb")
+        # the others within the CASE: they may raise
+        others = bound(environment, further, lambda *names: combined(first, *names))
+        return SQL("CASE WHEN {} THEN {} ELSE {} END").format(is_none, none, others)
+
+    first, *further = [value.sql for value, _ in operands]
     safe = all(value.safe for value, _ in operands)
-    sql = bound(environment, [value.sql for value, _ in operands], combined)
+    lazily = first_decides and not all(value.safe for value, _ in operands[1:])
+    sql = bound(environment, [first], decided) if lazily else bound(environment, [first, *further], combined)
     return Value(sql, "item" if native else result, safe)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from exports.compiler import CompiledView
+from exports.compiler import Column, CompiledView
 from exports.compiler.scalar_sql import MOMENT
 from exports.formats.table_columns import IN_TWO_COLUMNS, WRITTEN, is_beside_written, kind_of
 from exports.snapshot_port import Snapshot
@@ -18,10 +18,10 @@ from exports.snapshot_port import Snapshot
 # time of the whole query.
 _DAY = "CASE WHEN {x} LIKE '____-__-__' AND {day} THEN {x} END"
 _MOMENT = (
-    "CASE WHEN {x} LIKE '____-__-__' THEN CASE WHEN {day} THEN {x} || 'T00:00:00Z' END"
-    " WHEN {x} LIKE '____-__-___%:%' AND {x} COLLATE \"C\" BETWEEN '0001-01-02' AND '9999-12-31'"
-    " AND right({x}, 1) COLLATE \"C\" IN ('Z', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9') AND {moment}"
+    "CASE WHEN {x} LIKE '____-__-___%:%' THEN CASE WHEN {x} COLLATE \"C\" BETWEEN '0001-01-02' AND '9999-12-31'"
+    " AND ({x} LIKE '%Z' OR right({x}, 1) COLLATE \"C\" IN ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')) AND {moment}"
     " THEN replace(({x}::timestamptz AT TIME ZONE 'UTC')::text, ' ', 'T') || 'Z' END"
+    " WHEN {x} LIKE '____-__-__' AND {day} THEN {x} || 'T00:00:00Z' END"
 )
 
 
@@ -32,21 +32,37 @@ async def can_ask_postgres(snapshot: Snapshot) -> bool:
 
 def with_one_form(view: CompiledView, *, asks: bool) -> Composable:
     """Return the query of a marked view with each day and moment in one form, followed by the form as written."""
-    names = [column.name for column in view.columns]
+    by_name = {column.name: column for column in view.columns}
+    moments = [column for column in view.columns if kind_of(column) in IN_TWO_COLUMNS]
+    forms: dict[str, Composable] = {column.name: _form(column, asks=asks) for column in moments}
+    # a text that is mostly in another column too has its form made there, once for both
+    shared = {name: one.choice for name, one in by_name.items() if one.choice and {name, one.choice} <= forms.keys()}
+    shared = {name: choice for name, choice in shared.items() if kind_of(by_name[choice]) == kind_of(by_name[name])}
+    first = {choice: Identifier(f"#{at}") for at, choice in enumerate(sorted({*shared.values()} - shared.keys()))}
+    made = SQL("").join([SQL(", {} AS {}").format(forms[choice], at) for choice, at in first.items()])
+    forms |= first
+    for name, choice in shared.items():
+        both = Identifier(name), Identifier(choice)
+        forms[name] = SQL("CASE WHEN {} = {} THEN {} ELSE {} END").format(*both, forms[choice], forms[name])
     cells: list[Composable] = []
     for column in view.columns:
-        name, kind = Identifier(column.name), kind_of(column)
-        if kind not in IN_TWO_COLUMNS:
-            cells.append(name)
-            continue
-        checks = {
-            one: SQL("pg_input_is_valid({}, {})").format(name, Literal(type_))
-            if asks
-            else SQL("{} ~ {}").format(name, Literal(MOMENT))
-            for one, type_ in (("day", "date"), ("moment", "timestamptz"))
-        }
-        form = SQL("{x}" if column.sealed else _DAY if kind == "date" else _MOMENT)  # encrypted days: `sealed_cells`
-        cells.append(SQL("{} AS {}").format(form.format(x=name, **checks), name))
-        if is_beside_written(column, names):
-            cells.append(SQL("{} AS {}").format(name, Identifier(column.name + WRITTEN)))
-    return SQL('SELECT {} FROM ({}) AS "#v"').format(SQL(", ").join(cells), view.query)
+        as_written = Identifier(column.name)
+        cells.append(SQL("{} AS {}").format(forms[column.name], as_written) if column.name in forms else as_written)
+        if is_beside_written(column, by_name):
+            cells.append(SQL("{} AS {}").format(as_written, Identifier(column.name + WRITTEN)))
+    rows = SQL('(SELECT "#v".*{} FROM ({}) AS "#v" OFFSET 0)' if first else "{}({})").format(made, view.query)
+    return SQL('SELECT {} FROM {} AS "#v"').format(SQL(", ").join(cells), rows)
+
+
+def _form(column: Column, *, asks: bool) -> Composable:
+    """A day or moment in one form."""
+    name = Identifier(column.name)
+    if column.sealed:
+        return name  # encrypted days: `sealed_cells`
+    checks = {
+        one: SQL("pg_input_is_valid({}, {})").format(name, Literal(type_))
+        if asks
+        else SQL("{} ~ {}").format(name, Literal(MOMENT))
+        for one, type_ in (("day", "date"), ("moment", "timestamptz"))
+    }
+    return SQL(_DAY if kind_of(column) == "date" else _MOMENT).format(x=name, **checks)

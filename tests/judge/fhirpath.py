@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Any
 
@@ -42,12 +42,17 @@ class Item:
 
 @dataclass(frozen=True)
 class World:
-    """What an expression may refer to. `lenient`: a filter drops what it cannot decide, and tells `doubt`."""
+    """What an expression may refer to. `lenient`: a filter drops what it cannot decide, and tells `doubt`.
+
+    `outer`: what the arguments of a function are read from, unless it reads them item by item: what the call stands on, not the
+    function's input (FHIRPath 2.0.0, union: `name.select(use.union(given))`).
+    """
 
     resource: Item
     constants: dict[str, Item]
     row_index: int = 0
     lenient: bool = False
+    outer: list[Item] = field(default_factory=list)
 
 
 def evaluate(node: syntax.Node, focus: list[Item], world: World) -> list[Item]:
@@ -351,7 +356,7 @@ def _call(call: syntax.Call, focus: list[Item], world: World) -> list[Item]:
         found = [item for item in of if _is(item, *_asked(call))]
         return (boolean(bool(found)) if of else []) if call.name == "is" else found
     function: Callable[..., list[Item]] = FUNCTIONS[call.name]
-    return function(of, call, world)
+    return function(of, call, replace(world, outer=focus))
 
 
 FHIRPATH_TYPES = {"Boolean", "String", "Integer", "Decimal", "Date", "DateTime", "Time"}

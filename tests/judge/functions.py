@@ -80,12 +80,12 @@ def single(of: list[Item], _call: syntax.Call, _world: World) -> list[Item]:
 
 
 def extension(of: list[Item], call: syntax.Call, world: World) -> list[Item]:
-    url = evaluate(call.arguments[0], of, world)[0].value
+    url = evaluate(call.arguments[0], world.outer, world)[0].value
     return [item for item in children(of, "extension") if [one.value for one in children([item], "url")] == [url]]
 
 
 def join(of: list[Item], call: syntax.Call, world: World) -> list[Item]:
-    separator = evaluate(call.arguments[0], of, world)[0].value if call.arguments else ""
+    separator = evaluate(call.arguments[0], world.outer, world)[0].value if call.arguments else ""
     if any(not isinstance(item.value, str) for item in of):
         raise DishonestError("no string")
     return [Item(separator.join(item.value for item in of), "string")] if of else []
@@ -116,7 +116,7 @@ def low_or_high(of: list[Item], call: syntax.Call, world: World) -> list[Item]:
     found = one(of)
     if found is None:
         return []
-    precision = evaluate(call.arguments[0], of, world)[0].value if call.arguments else None
+    precision = evaluate(call.arguments[0], world.outer, world)[0].value if call.arguments else None
     if not is_number(found.value):
         _moment(found)
     value = boundary(found.value, found.type, high=call.name == "highBoundary", precision=precision)
@@ -168,11 +168,12 @@ def to_boolean(of: list[Item], _call: syntax.Call, _world: World) -> list[Item]:
 
 
 def on_text(use: Callable[..., Any], type_: str) -> Function:
-    """A function of one text; empty where it or an argument is."""
+    """A function of one text; empty where it is, whatever the arguments are, or where one of them is."""
 
     def function(of: list[Item], call: syntax.Call, world: World) -> list[Item]:
-        focus = [world.resource] if call.of is None else of
-        given = [_text(of), *[_text(evaluate(argument, focus, world)) for argument in call.arguments]]
+        if not of:
+            return []
+        given = [_text(of), *[_text(evaluate(argument, world.outer, world)) for argument in call.arguments]]
         if None in given:
             return []
         found = use(*given)
@@ -183,10 +184,12 @@ def on_text(use: Callable[..., Any], type_: str) -> Function:
 
 def substring(of: list[Item], call: syntax.Call, world: World) -> list[Item]:
     text = _text(of)
-    bounds = [one(evaluate(argument, of, world)) for argument in call.arguments]
+    if text is None:
+        return []
+    bounds = [one(evaluate(argument, world.outer, world)) for argument in call.arguments]
     if any(bound is not None and not is_number(bound.value) for bound in bounds):
         raise DishonestError("no number")
-    if text is None or bounds[0] is None:
+    if bounds[0] is None:
         return []
     start, *length = [bound.value for bound in bounds if bound is not None]  # an empty length is none
     if not 0 <= start < len(text):
@@ -204,11 +207,11 @@ FUNCTIONS: dict[str, Function] = {
     "last": lambda of, _call, _world: of[-1:],
     "single": single,
     "tail": lambda of, _call, _world: of[1:],
-    "skip": lambda of, call, world: of[max(evaluate(call.arguments[0], of, world)[0].value, 0) :],
-    "take": lambda of, call, world: of[: max(evaluate(call.arguments[0], of, world)[0].value, 0)],
+    "skip": lambda of, call, world: of[max(evaluate(call.arguments[0], world.outer, world)[0].value, 0) :],
+    "take": lambda of, call, world: of[: max(evaluate(call.arguments[0], world.outer, world)[0].value, 0)],
     "count": lambda of, _call, _world: [Item(len(of), "integer")],
     "distinct": lambda of, _call, _world: distinct(of),
-    "union": lambda of, call, world: distinct(of + evaluate(call.arguments[0], of, world)),
+    "union": lambda of, call, world: distinct(of + evaluate(call.arguments[0], world.outer, world)),
     "select": select,
     "iif": iif,
     "extension": extension,

@@ -78,6 +78,11 @@ VALUES: list[tuple[str, str, Any]] = [
     ("name.family = 'A'", "boolean", False),
     ("name.first() = name[0]", "boolean", True),
     ("x[1] = 1.5", "boolean", True),
+    # an argument is read where the call stands, not in the function's input; and an empty input decides
+    ("name[1].family.replace(name[1].family, gender)", "string", "female"),
+    ("name.select(family.union(use)).count()", "integer", 4),
+    ("missing.replace(x, 'b')", "string", None),
+    ("missing.substring(x)", "string", None),
     ("{}", "string", None),
     ("birthDate.extension('http://time').value.ofType(dateTime)", "dateTime", "1970-06-15T14:35:45-05:00"),
     ("deceased.extension('http://why').value.ofType(string)", "string", "unknown"),
