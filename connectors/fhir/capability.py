@@ -32,6 +32,11 @@ class Capability:
     unread: int = 0  # places that declare types, and could not be read
 
     @property
+    def is_of_another_fhir(self) -> bool:
+        """Whether it states a version that is neither R4 nor R4B."""
+        return self.fhir_version is not None and _R4.match(self.fhir_version) is None
+
+    @property
     def readable_types(self) -> tuple[str, ...] | None:
         """The types that may be read by id; None: nothing is declared, so only a request shows it."""
         return tuple(sorted(self.reads)) if self.search_params else None
@@ -47,6 +52,8 @@ class Capability:
         return next((name for name in ("patient", "subject") if name in declared), None)
 
 
+_R4 = re.compile(r"(?i)R?4(?:B|\.|\Z)")
+_FHIR_VERSION = re.compile(r"[\w.+-]{1,32}", re.ASCII)
 _VERSION = re.compile(r"[1-9][0-9]?")  # more digits are no version
 _STATEMENTS = (None, "CapabilityStatement", "Conformance")  # the last: DSTU2
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
@@ -95,12 +102,13 @@ def capability_from(statement: Any) -> Capability:
                 levels.add(_LEVEL_OF_TYPE[name])
                 versions += [_bulk_version(str(operation.get("definition", ""))) for operation in exports]
     version = statement.get("fhirVersion")
+    shown = version.strip() if isinstance(version, str) else ""
     return Capability(
         search_params=search_params,
         searchable=frozenset(searchable),
         reads=frozenset(reads),
         bulk_levels=frozenset(levels),
-        fhir_version=version if isinstance(version, str) else None,
+        fhir_version=shown if _FHIR_VERSION.fullmatch(shown) else None,
         bulk_version=max((found for found in versions if found is not None), default=None),
         unread=unread,
     )

@@ -39,7 +39,6 @@ from connectors.fhir.transport.tls import distrust_of, tls_context
 Verdict = Literal["ok", "warn", "fail"]
 REACH_S = 10.0  # for a name, and for a connection
 _CERTIFICATE_WARNED = timedelta(days=21)
-_R4 = "4."
 _SERVER_ERROR = 500
 _LOGGED_IN, _NO_LOGIN = "logged in", "no login is configured"
 _PORTS = {"http": 80, "https": 443}
@@ -205,7 +204,7 @@ def _declared(capability: Capability) -> Step:
         advice = "check base_url; a sync is planned only from the vendor's profile"
         return Step(name="metadata", verdict="warn", found="it declares nothing that can be requested", advice=advice)
     summary = f"FHIR {version or 'of unstated version'}, {how_many(len(capability.search_params), 'type')}"
-    if version is not None and not version.startswith(_R4):
+    if capability.is_of_another_fhir:
         advice = "chartferry reads R4: use the base URL of the EHR's R4 endpoint"
         return Step(name="metadata", verdict="warn", found=summary, advice=advice)
     return Step(name="metadata", verdict="ok", found=summary)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from config.how_many import how_many
 from connectors.fhir.capability import Capability, capability_from
 from connectors.fhir.errors import BudgetExhaustedError, TerminalFetchError, TransientFetchError, UntrustedServerError
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
@@ -48,10 +49,15 @@ async def declared(client: EhrClient, base_url: str) -> Declared:
             raise
         problem = f"the server's CapabilityStatement could not be fetched (HTTP {error.status} after all retries)"
         return Declared(Capability(), f"{problem}: {_PROFILE_ALONE}", error)
-    if capability.unread:
-        return Declared(
-            capability,
-            f"the server's CapabilityStatement has {capability.unread} parts that could not be read: types that only these "
-            "declare are not requested, unless the connection names them",
+    notes = []
+    if capability.is_of_another_fhir:
+        notes.append(
+            f"the server states that it speaks FHIR {capability.fhir_version}, but chartferry reads R4: what that version writes "
+            "in another way may be missing from charts and tables; use the base URL of the EHR's R4 endpoint"
         )
-    return Declared(capability)
+    if capability.unread:
+        notes.append(
+            f"the server's CapabilityStatement has {how_many(capability.unread, 'part')} that could not be read: types that only "
+            "these declare are not requested, unless the connection names them"
+        )
+    return Declared(capability, "; ".join(notes))

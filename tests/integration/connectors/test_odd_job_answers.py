@@ -161,6 +161,17 @@ async def test_an_empty_answer_to_a_poll_or_in_place_of_a_file_is_read_as_empty(
     assert any("does not prove that there is nothing of the type" in note for note in report.notes)
 
 
+@pytest.mark.parametrize(
+    ("version", "is_told"), [("1.0.2", True), ("5.0.0", True), ("4.3.0", False), ("R4", False), ("of Jane Roe", False)]
+)
+async def test_a_server_of_another_fhir_than_r4_is_told(store: KeptRows, version: str, is_told: bool) -> None:
+    async with export_server(capability={"fhirVersion": version}) as server:
+        report = await server.sync(store, types=TYPES)
+    told = [note for note in report.notes if "but chartferry reads R4" in note]
+    assert [f"speaks FHIR {version}" in note for note in told] == [True] * is_told
+    assert "Roe" not in str(report.notes)
+
+
 async def test_what_a_gateway_changed_on_its_way_is_the_answer_all_the_same(store: KeptRows) -> None:
     async with export_server() as server:
         server.files["Observation"] = [Answer(203, ndjson(OBSERVATION).body)]

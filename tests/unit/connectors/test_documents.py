@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import zlib
+from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import pypdf
 import pytest
 from hypothesis import given, settings
@@ -162,6 +166,23 @@ async def test_a_document_that_takes_too_long_is_given_up_and_the_next_is_read()
     text, unread = await reader.read(deep, "application/pdf")
     assert (text, unread) == (None, "reading it took longer than 0.05 s")
     assert await DocumentReader().read(b"<p>next</p>", "text/html") == ("next", None)
+
+
+def test_a_reading_that_is_given_up_while_its_process_starts_leaves_no_process_behind() -> None:
+    def children() -> set[str]:
+        return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+    before = children()
+
+    async def give_up() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(DocumentReader().read, b"<p>a</p>", "text/html")
+            while children() == before:
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(give_up)
+    assert children() == before
 
 
 def test_a_page_nested_deeper_than_the_parser_goes_is_marked_unread() -> None:
