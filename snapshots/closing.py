@@ -6,7 +6,7 @@ units ended, `reports` writes the report.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -26,6 +26,9 @@ _SQL = load("closing")
 _LEDGER = load("ledger")
 _KNOWLEDGE = load("knowledge")
 _ROSTER = load("roster")
+_MANY_TYPES = (
+    4  # with one and the same remark: a server without CapabilityStatement refuses sixty types with the same words
+)
 ALL_TYPES = "*"  # a unit of no single type; a `since` for every type
 
 
@@ -170,12 +173,23 @@ async def fail_run(
     await _close(conn, closing.run, values, notes)
 
 
+def remark_notes(remarks: Iterable[tuple[str, str, int]]) -> list[str]:
+    """Return the notes for what units had to remark: (type, remark, units). One remark of many types is a single note. Pure."""
+    found: dict[str, dict[str, int]] = {}
+    for kind, remark, units in remarks:
+        found.setdefault(remark, {})[kind] = units
+    notes: list[str] = []
+    for remark, units_of in found.items():
+        together = [list(units_of)] if len(units_of) >= _MANY_TYPES else [[kind] for kind in units_of]
+        for kinds in together:
+            named = "" if kinds == [ALL_TYPES] else f"{', '.join(kinds)}: "
+            notes.append(f"{named}{remark} ({sum(units_of[kind] for kind in kinds)} x)")
+    return sorted(notes)
+
+
 async def _close(conn: AsyncConnection[Any], run: int, values: Mapping[str, Any], notes: Sequence[str]) -> None:
-    remarks = [
-        f"{'' if kind == ALL_TYPES else f'{kind}: '}{remark} ({units} x)"
-        async for kind, remark, units in await conn.execute(_SQL["remarks"], {"run": run})
-    ]
-    await conn.execute(_LEDGER["keep_notes"], {"run": run, "notes": [*notes, *remarks]})
+    remarks = [row async for row in await conn.execute(_SQL["remarks"], {"run": run})]
+    await conn.execute(_LEDGER["keep_notes"], {"run": run, "notes": [*notes, *remark_notes(remarks)]})
     await conn.execute(_LEDGER["forget_seen"], {"runs": [run]})
     await judgement.empty(conn, [run])
     await conn.execute(_SQL["close"], values)

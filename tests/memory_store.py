@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from connectors.core.store_port import RunStore
+from snapshots.closing import remark_notes
 from snapshots.errors import UnitConflictError
 from snapshots.record import Batch, Record
 from snapshots.report import RunReport
@@ -69,7 +70,7 @@ class MemoryRunStore(RunStore):
             for one in self.results.values()
             if one.state is UnitState.SETTLED and one.reason
         )
-        return [f"{kind}: {remark} ({count} x)" for (kind, remark), count in sorted(found.items())]
+        return remark_notes((kind, remark, count) for (kind, remark), count in sorted(found.items()))
 
     async def write(self, batch: Batch) -> None:
         unknown = [result.key for result in batch.results if result.key not in self._units]

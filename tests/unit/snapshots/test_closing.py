@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapshots.closing import Earned, movable, reached, run_status, since_of
+from snapshots.closing import Earned, movable, reached, remark_notes, run_status, since_of
 from snapshots.fates import is_mass
 
 EARNED = "2026-06-01T00:00:00Z"
@@ -75,3 +75,14 @@ def test_dates_do_not_bound_what_an_export_earns():
 )
 def test_twenty_rows_and_half_of_what_there_is_are_a_mass(gone: int, there: int, mass: bool):
     assert is_mass(gone, there) is mass
+
+
+def test_one_remark_of_many_types_is_a_single_note_that_names_them_all():
+    refused = [(kind, "not served here", 2) for kind in ("Account", "Basic", "Claim", "Flag")]
+    said = [*refused, ("*", "listed whole", 1), ("Claim", "odd", 3), ("Flag", "odd", 1)]
+    assert remark_notes(said) == [
+        "Account, Basic, Claim, Flag: not served here (8 x)",
+        "Claim: odd (3 x)",
+        "Flag: odd (1 x)",
+        "listed whole (1 x)",
+    ]
