@@ -75,14 +75,18 @@ def _kid(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+_PASSWORD = re.compile(r"(?i)\b((?:ssl)?password|passwd|pwd)\s*=\s*(?:'[^']*'|[^&;\s]+)")
 Plain = Annotated[str, AfterValidator(_plain)]
 OptionalRef = Annotated[SecretRef | None, BeforeValidator(secret_ref)]
 OptionalFile = Annotated[Path | None, BeforeValidator(file_path)]
 
 
 def masked_url(url: str) -> str:
-    """Return the URL with a password, if it has one, replaced by stars."""
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:****@", url)
+    """Return the URL, or libpq's string of `name=value`, with its passwords replaced by stars.
+
+    A password that is not percent-encoded may contain a / or an @: whatever stands before the last @ counts as one.
+    """
+    return _PASSWORD.sub(r"\1=****", re.sub(r"(://[^:/@\s]*):\S+@", r"\1:****@", url))
 
 
 def infer_auth(table: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from config.errors import ConfigError, ConfigNotFoundError, Problem
 from config.fhir_server import OptionalRef, masked_url
 from config.how_many import how_many
 from config.key_places import place_near, places_of, tables_of
+from config.logs import redact_text
 from config.near_words import nearest
 from config.receivers import Receiver
 from config.resource_types import as_list
@@ -45,7 +46,6 @@ SECRET_KEYS = (
 )
 STORE_RULE = '"embedded", "embedded:DIR", "postgresql://user@host/db" or "env:NAME"'
 SHOWN_CHARS = 60
-_PASSWORD = re.compile(r"^postgres(ql)?://.*[?&]password=[^&]", re.DOTALL)  # libpq accepts a password there too
 
 # pydantic's kinds of error -> what is allowed, in words of TOML
 _WANTED = {
@@ -211,7 +211,7 @@ def read_settings(
         roles=roles,
         misshapen=context["misshapen"],
         written=frozenset(_paths(tree)),
-        passwords=tuple(path for path, text in texts(tree) if masked_url(text) != text or _PASSWORD.search(text)),
+        passwords=tuple(path for path, text in texts(tree) if masked_url(text) != text),
     )
     pasted = {path: Problem(path, *wrong) for path, text in texts(tree) if (wrong := _pasted(path, text))}
     return settings, [*pasted.values(), *(problem for problem in problems if problem.path not in pasted)]
@@ -232,8 +232,8 @@ def shown(key: str, value: object) -> str:
 
 
 def _without_credentials(text: str) -> str:
-    """Mask a URL's user name and password, and everything from its query on."""
-    text = without_ids(text)
+    """Mask a URL's user name and password, everything from its query on, and what else names itself a password."""
+    text = redact_text(masked_url(without_ids(text)))
     if "://" not in text:
         return re.sub(r"[?].*", "?****", text, flags=re.DOTALL)
     return re.sub(r"(://)\S*@", r"\1****@", re.sub(r"[?#].*", "?****", text, flags=re.DOTALL))
@@ -272,7 +272,7 @@ def _store_url(table: dict[str, Any], base: Path, environ: Mapping[str, str], pr
         if name not in environ:
             problems.append(Problem("store.url", f"{url}, which is not set", f"export {name}, or {STORE_RULE}"))
             return "embedded"
-        url = environ[name]
+        url = environ[name].strip()  # a file's content, put into a variable, ends with a line end
     if url.startswith("embedded:") and url.removeprefix("embedded:"):
         return f"embedded:{(base / Path(url.removeprefix('embedded:')).expanduser()).resolve()}"
     if url != "embedded" and not re.match(r"postgres(ql)?://", url):

@@ -19,11 +19,12 @@ quote data.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, pq
 
 # classes of SQLSTATE whose primary message names objects and states, never values (a 22 or 23 may quote data)
 _QUOTABLE_CLASSES = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58"})
@@ -89,6 +90,8 @@ class StoreQueryError(StoreError):
         self.sqlstate = sqlstate
 
 
+_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_PARAMETER = re.compile(r"[A-Za-z_]{1,30}")
 UNENCODED = "an @ or a / within its password must be written %40 or %2F"
 
 
@@ -99,6 +102,18 @@ def is_misread(url: str) -> bool:
     """
     authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
     return authority.count("@") > 1 or "@" in path
+
+
+def why_unparsable(url: str) -> str:
+    """Say why libpq cannot parse a URL. Of the URL it quotes at most names of parameters: libpq's own message may quote more."""
+    if is_misread(url):
+        return UNENCODED
+    if _PERCENT.search(url):
+        return "a % that is not part of a code must be written %25"
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    named = {pair.partition("=")[0] for pair in url.partition("?")[2].split("&")}
+    unknown = ", ".join(sorted(name for name in named - known if _PARAMETER.fullmatch(name)))
+    return f"libpq has no parameter {unknown}" if unknown else "libpq cannot parse it"
 
 
 def describe_server(url: str) -> str:

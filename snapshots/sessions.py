@@ -12,7 +12,7 @@ import anyio
 import psycopg
 from psycopg import AsyncConnection, conninfo
 
-from snapshots.errors import StoreUnavailableError, describe_server, is_misread, refusal, store_border
+from snapshots.errors import StoreUnavailableError, describe_server, is_misread, refusal, store_border, why_unparsable
 from snapshots.sql import load
 
 _SQL = load("sessions")
@@ -49,7 +49,7 @@ def full_conninfo(url: str, *, login: str | None = None) -> str:
         return conninfo.make_conninfo("", **{**_DEFAULTS, **given, **_PINNED, **({"user": login} if login else {})})
     except psycopg.Error:
         raise StoreUnavailableError(
-            f"cannot connect to the store at {describe_server(url)}: libpq cannot parse the URL. Check store.url."
+            f"cannot connect to the store at the given URL: {why_unparsable(url)}. Check store.url."
         ) from None
 
 

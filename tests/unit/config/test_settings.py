@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.errors import ConfigError, ConfigNotFoundError, Problem
+from config.fhir_server import masked_url
 from config.near_words import nearest
 from config.secret_refs import SecretRef
 from config.settings import Settings, find_config, load_settings
@@ -203,8 +204,37 @@ def test_passwords_are_masked_in_reprs(tmp_path: Path) -> None:
     assert "hunter2" not in repr(settings)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "host=db password=hunter2 user=me",
+        "host=db password = 'hunter2 9'",
+        "Server=db;User Id=me;Password=hunter2;",
+        "jdbc:postgresql://db/x?user=me&password=hunter2",
+        "mysql://me:hunt/er2@db/x",
+    ],
+)
+def test_a_store_url_of_another_kind_is_refused_without_its_password(tmp_path: Path, url: str) -> None:
+    found = problems_in(tmp_path, f'[store]\nurl = "{url}"')["store.url"]
+    assert "hunt" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("postgresql://me:hunter2@h/db", "postgresql://me:****@h/db"),
+        ("postgresql://me:hun/ter@2@h/db", "postgresql://me:****@h/db"),
+        ("postgresql://me@h/db?password=hunter2&sslmode=require", "postgresql://me@h/db?password=****&sslmode=require"),
+        ("http://proxy:3128", "http://proxy:3128"),
+    ],
+)
+def test_a_password_is_masked_wherever_a_url_has_it(url: str, masked: str) -> None:
+    assert masked_url(url) == masked
+
+
 def test_the_store_url_may_come_from_the_environment(tmp_path: Path) -> None:
     text = '[store]\nurl = "env:STORE"'
+    assert load(tmp_path, text, {"STORE": "postgresql://h/db\n"}).store_url == "postgresql://h/db"
     assert load(tmp_path, text, {"STORE": "postgresql://h/db"}).store_url == "postgresql://h/db"
     assert problems_in(tmp_path, text)["store.url"][0] == "env:STORE, which is not set"
 

@@ -98,3 +98,17 @@ def test_a_full_disk_is_said_with_where_to_free_space():
         store_border("merging"),
     ):
         raise psycopg.errors.DiskFull("could not extend file")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("postgresql://me@h/db?sslmoed=require&x y=hunter2", "libpq has no parameter sslmoed. Check"),
+        ("postgresql://me:hunter2%zz@h/db", "a % that is not part of a code must be written %25"),
+        ("postgresql://me:hunter2/9@h/db", "an @ or a / within its password"),
+    ],
+)
+def test_a_url_that_libpq_does_not_take_is_told_what_is_wrong_with_it(url: str, reason: str):
+    with pytest.raises(StoreUnavailableError, match=re.escape(reason)) as raised:
+        full_conninfo(url)
+    assert "hunter2" not in str(raised.value)
