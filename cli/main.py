@@ -82,7 +82,10 @@ def call(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print_message("chartferry: interrupted")
         return SIGINT_EXIT
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as exc:
+        # typer ends with 1, a bug's code, where the reader of the output has closed the pipe, as `head` does
+        if isinstance(exc, SystemExit) and not isinstance(exc.__context__, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
         return SIGPIPE_EXIT
     except Exception as exc:  # noqa: BLE001  the outermost handler: any error becomes a message and an exit code

@@ -4,7 +4,9 @@ import errno
 import inspect
 import io
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -184,3 +186,12 @@ def test_the_help_of_the_whole_names_the_shared_options(
     assert call(["--help"]) == 0
     out = capsys.readouterr().out
     assert all(option in out for option in SHARED)
+
+
+@pytest.mark.parametrize("words", [("--help",), ("views", "list")])
+def test_a_reader_that_closes_the_pipe_is_no_bug(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", buffering=1) as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert call(words) == 128 + signal.SIGPIPE
