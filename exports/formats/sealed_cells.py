@@ -17,8 +17,10 @@ from exports.compiler.scalar_sql import date_fits
 from exports.formats.csv_dialect import CELL
 
 SEALED = b"~sealed:"
-_TOKEN = re.compile(rb"~sealed:[^~]*~")
-_ITEM = re.compile(rb'"(~sealed:[^~]*~)"|(~sealed:[^~]*~)')
+# the third and the fourth of its parts, an id and a JSON pointer, may have ~ in them; what is damaged need not have parts
+_SHAPE = rb'~sealed:(?:[^:~]*:[^:~]*:[^:"\s]*:[^:"\s]*:)?[^~]*~'
+_TOKEN = re.compile(_SHAPE)
+_ITEM = re.compile(rb'"(%b)"|(%b)' % (_SHAPE, _SHAPE))
 _QUOTED = re.compile(rb'[",\n\r]')
 
 

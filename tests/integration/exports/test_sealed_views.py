@@ -33,6 +33,7 @@ ODD: list[dict[str, Any]] = [
     patient("several", birthDate=["1940-01-01"], address=[{"line": ["1 Way", "2 Way"], "city": {"x": "y"}}]),
     patient("looks", birthDate="1940-ab-cd", identifier=[{"value": "~sealed:1:k1:looks:/identifier/0/value:AAAA~"}]),
     patient("holds", active="a ~sealed:1:k1:looks:/identifier/0/value:AAAA~", gender="\\ ~sealed:é~"),
+    patient("e~X~", birthDate="1940-01-02", name=[{"family": "c", "given": ["d", "e"]}]),
     patient("bare", birthDate=None, name="nobody", multipleBirthInteger=2),
 ]
 
