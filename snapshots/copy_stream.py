@@ -23,7 +23,8 @@ from snapshots.stretches import WHOLE, Stretch, stretches
 
 _SQL = load("reader")
 MOST_AHEAD = 3  # COPYs of a stream that have begun, or wait to be taken
-# A stretch should fit into what a session may read ahead; and a view is planned again for each, which takes up to 20 ms
+# Rows of NDJSON, and of tables: a stretch should fit into what a session may read ahead; and a view is planned again for each,
+# which takes up to 20 ms
 LINES_A_STRETCH = 2048
 ROWS_A_STRETCH = 8192
 
@@ -46,8 +47,8 @@ class CopyStream:
     before the jsonb, and each row is what this makes of them (an encrypted store).
 
     `by_key`: queries that are in the order of ids, and have the condition `of_stretch`, are read in that order, without sorts.
-    For each there is one that gives some of its ids, or none at all; then none is divided. `sessions`: one's own reads, and
-    others while they are lent.
+    For each there is one that gives the ids at which its stretches begin, or none at all; then none is divided. `sessions`:
+    one's own reads, and others while they are lent.
     """
 
     def __init__(
@@ -97,10 +98,9 @@ class CopyStream:
         if not self._sessions.are_several or not self._by_key or self._limit is not None:
             return [_Piece(query, WHOLE, True) for query in range(len(self._queries))]
         pieces = []
-        for query, some_ids in enumerate(self._by_key):
-            found = await self._sessions.own.conn.execute(sql.Composed([some_ids]))
-            sampled = [row[0] for row in await found.fetchall()]
-            cut = stretches(sampled, LINES_A_STRETCH if self._of_json else ROWS_A_STRETCH)
+        for query, cuts in enumerate(self._by_key):
+            found = await self._sessions.own.conn.execute(sql.Composed([cuts]))
+            cut = stretches(row[0] for row in await found.fetchall())
             pieces += [_Piece(query, one, one is cut[-1]) for one in cut]
         return pieces
 

@@ -17,7 +17,7 @@ from typing import Any
 from psycopg import AsyncConnection, sql
 
 from snapshots.comparison import Comparison, difference_opened_by
-from snapshots.copy_stream import CopyStream
+from snapshots.copy_stream import LINES_A_STRETCH, ROWS_A_STRETCH, CopyStream
 from snapshots.copying import Opened, Sessions
 from snapshots.errors import store_border
 from snapshots.identifying import SealedElements
@@ -219,7 +219,7 @@ class Snapshot:
             for one in self._sources
         ]
         opened = self._opened(resource_type, below="/resource" if statement == "entries" else "")
-        by_key = self._of.some_ids(resource_type)
+        by_key = self._of.cuts(resource_type, LINES_A_STRETCH)
         return CopyStream(self.sessions, queries, of_json=True, opened=opened, by_key=by_key, limit=self._limit)
 
     def _rows_to_read(self, *, documents: bool) -> dict[str, sql.Composable]:
@@ -343,7 +343,8 @@ class Snapshot:
 
         `resource_type`: there is one for each of its `sources`, with rows in the order of ids: sessions may share them.
         """
-        return CopyStream(self.sessions, queries, by_key=self._of.some_ids(resource_type), limit=self._limit)
+        by_key = self._of.cuts(resource_type, ROWS_A_STRETCH)
+        return CopyStream(self.sessions, queries, by_key=by_key, limit=self._limit)
 
     def table(self, query: sql.Composable) -> CopyStream:
         """Return the rows of any one query as CSV, with a header; how it is best read, Postgres decides."""
@@ -367,9 +368,8 @@ class Snapshot:
     async def fetch(self, query: sql.Composable, values: Sequence[str] | None = None) -> list[tuple[Any, ...]]:
         """Return all rows of a query: for counts and checks, not for data. `values` are bound, so that no statement has them."""
         with store_border("reading a snapshot"):
-            rows: list[tuple[Any, ...]] = await (
-                await self.sessions.own.conn.execute(sql.Composed([query]), values)
-            ).fetchall()
+            found = await self.sessions.own.conn.execute(sql.Composed([query]), values)
+            rows: list[tuple[Any, ...]] = await found.fetchall()
             return rows
 
     def what_was_read(self) -> WhatWasRead:

@@ -14,7 +14,7 @@ from snapshots.comparison import Side
 from snapshots.selection import Selection
 from snapshots.sql import load
 from snapshots.stored_documents import of_changed
-from snapshots.stretches import SAMPLED_PERCENT
+from snapshots.stretches import SAMPLED_PERCENT, sampled_rows
 
 _SQL = load("reader")
 
@@ -50,12 +50,16 @@ class SelectedRows:
         """Return the condition for queries that may be read by stretches of ids, in the order of the key."""
         return sql.SQL(_SQL["of_stretch"] if self.selection.patients is None else "")
 
-    def some_ids(self, resource_type: str | None) -> list[sql.Composable] | None:
-        """Return of each connection a query of some ids of a type; None: a few patients' rows are found by index, and sorted."""
+    def cuts(self, resource_type: str | None, rows: int) -> list[sql.Composable] | None:
+        """Return of each connection a query of the ids at which stretches of a type begin that have about so many rows.
+
+        None: a few patients' rows are found by index, and sorted.
+        """
         if self.selection.patients is not None:
             return None
-        of = {"resource_type": sql.Literal(resource_type), "percent": sql.Literal(SAMPLED_PERCENT)}
-        query = sql.SQL(_SQL["some_ids"])
+        sampled = {"percent": sql.Literal(SAMPLED_PERCENT), "step": sql.Literal(sampled_rows(rows))}
+        of = {"resource_type": sql.Literal(resource_type), **sampled}
+        query = sql.SQL(_SQL["cuts"])
         numbers = self.connections if resource_type is not None else ()
         return [query.format(connection=sql.Literal(number), **of) for number in numbers]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 SAMPLED_PERCENT = 2  # of a type's blocks: where its ids are, within a few percent, in some milliseconds
@@ -20,8 +20,12 @@ class Stretch:
 WHOLE = Stretch()
 
 
-def stretches(sampled: Sequence[str], rows: int) -> list[Stretch]:
-    """Return stretches that are all ids, with about so many rows each; `sampled` are ids of SAMPLED_PERCENT of them, in order."""
-    step = max(rows * SAMPLED_PERCENT // 100, 1)
-    cuts = sorted({*sampled[step::step]})
+def sampled_rows(rows: int) -> int:
+    """Return how many of so many rows are sampled, at least one."""
+    return max(rows * SAMPLED_PERCENT // 100, 1)
+
+
+def stretches(cuts: Iterable[str]) -> list[Stretch]:
+    """Return stretches that are all ids, and that begin at the cuts; the first begins before them."""
+    cuts = sorted({*cuts})
     return [Stretch(*ends) for ends in zip([_FIRST, *cuts], [*cuts, _BEYOND], strict=True)]

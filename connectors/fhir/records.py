@@ -41,8 +41,8 @@ _CONTAINERS = frozenset({"Bundle", "Parameters"})
 _ANSWERS = frozenset({"searchset", "history", "batch-response", "transaction-response"})  # R4, Bundle.type
 _LISTINGS = (None, "searchset", "collection")  # a Bundle's type; some servers leave it out, or say no more than this
 # FHIR says 64 letters, digits, "-" and "."; Epic may exceed it (vendor-facts 1.9): bounds against nonsense, no rule. A slash, a
-# blank or a control character would lead a URL elsewhere
-_ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f]{1,1024}")
+# blank or a control character would lead a URL elsewhere. U+10FFFF is no character: the store has it behind all ids
+_ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\U0010ffff]{1,1024}")
 
 
 class _Meta(msgspec.Struct):

@@ -311,7 +311,8 @@ def test_an_unknown_error_inside_a_page_never_passes_for_an_empty_result() -> No
 
 
 @pytest.mark.parametrize(
-    "id_", ["a/b", "../Patient", "a b", " ", "a\nb", "a\tb", "\x1b[31m", "a\x85", "a\u00a0b", "", "x" * 1025]
+    "id_",
+    ["a/b", "../Patient", "a b", " ", "a\nb", "a\tb", "\x1b[31m", "a\x85", "a\u00a0b", "", "x" * 1025, "\U0010ffff"],
 )
 def test_an_id_that_could_lead_elsewhere_is_no_usable_one(id_: str) -> None:
     with pytest.raises(UnreadableResourceError, match="no usable id"):
