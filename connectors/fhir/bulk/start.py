@@ -97,8 +97,7 @@ class ExportStart:
         await self._wait_for_lost_ones(earlier)
         await self._free(one for one in earlier if one.stored)
         began = self._now()
-        wait, tried, first = self._profile.poll.first_s, [(parameters, form)], None
-        named = parameters.patients
+        wait, tried, first, named = self._profile.poll.first_s, [(parameters, form)], None, parameters.patients
         whole: ExportParameters | None = None  # what is asked for but for the dispensable patients, who are left out
         while True:
             request = kick_off(self._base_url, parameters, form)
@@ -118,7 +117,7 @@ class ExportStart:
                     continue
                 wait = await self._waited(request, answer, began, wait)
                 continue
-            kept = tuple(one for one in parameters.patients if one not in dispensable)
+            kept = _without(parameters, dispensable).patients
             if kept and len(kept) < len(parameters.patients) and answer.status in _OF_PATIENTS:
                 # unless it says so, it may refuse something else: then the next form names them again
                 whole = None if _is_of_a_patient(answer) else parameters
@@ -131,6 +130,7 @@ class ExportStart:
             if _is_of_a_patient(answer) or (step is None and answer.status in _OF_PATIENTS):
                 known, named = await self._known(named) if named else (), ()  # once
                 if known and known != parameters.patients:
+                    whole = whole and _without(whole, {*parameters.patients}.difference(known))
                     parameters, first = replace(parameters, patients=known), None
                     tried.append((parameters, form))
                     continue
@@ -292,6 +292,11 @@ def _not_begun(request: KickOff, reply: Reply) -> ExportRefusedError:
         status=reply.status,
         codes=issue_codes(reply.body),
     )
+
+
+def _without(parameters: ExportParameters, left_out: Container[str]) -> ExportParameters:
+    """The same parameters without some of the named patients."""
+    return replace(parameters, patients=tuple(one for one in parameters.patients if one not in left_out))
 
 
 def _is_of_a_patient(refusal: KickOffRefusal) -> bool:

@@ -87,6 +87,20 @@ async def test_a_patient_who_is_deleted_by_now_is_a_tombstone_and_the_others_are
     assert set(store.live()) == {("Patient", "p1"), ("Observation", "o1")}
 
 
+async def test_who_is_unknown_is_not_named_again_in_another_form_but_a_merged_patients_former_id_is(
+    store: KeptRows,
+) -> None:
+    async with export_server() as server:
+        server.pages["/fhir/Patient/p2"] = [Answer(302, "", {"Location": "{origin}/fhir/Patient/p1"})]
+        await server.sync(store, BY_NAME, **cohort("p1", "p2"))
+        before = len(server.kicked_off)
+        server.kickoffs = [outcome(400, "invalid"), outcome(404, "not-found"), outcome(400, "invalid"), accepted()]
+        report = await server.sync(store, BY_NAME, **cohort("p1", "p2", "nobody"))
+        asked = named(server)[before:]
+    assert asked == [["p1", "p2", "nobody"], ["p1", "nobody"], ["p1"], ["p1", "p2"]]
+    assert report.status == "partial"
+
+
 async def test_a_cohort_of_nobody_whom_the_server_knows_fails_and_says_so(store: KeptRows) -> None:
     async with export_server(kickoffs=[outcome(404, "processing")]) as server:
         report = await server.sync(store, BY_NAME, **cohort("nobody", "none"))
