@@ -65,7 +65,7 @@ def erase(
         )
     if erased.shared:
         print_line(
-            f"{erased.shared} of them also belonged to other patients: the next full sync fetches what the EHR still has"
+            f"{erased.shared} of them also belonged to other patients: the next sync fetches what the EHR still has"
         )
     if erased.unread:
         print_line(
