@@ -63,6 +63,8 @@ class Server:
         for fault in ehr.faults:
             if isinstance(fault, s.Flaky) and ehr.heard.requests % fault.every == 0:
                 return _outcome(503, "transient")
+            if isinstance(fault, s.Unauthorized) and ehr.heard.requests >= fault.after:
+                return _outcome(401, "login")
         if path[-1] == "$export":
             return self._kick_off(path, query, body)
         if path[0] == "job":
@@ -79,6 +81,8 @@ class Server:
         ehr = self._ehr
         resources = []
         for kind, parameters in _SEARCH.items():
+            if kind in ehr.unserved:
+                continue
             names = [
                 name
                 for name in parameters
@@ -135,10 +139,15 @@ class Server:
         rows = [row for row in ehr.of_type(kind) if ehr.listed(row)]
         if ids is not None:
             rows = [row for row in rows if row.id in ids]
-        if patient is not None:
+        if patient is not None and not ehr.unnarrowed(kind):
             rows = [row for row in rows if row.patient == ehr.led.get(patient, patient)]
-        for limit in query.get("_lastUpdated", ()):
+        for limit in query.get("_lastUpdated", ()) if ehr.site.heeds_since else ():
             rows = [row for row in rows if _within(row.at, limit)]
+        lost = next((fault.status for fault in ehr.faults if isinstance(fault, s.LostPage)), None)
+        if lost is not None and "_offset" in query:
+            ehr.heard.answered -= asked
+            ehr.heard.refused |= asked
+            return _outcome(lost, "exception")
         ehr.heard.refused -= asked
         if ids is None:
             ehr.heard.answered |= asked
@@ -176,7 +185,7 @@ class Server:
         types = tuple(values["_type"].split(",")) if values.get("_type") else ()
         rows = list(ehr.exported(level, members, types))
         deleted = []
-        if since := values.get("_since"):
+        if (since := values.get("_since")) and ehr.site.heeds_since:
             after = datetime.fromisoformat(since)
             rows = [row for row in rows if row.at >= after]
             gone = [key for key, (row, at) in ehr.dropped.items() if at >= after and (not types or row.type in types)]
@@ -191,22 +200,33 @@ class Server:
                 map(json.dumps, contents if len(self._jobs) % 2 else reversed(contents))
             )
         refused = {f.type for f in ehr.faults if isinstance(f, s.Refuse) and (not types or f.type in types)}
-        for kind in types or s.TYPES:
-            told_of, other = ehr.heard.answered, ehr.heard.refused
-            if kind in refused:
-                told_of, other = other, told_of
-            told_of.update(("export", kind, one) for one in members)
-            other.difference_update(("export", kind, one) for one in members)
-            if level == "system" and kind not in refused:
-                ehr.heard.answered.add(("export", kind, ""))
+        if not ehr.has(s.LostJob):
+            broken = {f.type for f in ehr.faults if isinstance(f, s.LostFile | s.CutFile) and f.type in files}
+            self._tells(types, level, members, refused | broken)
         number = str(len(self._jobs) + 1)
         errors = [json.dumps(_issue("error", "exception", f"{kind} could not be exported")) for kind in sorted(refused)]
         self._jobs[number] = Job(told(ehr.now()), files, deleted, errors)
         return Answer(202, b"", {"Content-Location": f"{BASE}/job/{number}"})
 
+    def _tells(self, types: tuple[str, ...], level: str, members: list[str], refused: set[str]) -> None:
+        """Note of which types, and whose, an export tells."""
+        heard = self._ehr.heard
+        for kind in types or s.TYPES:
+            if kind in self._ehr.unserved:
+                continue
+            told_of, other = heard.answered, heard.refused
+            if kind in refused:
+                told_of, other = other, told_of
+            told_of.update(("export", kind, one) for one in members)
+            other.difference_update(("export", kind, one) for one in members)
+            if level == "system" and kind not in refused:
+                heard.answered.add(("export", kind, ""))
+
     def _job(self, method: str, number: str) -> Answer:
         if method == "DELETE":
             return Answer(202, b"")
+        if self._ehr.has(s.LostJob):
+            return _outcome(404)
         job = self._jobs[number]
 
         def listed(name: str, kind: str, lines: list[str]) -> dict[str, Any]:
@@ -228,6 +248,11 @@ class Server:
         job = self._jobs[number]
         lines = {"deleted": job.deleted, "error": job.errors}.get(name) or job.files[name]
         body = "".join(f"{line}\n" for line in lines).encode()
+        for fault in self._ehr.faults:
+            if isinstance(fault, s.LostFile) and fault.type == name:
+                return _outcome(fault.status)
+            if isinstance(fault, s.CutFile) and fault.type == name:
+                body = body[: -len(lines[-1]) // 2]
         return Answer(200, body, {"Content-Type": "application/fhir+ndjson"})
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from tests.histories import steps as s
 from tests.histories.ehr import Ehr
+from tests.histories.twists import twisted
 
 T = TypeVar("T")
 
@@ -40,11 +41,16 @@ _LIES = (s.Lie, s.Blind, s.Patients410, s.All410, s.Misled)
 
 def history(seed: int) -> s.History:
     """What the seed means."""
+    return twisted(untwisted(seed), seed)
+
+
+def untwisted(seed: int) -> s.History:
+    """What the seed means without its twists."""
     made = _Director(random.Random(seed)).history()
     # by chance of its own: what else a seed means stays the same
     rng = random.Random(f"told twice {seed}")
     if made.site.levels and made.site.dated and rng.random() < _TOLD_TWICE:
-        return made._replace(site=made.site._replace(told_twice=rng.choice(("first", "second", "third"))))
+        made = made._replace(site=made.site._replace(told_twice=rng.choice(("first", "second", "third"))))
     return made
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import singledispatchmethod
 from typing import Any
 
 from tests.histories import steps as s
 
 Key = tuple[str, str]
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # no deletion of which an export of news would tell
 CONTENTS: Mapping[str, Mapping[str, str]] = {"first": {}, "second": {"language": "de"}, "third": {"language": "fr"}}
 
 
@@ -31,6 +32,7 @@ class Row:
     withheld: bool = False
     device: str | None = None
     link: tuple[str, str] | None = None  # of a Patient: (type, other)
+    uses: int = 1  # of the id, one after another
 
     @property
     def key(self) -> Key:
@@ -61,7 +63,7 @@ class Row:
 
     @property
     def _text(self) -> str:
-        return f"{self.id} v{self.version}"
+        return f"{self.id} v{self.version}" + (f" use {self.uses}" if self.uses > 1 else "")
 
 
 def plain(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,8 +102,11 @@ class Ehr:
         self.merged: dict[str, tuple[s.Merge, tuple[Key, ...], Row]] = {}
         self.groups: dict[str, list[str]] = {"A": [], "B": []}
         self.levels = site.levels
+        self.unserved: set[str] = set()
         self.faults: tuple[s.Fault, ...] = ()
         self.heard = Heard()
+        self._first_site = site
+        self._backup: dict[str, Any] = {}
         self._clock = clock
 
     def now(self) -> datetime:
@@ -246,9 +251,52 @@ class Ehr:
     def _(self, step: s.Levels) -> None:
         self.levels = step.names
 
+    @happens.register
+    def _(self, step: s.Reuse) -> None:
+        if (found := self.dropped.get((step.type, step.id))) is None or (s.PATIENT, step.patient) not in self.rows:
+            return
+        row = self.dropped.pop((step.type, step.id))[0]
+        at = self.now() if step.dated else self.now() - timedelta(days=300)
+        self._put(Row(step.type, step.id, step.patient, at, uses=found[0].uses + 1, shown=row.shown))
+
+    @happens.register
+    def _(self, step: s.Unserve) -> None:
+        self.unserved.add(step.type)
+
+    @happens.register
+    def _(self, step: s.Serve) -> None:
+        self.unserved.discard(step.type)
+
+    @happens.register
+    def _(self, step: s.Backup) -> None:
+        groups = {name: list(members) for name, members in self.groups.items()}
+        self._backup = {
+            "rows": dict(self.rows),
+            "dropped": dict(self.dropped),
+            "led": dict(self.led),
+            "merged": dict(self.merged),
+            "groups": groups,
+        }
+
+    @happens.register
+    def _(self, step: s.SetBack) -> None:
+        if not self._backup:
+            return
+        before = {**self.rows, **{key: row for key, (row, _) in self.dropped.items()}}
+        for name, value in self._backup.items():
+            setattr(self, name, dict(value))
+        self.groups = {name: list(members) for name, members in self.groups.items()}
+        for key in before.keys() - self.rows.keys() - self.dropped.keys():
+            self.dropped[key] = before[key], _LONG_AGO
+
+    @happens.register
+    def _(self, step: s.Becomes) -> None:
+        self.site = self.site._replace(**{step.field: step.value})
+
     def heal(self) -> None:
-        """Nothing is wrong any more: every index is whole, the site's levels are there. What is withheld stays withheld."""
+        """Nothing is wrong any more: every index is whole, all is as the site says. What is withheld stays withheld."""
         self.faults = ()
+        self.site, self.unserved = self._first_site, set()
         self.levels = self.site.levels
         self.rows = {key: replace(row, shown=True) for key, row in self.rows.items()}
 
@@ -277,6 +325,8 @@ class Ehr:
         """The status that a search of a type answers, for one patient or for all."""
         if self.has(s.All410):
             return 410
+        if resource_type in self.unserved:
+            return 404
         for fault in self.faults:
             of_type = isinstance(fault, s.Refuse) and fault.type == resource_type
             if of_type and (not fault.patients or patient in fault.patients):
@@ -285,6 +335,10 @@ class Ehr:
 
     def incomplete(self, resource_type: str) -> bool:
         return any(isinstance(fault, s.Incomplete) and fault.type == resource_type for fault in self.faults)
+
+    def unnarrowed(self, resource_type: str) -> bool:
+        """Whether searches of the type take no notice of the patient whom they name."""
+        return any(isinstance(fault, s.Unnarrowed) and fault.type == resource_type for fault in self.faults)
 
     def misled(self, patient: str) -> str | None:
         return next(
@@ -320,7 +374,7 @@ class Ehr:
             return 410
         if key[0] == s.PATIENT and (self.misled(key[1]) or key[1] in self.led):
             return 301
-        if key[0] != s.PATIENT and not self.site.reads:
+        if key[0] in self.unserved or (key[0] != s.PATIENT and not self.site.reads):
             return 404
         if self._named((s.Lie,), key) or self.blind(key[0]):
             return 404
@@ -329,10 +383,16 @@ class Ehr:
         return 403 if row.withheld else 200
 
     def readable(self) -> dict[Key, dict[str, Any]]:
-        """The rows that a read tonight shows to be there. Where none are served, two listings are believed."""
+        """The rows that a read tonight shows to be there, or of whose type nothing is to be known.
+
+        Where no reads are served, two listings are believed.
+        """
         if not self.site.reads:
             return {}
-        return {key: self.body(row) for key, row in self.rows.items() if self.read_status(key) in {200, 403}}
+        rows = self.rows.items()
+        return {
+            key: self.body(row) for key, row in rows if key[0] in self.unserved or self.read_status(key) in {200, 403}
+        }
 
     def reach(self, ask: s.Ask) -> str:
         """How a run of this ask comes to its rows: "crawl", or the level of an export; "" where it cannot."""

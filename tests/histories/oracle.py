@@ -59,6 +59,7 @@ class Watch:
     doubted: frozenset[Key] = frozenset()  # by an earlier run
     missed_before: frozenset[Key] = frozenset()  # of these, what an earlier run missed and did not find either
     formers: frozenset[str] = frozenset()  # patients who were merged, as far as the store knew
+    since: datetime | None = None  # the instant from which the run was to ask, where one was given
     survivors: frozenset[str] = frozenset()  # of them, by a redirect of one night too: they were asked for as well
     touched: bool = False  # the EHR changed while it ran
     run: int = 0
@@ -102,8 +103,8 @@ class Oracle:
 
     # -- along a run
 
-    def begin(self, step: s.Run) -> None:
-        """A run begins, its faults are there."""
+    def begin(self, step: s.Run, since: datetime | None = None) -> None:
+        """A run begins, its faults are there. `since`: the instant from which it asks, where one was given."""
         ehr = self._ehr
         self._before = self._stored()
         stored = tuple(id_ for kind, id_ in self._before.live if kind == s.PATIENT)
@@ -112,7 +113,8 @@ class Oracle:
         ehr.heard = Heard()
         self._now = Watch(
             ask=step.ask,
-            full=step.since == "none" or not ehr.site.incremental or step.ask.is_pull or first,
+            full=step.ask.is_pull or step.since == "none" or (since is None and (first or not ehr.site.incremental)),
+            since=since,
             reach=reach,
             stored=stored,
             begun=ehr.now(),
@@ -302,7 +304,10 @@ class Oracle:
             return False  # never asked by date
         if watch.reach == "group" and not self._ehr.site.readable_groups:
             return True
-        heard = [one for one in self._past if one.begun >= row.at and _told(one.heard.answered, watch, row)]
+        if watch.since is not None and row.at < watch.since:
+            return True
+        past = [one for one in self._past if one.begun >= row.at and (one.since is None or row.at >= one.since)]
+        heard = [one for one in past if _told(one.heard.answered, watch, row)]
         if not heard:
             return False
         died = self._before.dead.get(row.key, 0)

@@ -21,11 +21,12 @@ from connectors.fhir.profile import VendorProfile
 from connectors.fhir.sync import CohortSource, SyncRequest, sync
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.vendors import profile_for
+from snapshots.errors import StoreError
 from snapshots.report import RunReport, RunScope
 from snapshots.store import Store
 from tests.histories import steps as s
 from tests.histories.answers import BASE, Server, Wire
-from tests.histories.ehr import Ehr
+from tests.histories.ehr import Ehr, told
 from tests.histories.oracle import Failure, Oracle, some
 from tests.histories.store_view import StoreView
 
@@ -78,9 +79,22 @@ class Player:
         elif isinstance(step, s.Upgrade):
             self._view.make_old()
             self._oracle.upgraded()
+        elif isinstance(step, s.Erase):
+            return await self._erase(step.patient)
+        elif isinstance(step, s.Prune):
+            await self._store.prune(history=self._moment, quarantine=self._moment, runs=self._moment)
         else:
             self._ehr.happens(step)
             self._oracle.changed()
+        return None
+
+    async def _erase(self, patient: str) -> Failure | None:
+        if not self._view.is_at_rest():
+            return None
+        try:
+            await self._store.erase(NAME, patient)
+        except StoreError as error:
+            return Failure("an erasure failed", str(error)[:300])
         return None
 
     async def _end(self) -> Failure | None:
@@ -150,7 +164,11 @@ class Player:
         self._ehr.faults = step.faults
         self._kill, self._dead, self._writes = step.kill, False, 0
         self._during = sorted(step.during, key=lambda one: one[0])
-        self._oracle.begin(step)
+        since = None
+        if step.since.endswith("h"):
+            since = self._ehr.now() - timedelta(hours=int(step.since[:-1]))
+            step = step._replace(since=told(since))
+        self._oracle.begin(step, since)
         try:
             report = await self._sync(step)
         except BaseException as error:  # a kill comes alone or in a group
@@ -169,7 +187,7 @@ class Player:
         return failure
 
     async def _sync(self, step: s.Run) -> RunReport:
-        site, ask = self._history.site, step.ask
+        site, ask = self._ehr.site, step.ask
         profile = _profile(site)
         connection = Connection(name=self.connection, vendor="generic", base_url=self.base_url, auth="none")
         request = SyncRequest(

@@ -11,9 +11,11 @@ import psycopg
 from psycopg import waiting
 
 from snapshots.beginning import begin, utc_now
+from snapshots.erasure import Erased
 from snapshots.ledger import OpenRun
 from snapshots.pool import SessionPool
 from snapshots.report import RunScope
+from snapshots.retention import Pruned
 from snapshots.store import Store
 from snapshots.tenancy import TenantSession
 from snapshots.walls import Walls
@@ -57,6 +59,14 @@ class _LastingStore(Store):
             await self.session.close()
             raise
 
+    async def erase(self, connection: str, patient: str) -> Erased:
+        async with opened_store(self._url, self._tenant) as store:
+            return await store.erase(connection, patient)
+
+    async def prune(self, **until: Any) -> Pruned:
+        async with opened_store(self._url, self._tenant) as store:
+            return await store.prune(**until)
+
     async def end(self) -> None:
         if self.session is not None:
             await self.session.end()
@@ -83,17 +93,12 @@ class Stage:
 
     def erase(self, patient: str) -> None:
         """Erase a patient, as the command does."""
-        self._runner.run(_erase(self._url, self._tenant, patient))
+        self._runner.run(self._store.erase(NAME, patient))
 
     def close(self) -> None:
         self._view.close()
         self._runner.run(self._store.end())
         self._runner.close()
-
-
-async def _erase(url: str, tenant: str, patient: str) -> None:
-    async with opened_store(url, tenant) as store:
-        await store.erase(NAME, patient)
 
 
 async def _migrated(url: str, tenant: str) -> _LastingStore:

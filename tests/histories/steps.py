@@ -56,6 +56,7 @@ class Site(NamedTuple):
     readable_groups: bool = True
     follow: bool = False  # references
     validate: bool = False  # against FHIR R4B
+    heeds_since: bool = True  # else searches and exports of news give everything
     # exports give each row twice, in the "first" and the "second" content, all else gives one of these, or a "third"; "": neither
     told_twice: str = ""
 
@@ -172,8 +173,52 @@ class Levels(NamedTuple):
     names: tuple[str, ...]
 
 
+class Reuse(NamedTuple):
+    """A dropped row's id is given anew: version 1, other content, perhaps another patient; `dated` today, else long ago."""
+
+    type: str
+    id: str
+    patient: str
+    dated: bool = True
+
+
+class Unserve(NamedTuple):
+    """The server no longer has the type: it declares, lists and exports none, and knows no row of it."""
+
+    type: str
+
+
+class Serve(NamedTuple):
+    type: str
+
+
+class Backup(NamedTuple):
+    """The EHR's content is saved."""
+
+
+class SetBack(NamedTuple):
+    """The EHR's content is what was last saved, versions and dates too; what came since is gone without a word."""
+
+
+class Becomes(NamedTuple):
+    """A manner of the server, or a setting of the connection (a field of `Site`), is another from now on."""
+
+    field: str
+    value: object
+
+
 class Wait(NamedTuple):
     hours: int = 24
+
+
+class Erase(NamedTuple):
+    """The store forgets a patient, unless a run is open."""
+
+    patient: str
+
+
+class Prune(NamedTuple):
+    """The store drops all replaced versions, quarantined input and units that it may."""
 
 
 class Upgrade(NamedTuple):
@@ -197,6 +242,12 @@ Happening = (
     | Join
     | Leave
     | Levels
+    | Reuse
+    | Unserve
+    | Serve
+    | Backup
+    | SetBack
+    | Becomes
 )
 
 # -- what is wrong during one run. `rows` are "Type/id", with * at the end for all that begin so
@@ -260,7 +311,59 @@ class Flaky(NamedTuple):
     every: int
 
 
-Fault = Sick | Lie | Blind | Refuse | Incomplete | Patients410 | All410 | Misled | NoExport | Flaky
+class LostJob(NamedTuple):
+    """The server knows none of its exports a moment after they began: 404."""
+
+
+class LostFile(NamedTuple):
+    """An export's file of the type answers so."""
+
+    type: str
+    status: int
+
+
+class CutFile(NamedTuple):
+    """An export's file of the type ends within a line."""
+
+    type: str
+
+
+class LostPage(NamedTuple):
+    """Every page but the first answers so."""
+
+    status: int
+
+
+class Unauthorized(NamedTuple):
+    """From its n-th request on the run is answered 401."""
+
+    after: int
+
+
+class Unnarrowed(NamedTuple):
+    """Searches of the type give every patient's rows, whomever they name."""
+
+    type: str
+
+
+Fault = (
+    Sick
+    | Lie
+    | Blind
+    | Refuse
+    | Incomplete
+    | Patients410
+    | All410
+    | Misled
+    | NoExport
+    | Flaky
+    | LostJob
+    | LostFile
+    | CutFile
+    | LostPage
+    | Unauthorized
+    | Unnarrowed
+)
 
 
 class Kill(NamedTuple):
@@ -272,13 +375,13 @@ class Kill(NamedTuple):
 
 class Run(NamedTuple):
     ask: Ask
-    since: str = "auto"
+    since: str = "auto"  # "none"; or "36h": the instant so long ago
     faults: tuple[Fault, ...] = ()
     during: tuple[tuple[int, Happening], ...] = ()  # before the n-th request is answered
     kill: Kill | None = None
 
 
-Step = Happening | Wait | Upgrade | Run
+Step = Happening | Wait | Upgrade | Erase | Prune | Run
 
 
 class History(NamedTuple):

@@ -117,6 +117,11 @@ class StoreView:
                 if table in self._tables:
                     self._conn.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
 
+    def is_at_rest(self) -> bool:
+        """Whether there have been runs, and all have ended."""
+        row = self._conn.execute("SELECT bool_and(status <> 'running') FROM run").fetchone()
+        return bool(row and row[0])
+
     def stored(self) -> Stored:
         live: dict[Key, Any] = {}
         dead: dict[Key, int] = {}

@@ -1,0 +1,123 @@
+"""What a seed's history is given beside what `director` makes of it: a server or its operator that changes its ways. Pure.
+
+Each twist is a few steps that are put between those that are there, or a run that is asked otherwise. It has chance of its own,
+so that what else a seed means stays the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from tests.histories import steps as s
+
+_SHARE = 0.5  # of all histories have twists
+_MANNERS: dict[str, tuple[object, ...]] = {
+    "incremental": (True, False),
+    "page": (None, 1, 2, 3),
+    "totals": (True, False),
+    "dated": (True, False),
+    "skew_s": (0, -7200, 600, 90_000),
+    "gone": (404, 410),
+    "reads": (True, False),
+    "batches": (True, False),
+    "tells_deletions": (True, False),
+    "readable_groups": (True, False),
+    "follow": (True, False),
+    "heeds_since": (True, False),
+}
+_TYPES = (*s.CHARTS, s.DEVICE, s.ORGANIZATION)
+
+
+def twisted(made: s.History, seed: int) -> s.History:
+    """The same history, with some twists, or as it is."""
+    rng = random.Random(f"twists {seed}")
+    if rng.random() >= _SHARE or not any(isinstance(step, s.Run) for step in made.steps):
+        return made
+    twisting = _Twisting(made, rng)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        rng.choice(twisting.twists)()
+    return made._replace(steps=tuple(twisting.steps))
+
+
+class _Twisting:
+    def __init__(self, made: s.History, rng: random.Random) -> None:
+        self._rng = rng
+        self.steps = list(made.steps)
+        self._first = next(at for at, step in enumerate(self.steps) if isinstance(step, s.Run)) + 1
+        added = [step for step in self.steps[: self._first] if isinstance(step, s.Add)]
+        self._patients = [step.id for step in added if step.type == s.PATIENT]
+        self._rows = [(step.type, step.id) for step in added if step.type in s.CHARTS]
+        self._site = made.site
+        self.twists: tuple[Callable[[], None], ...] = (
+            self._manner,
+            self._manner,
+            self._set_back,
+            self._reused,
+            self._unserved,
+            self._erased,
+            self._pruned,
+            self._since,
+            self._fault,
+            self._fault,
+        )
+
+    def _puts(self, *steps: s.Step | None) -> None:
+        """Between the steps that are there, one after another; a None is left out."""
+        places = sorted(self._rng.randint(self._first, len(self.steps)) for _ in steps)
+        for place, step in reversed(list(zip(places, steps, strict=True))):
+            if step is not None:
+                self.steps.insert(place, step)
+
+    def _perhaps(self, step: s.Step) -> s.Step | None:
+        return step if self._rng.random() < 0.6 else None
+
+    def _manner(self) -> None:
+        field = self._rng.choice(sorted(_MANNERS))
+        before = getattr(self._site, field)
+        after = self._rng.choice([value for value in _MANNERS[field] if value != before])
+        self._puts(s.Becomes(field, after), self._perhaps(s.Becomes(field, before)))
+
+    def _set_back(self) -> None:
+        self._puts(s.Backup(), s.SetBack())
+
+    def _reused(self) -> None:
+        if self._rows:
+            key, patient = self._rng.choice(self._rows), self._rng.choice(self._patients)
+            self._puts(s.Drop(*key), s.Reuse(*key, patient, dated=self._rng.random() < 0.7))
+
+    def _unserved(self) -> None:
+        resource_type = self._rng.choice(_TYPES)
+        self._puts(s.Unserve(resource_type), self._perhaps(s.Serve(resource_type)))
+
+    def _erased(self) -> None:
+        self._puts(s.Erase(self._rng.choice(self._patients)))
+
+    def _pruned(self) -> None:
+        self._puts(s.Prune())
+
+    def _since(self) -> None:
+        self._alters(lambda run: run._replace(since=self._rng.choice(("1h", "36h", "100h"))))
+
+    def _fault(self) -> None:
+        rng, kind = self._rng, self._rng.choice(s.CHARTS)
+        fault = rng.choice(
+            (
+                s.LostJob(),
+                s.LostFile(rng.choice((s.PATIENT, kind)), rng.choice((404, 403, 410, 500))),
+                s.CutFile(rng.choice((s.PATIENT, kind))),
+                s.LostPage(rng.choice((404, 410, 500))),
+                s.Unauthorized(rng.randint(2, 12)),
+                s.Unnarrowed(kind),
+            )
+        )
+        self._alters(lambda run: run._replace(faults=(*run.faults, fault)))
+
+    def _alters(self, change: Callable[[s.Run], s.Run]) -> None:
+        """One run, not the first."""
+        later = [at for at, step in enumerate(self.steps) if at >= self._first and isinstance(step, s.Run)]
+        if later:
+            at = self._rng.choice(later)
+            run = self.steps[at]
+            assert isinstance(run, s.Run)
+            self.steps[at] = change(run)
