@@ -21,7 +21,7 @@ BASE = "http://ehr.example/fhir"
 _PREFIX = urlsplit(BASE).path
 _SEARCH = {
     s.PATIENT: ("_id", "_lastUpdated"),
-    s.OBSERVATION: ("patient", "_id", "_lastUpdated"),
+    s.OBSERVATION: ("patient", "category", "_id", "_lastUpdated"),
     s.CONDITION: ("patient", "_id", "_lastUpdated"),
     s.DEVICE: ("_id",),
     s.ORGANIZATION: ("_id", "_lastUpdated"),
@@ -43,6 +43,8 @@ class Job(NamedTuple):
     files: dict[str, list[str]]
     deleted: list[str]
     errors: list[str]
+    whose: list[str]
+    refused: set[str]  # types
 
 
 class Server:
@@ -141,6 +143,8 @@ class Server:
             rows = [row for row in rows if row.id in ids]
         if patient is not None and not ehr.unnarrowed(kind):
             rows = [row for row in rows if row.patient == ehr.led.get(patient, patient)]
+        if "category" in query:
+            rows = [row for row in rows if row.category == query["category"][0]]
         for limit in query.get("_lastUpdated", ()) if ehr.site.heeds_since else ():
             rows = [row for row in rows if _within(row.at, limit)]
         lost = next((fault.status for fault in ehr.faults if isinstance(fault, s.LostPage)), None)
@@ -183,7 +187,7 @@ class Server:
         elif named:
             level, members = "patient-list", named
         types = tuple(values["_type"].split(",")) if values.get("_type") else ()
-        rows = list(ehr.exported(level, members, types))
+        rows = list(ehr.exported(level, members, types, filtered="_typeFilter" in values))
         deleted = []
         if (since := values.get("_since")) and ehr.site.heeds_since:
             after = datetime.fromisoformat(since)
@@ -200,27 +204,19 @@ class Server:
                 map(json.dumps, contents if len(self._jobs) % 2 else reversed(contents))
             )
         refused = {f.type for f in ehr.faults if isinstance(f, s.Refuse) and (not types or f.type in types)}
-        if not ehr.has(s.LostJob):
-            broken = {f.type for f in ehr.faults if isinstance(f, s.LostFile | s.CutFile) and f.type in files}
-            self._tells(types, level, members, refused | broken)
+        whose = [*members, ""] if level == "system" else members
+        for kind in {*(types or s.TYPES)} - files.keys() - ehr.unserved if not ehr.has(s.LostJob) else ():
+            self._tells(kind, whose, refused=kind in refused)
         number = str(len(self._jobs) + 1)
         errors = [json.dumps(_issue("error", "exception", f"{kind} could not be exported")) for kind in sorted(refused)]
-        self._jobs[number] = Job(told(ehr.now()), files, deleted, errors)
+        self._jobs[number] = Job(told(ehr.now()), files, deleted, errors, whose, refused)
         return Answer(202, b"", {"Content-Location": f"{BASE}/job/{number}"})
 
-    def _tells(self, types: tuple[str, ...], level: str, members: list[str], refused: set[str]) -> None:
-        """Note of which types, and whose, an export tells."""
-        heard = self._ehr.heard
-        for kind in types or s.TYPES:
-            if kind in self._ehr.unserved:
-                continue
-            told_of, other = heard.answered, heard.refused
-            if kind in refused:
-                told_of, other = other, told_of
-            told_of.update(("export", kind, one) for one in members)
-            other.difference_update(("export", kind, one) for one in members)
-            if level == "system" and kind not in refused:
-                heard.answered.add(("export", kind, ""))
+    def _tells(self, kind: str, whose: list[str], *, refused: bool) -> None:
+        """Note whose rows of a type an export tells of, or does not."""
+        heard, told_of = self._ehr.heard, {("export", kind, one) for one in whose}
+        heard.answered = heard.answered - told_of if refused else heard.answered | told_of
+        heard.refused = heard.refused | told_of if refused else heard.refused - told_of
 
     def _job(self, method: str, number: str) -> Answer:
         if method == "DELETE":
@@ -248,11 +244,13 @@ class Server:
         job = self._jobs[number]
         lines = {"deleted": job.deleted, "error": job.errors}.get(name) or job.files[name]
         body = "".join(f"{line}\n" for line in lines).encode()
-        for fault in self._ehr.faults:
-            if isinstance(fault, s.LostFile) and fault.type == name:
+        broken = [f for f in self._ehr.faults if isinstance(f, s.LostFile | s.CutFile) and f.type == name]
+        if name in job.files:
+            self._tells(name, job.whose, refused=bool(broken) or name in job.refused)
+        for fault in broken:
+            if isinstance(fault, s.LostFile):
                 return _outcome(fault.status)
-            if isinstance(fault, s.CutFile) and fault.type == name:
-                body = body[: -len(lines[-1]) // 2]
+            body = body[: -len(lines[-1]) // 2]
         return Answer(200, body, {"Content-Type": "application/fhir+ndjson"})
 
 

@@ -33,10 +33,17 @@ class Row:
     device: str | None = None
     link: tuple[str, str] | None = None  # of a Patient: (type, other)
     uses: int = 1  # of the id, one after another
+    also: str | None = None  # another patient whose compartment it is in
+    category: str = "a"
 
     @property
     def key(self) -> Key:
         return self.type, self.id
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """In whose compartments it is."""
+        return tuple(one for one in (self.patient, self.also) if one is not None)
 
     def body(self, *, dated: bool = True) -> dict[str, Any]:
         """The resource; a version is also a content."""
@@ -54,7 +61,10 @@ class Row:
         if self.type != s.DEVICE:
             found |= {"code": {"text": self._text}}
         if self.type == s.OBSERVATION:
-            found |= {"status": "final"}
+            found |= {"status": "final", "category": [{"coding": [{"code": self.category}]}]}
+        if self.also is not None:
+            other = {"reference": f"Patient/{self.also}"}
+            found |= {"performer": [other]} if self.type == s.OBSERVATION else {"asserter": other}
         if self.patient is not None:
             found |= {"subject": {"reference": f"Patient/{self.patient}"}}
         if self.device is not None:
@@ -139,7 +149,9 @@ class Ehr:
     @happens.register
     def _(self, step: s.Add) -> None:
         at = self.now() - timedelta(days=step.age_d)
-        self._put(Row(step.type, step.id, step.patient, at, shown=step.shown, device=step.device), new=True)
+        self._put(
+            Row(step.type, step.id, step.patient, at, shown=step.shown, device=step.device, also=step.also), new=True
+        )
 
     @happens.register
     def _(self, step: s.AddMany) -> None:
@@ -180,6 +192,11 @@ class Ehr:
         row = self.rows.get((step.type, step.id))
         if row is not None and row.type in s.CHARTS and (s.PATIENT, step.patient) in self.rows:
             self._next(row, dated=step.dated, patient=step.patient)
+
+    @happens.register
+    def _(self, step: s.Recategorize) -> None:
+        if (row := self.rows.get((step.type, step.id))) is not None:
+            self._next(row, dated=step.dated, category=step.category)
 
     @happens.register
     def _(self, step: s.Hide) -> None:
@@ -431,7 +448,7 @@ class Ehr:
         if reach in {"", "crawl"}:
             rows = self._crawled(ask, list(stored)) if reach else iter(())
         else:
-            rows = self.exported(reach, self.patients_of(ask, stored), ask.types)
+            rows = self.exported(reach, self.patients_of(ask, stored), ask.types, filtered=ask.filtered)
         return {row.key: self.body(row) for row in rows}
 
     def whole(self, ask: s.Ask, reach: str, stored: Iterable[str]) -> frozenset[Key]:
@@ -457,11 +474,15 @@ class Ehr:
                 continue
             if row.patient in self.led:  # a search of a former id asks the survivor's
                 continue
+            if self.site.splits and row.type == s.OBSERVATION and row.category not in {"a", "b"}:
+                continue
             directory = row.type == s.ORGANIZATION and not ask.is_pull
             if directory or (row.type in (s.PATIENT, *s.CHARTS) and row.patient in patients):
                 yield row
 
-    def exported(self, level: str, patients: Iterable[str], types: tuple[str, ...]) -> Iterator[Row]:
+    def exported(
+        self, level: str, patients: Iterable[str], types: tuple[str, ...], *, filtered: bool = False
+    ) -> Iterator[Row]:
         """The rows of an export's files."""
         members = set(patients)
         for row in self.rows.values():
@@ -469,7 +490,9 @@ class Ehr:
                 continue
             if not self.listed(row) or self.refusal(row.type, row.patient):
                 continue
-            if level == "system" or (row.patient is not None and (level == "patient" or row.patient in members)):
+            if filtered and row.type == s.OBSERVATION and not row.version % 2:
+                continue
+            if level == "system" or (row.patients and (level == "patient" or members.intersection(row.patients))):
                 yield row
 
     def of_type(self, resource_type: str) -> list[Row]:

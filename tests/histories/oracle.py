@@ -422,9 +422,10 @@ class Oracle:
 def _told(heard: set[tuple[str, str, str]], watch: Watch, row: Row) -> bool:
     """Whether what was heard speaks of the row, in the watch's way of asking."""
     way = "search" if watch.reach == "crawl" else "export"
-    if row.patient is None:
+    if not row.patients if way == "export" else row.patient is None:
         return (way, row.type, "" if way == "export" else "*") in heard
-    return bool({(way, row.type, row.patient), (way, row.type, "*")} & heard)
+    whose = row.patients if way == "export" else (row.patient,)
+    return bool({(way, row.type, one) for one in (*whose, "*")} & heard)
 
 
 def some(keys: list[Key]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio.lowlevel
 
+from config.bulk_options import BulkOptions
 from config.connections import Connection
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.sync import CohortSource, SyncRequest, sync
@@ -201,6 +202,7 @@ class Player:
             group=ask.group,
             cohort=_cohort(ask),
             validate="all" if site.validate else "off",
+            bulk=BulkOptions(type_filters=("Observation?version=odd",)) if ask.filtered else BulkOptions(),
         )
         rng = random.Random(1)
         async with EhrClient(connection, profile, clock=self._seconds, sleep=self._sleep, rng=rng) as client:
@@ -301,6 +303,7 @@ def _profile(site: s.Site) -> VendorProfile:
             "changes": {"incremental": site.incremental, "reconcile_every_d": site.reconcile_every_d},
             "limits": {"max_concurrency": 1, "file_concurrency": 1},
             "retry": {"max_tries": 4},
+            "search": {"splits": {s.OBSERVATION: ("category=a", "category=b")}} if site.splits else {},
             "attachments": {"fetch": False},
             "references": {"follow": (s.DEVICE, s.ORGANIZATION) if site.follow else (), "fresh_d": 0},
             "answers": {

@@ -22,6 +22,7 @@ class Ask(NamedTuple):
     who: str = "all"
     mode: str = "crawl"  # "crawl" | "bulk" | "auto"
     types: tuple[str, ...] = ()
+    filtered: bool = False  # exports by a _typeFilter: Observations whose version is odd
 
     @property
     def is_pull(self) -> bool:
@@ -56,6 +57,7 @@ class Site(NamedTuple):
     readable_groups: bool = True
     follow: bool = False  # references
     validate: bool = False  # against FHIR R4B
+    splits: bool = False  # a crawl asks for Observations by their categories a and b; c is in none
     heeds_since: bool = True  # else searches and exports of news give everything
     # exports give each row twice, in the "first" and the "second" content, all else gives one of these, or a "third"; "": neither
     told_twice: str = ""
@@ -73,6 +75,7 @@ class Add(NamedTuple):
     age_d: int = 0
     shown: bool = True
     device: str | None = None
+    also: str | None = None  # another patient whose compartment it is in; no search by patient says so
 
 
 class AddMany(NamedTuple):
@@ -117,6 +120,15 @@ class Move(NamedTuple):
     type: str
     id: str
     patient: str
+    dated: bool = True
+
+
+class Recategorize(NamedTuple):
+    """An Observation is of another category: "a", "b" or "c"."""
+
+    type: str
+    id: str
+    category: str
     dated: bool = True
 
 
@@ -242,6 +254,7 @@ Happening = (
     | Join
     | Leave
     | Levels
+    | Recategorize
     | Reuse
     | Unserve
     | Serve

@@ -37,7 +37,7 @@ def twisted(made: s.History, seed: int) -> s.History:
     twisting = _Twisting(made, rng)
     for _ in range(rng.choice((1, 1, 2, 3))):
         rng.choice(twisting.twists)()
-    return made._replace(steps=tuple(twisting.steps))
+    return s.History(twisting.site, tuple(twisting.steps))
 
 
 class _Twisting:
@@ -48,7 +48,7 @@ class _Twisting:
         added = [step for step in self.steps[: self._first] if isinstance(step, s.Add)]
         self._patients = [step.id for step in added if step.type == s.PATIENT]
         self._rows = [(step.type, step.id) for step in added if step.type in s.CHARTS]
-        self._site = made.site
+        self.site = self._site = made.site
         self.twists: tuple[Callable[[], None], ...] = (
             self._manner,
             self._manner,
@@ -60,6 +60,10 @@ class _Twisting:
             self._since,
             self._fault,
             self._fault,
+            self._shared,
+            self._shared,
+            self._filtered,
+            self._categories,
         )
 
     def _puts(self, *steps: s.Step | None) -> None:
@@ -77,6 +81,46 @@ class _Twisting:
         before = getattr(self._site, field)
         after = self._rng.choice([value for value in _MANNERS[field] if value != before])
         self._puts(s.Becomes(field, after), self._perhaps(s.Becomes(field, before)))
+
+    def _shared(self) -> None:
+        """A row of two patients, from the first night on, and what becomes of it."""
+        rng, number = self._rng, len(self.steps)
+        kind, whose, also = rng.choice(s.CHARTS), rng.choice([*self._patients, None]), rng.choice(self._patients)
+        row = s.Add(kind, f"shared{number}", whose, age_d=rng.choice((0, 30, 200)), also=also)
+        self.steps.insert(self._first - 1, row)
+        self._first += 1
+        becomes: s.Step = rng.choice(
+            (
+                s.Drop(kind, row.id),
+                s.Change(kind, row.id),
+                s.Withhold(kind, row.id),
+                s.Move(kind, row.id, rng.choice(self._patients)),
+            )
+        )
+        self._puts(self._perhaps(becomes))
+
+    def _filtered(self) -> None:
+        """Exports by a filter, at home or on one night."""
+        asked = [step.ask for step in self.steps if isinstance(step, s.Run)]
+        if any(s.OBSERVATION not in one.types for one in (*asked, self._site.home)):  # a filter names its type
+            return
+        if self._rng.random() < 0.5:
+            self._alters(lambda run: run._replace(ask=run.ask._replace(filtered=True)))
+            return
+        home = self._site.home
+        self.site = self._site._replace(home=home._replace(filtered=True))
+        for at, step in enumerate(self.steps):
+            if isinstance(step, s.Run) and step.ask == home:
+                self.steps[at] = step._replace(ask=self.site.home)
+
+    def _categories(self) -> None:
+        """Crawls by category, and rows that are of another from some night on."""
+        self.site = self.site._replace(splits=True)
+        for kind, id_ in self._rows[:2]:
+            if kind == s.OBSERVATION:
+                to, back = (self._rng.choice("abc") for _ in range(2))
+                dated = self._rng.random() < 0.7
+                self._puts(s.Recategorize(kind, id_, to, dated), self._perhaps(s.Recategorize(kind, id_, back, dated)))
 
     def _set_back(self) -> None:
         self._puts(s.Backup(), s.SetBack())
