@@ -396,13 +396,14 @@ class Oracle:
     def unnamed(self, ask: s.Ask) -> list[Key]:
         """Live rows that no run of any ask could list, and that the store does not name.
 
-        Who was deleted is on the roster still: of what the EHR has left of his chart, each run asks.
+        Who was deleted, or is not shown any more, is on the roster still: of what the EHR has of his chart, each run asks.
         """
         named = self._view.unwitnessed(self._ehr.true_time()) | self._view.doubted() | self._witnessed
         lists_patients = self._ehr.reach(ask) == "crawl" and ask.who == "all"  # whatever types it names
         survivors = {merge.survivor for merge, _, _ in self._ehr.merged.values()}  # asked for in the former's place
         orphaned = {row.patient for row in self._ehr.rows.values() if (s.PATIENT, row.patient) not in self._ehr.rows}
-        asked = survivors | (orphaned - {None})
+        unshown = {row.id for row in self._ehr.of_type(s.PATIENT) if row.withheld}
+        asked = survivors | unshown | (orphaned - {None})
         left = [key for key in self.unseen(ask) if key not in named and self._patient_of(key) not in asked]
         return [key for key in left if not (lists_patients and key[0] == s.PATIENT)]
 
