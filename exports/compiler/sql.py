@@ -280,7 +280,8 @@ class _Writer:
         What they stand on is put together, and all else is done with that, once in the query. Within a union Postgres begins each
         computation anew for each row of the resource: for the view of observations that took 1.3 times the CPU.
         """
-        if len(branches) == 1 or any(branch.or_null for branch in branches):
+        # of unions within unions each would be tried twice: the time to compile them would double with each
+        if len(branches) == 1 or any(branch.or_null or _has_union(branch) for branch in branches):
             return None
         number = next(environment.numbers)
         item = Identifier(f"h{number}")
@@ -354,6 +355,10 @@ class _Writer:
         join = SQL(" CROSS JOIN LATERAL ({}) AS {}").format(SQL(" UNION ALL ").join(queries), name)
         outer = tuple(replace(cell, value=SQL("{}.{}").format(name, Identifier(cell.node.name))) for cell in cells)
         return Rows(outer, (join,), tuple(SQL("{}.{}").format(name, order_name(at)) for at in range(width)))
+
+
+def _has_union(selection: Selection) -> bool:
+    return bool(selection.union) or any(map(_has_union, selection.select))
 
 
 def _is_along_key(view: View, source: Source) -> bool:

@@ -239,6 +239,16 @@ def test_each_chained_where_adds_as_much_as_the_one_before() -> None:
     assert length(32) - length(16) < 1.1 * 2 * (length(16) - length(8))
 
 
+def test_unions_within_unions_take_no_longer_with_each() -> None:
+    """Forty would hang if the time doubled with each."""
+    selection = columns(ID)
+    for number in range(40):
+        selection = {
+            "unionAll": [selection, {"forEach": "name", **columns({"name": "id", "path": f"use & '{number}'"})}]
+        }
+    assert [column.name for column in compile_view(view(selection), SOURCE).columns] == ["id"]
+
+
 def test_a_view_that_is_nested_without_end_is_refused() -> None:
     definition = columns(ID)
     for _ in range(600):
