@@ -168,7 +168,9 @@ class Encoder:
             self._encrypting.add(data)
 
     def _write(self, data: bytes | bytearray | memoryview) -> None:
-        self._stream.write(data)
+        rest = memoryview(data)
+        while rest:  # a file without a buffer may take a part: on a full disk it takes what fits, and refuses only the next write
+            rest = rest[self._stream.write(rest) :]
         self._digest.update(data)
         self.bytes += len(data)
 

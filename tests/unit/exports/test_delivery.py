@@ -5,6 +5,8 @@ import hashlib
 import io
 import itertools
 import json
+import random
+import resource
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -236,3 +238,22 @@ def test_zstd_gives_equal_bytes_however_it_is_cut(piece: bytes, times: int, at: 
     whole, cuts = encoded([content], compress="zstd"), encoded(cut(content, at), compress="zstd")
     assert whole == cuts
     assert pa.CompressedInputStream(pa.BufferReader(whole), "zstd").read() == content
+
+
+@pytest.mark.parametrize("compress", ["no", "fast", "small"])
+def test_a_file_that_only_partly_fits_on_the_disk_is_refused_and_leaves_nothing(
+    tmp_path: Path, compress: Compress
+) -> None:
+    def write() -> None:
+        with AtomicFile(tmp_path / "x", compress=compress) as file:
+            file.write(random.Random(1).randbytes(80_000))
+            file.commit(kind="ndjson", rows=1)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # a write takes what fits, as on a full disk
+    try:
+        with pytest.raises(DestinationError):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
