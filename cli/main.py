@@ -68,7 +68,11 @@ def call(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; every error becomes a message on stderr."""
     invocation = Invocation()
     try:
-        result = command().main(args=list(arguments), prog_name="chartferry", obj=invocation, standalone_mode=False)
+        # not `main`, which ends without a word after Ctrl-C, and with a bug's code if the reader of the output closed the pipe
+        with command().make_context("chartferry", list(arguments), obj=invocation) as context:
+            result = command().invoke(context)
+    except typer.Exit as exc:
+        return exc.exit_code
     except typer.TyperException as exc:
         show = getattr(exc, "show", None)  # usage errors know their command's usage line
         if exc.format_message():
@@ -83,8 +87,9 @@ def call(arguments: Sequence[str]) -> int:
         print_message("chartferry: interrupted")
         return SIGINT_EXIT
     except (BrokenPipeError, SystemExit) as exc:
-        # typer ends with 1, a bug's code, where the reader of the output has closed the pipe, as `head` does
-        if isinstance(exc, SystemExit) and not isinstance(exc.__context__, BrokenPipeError):
+        if isinstance(exc, SystemExit) and not isinstance(
+            exc.__context__, BrokenPipeError
+        ):  # rich turns one into the other
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
         return SIGPIPE_EXIT

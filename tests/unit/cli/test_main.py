@@ -195,3 +195,14 @@ def test_a_reader_that_closes_the_pipe_is_no_bug(words: tuple[str, ...], monkeyp
     with os.fdopen(writing, "w", buffering=1) as closed:
         monkeypatch.setattr(sys, "stdout", closed)
         assert call(words) == 128 + signal.SIGPIPE
+
+
+def test_an_interrupt_before_a_run_begins_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cli.main.version", interrupted)  # what --version asks, in place of any command
+    assert call(["--version"]) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == "chartferry: interrupted\n"
