@@ -72,10 +72,13 @@ _NEXT_BY_STATUS: dict[int, str] = {
     403: "the client's scopes or its user's rights at the EHR do not cover it",
     404: "check base_url, and whether this EHR offers it",
     406: "this EHR does not support the profile's accept type",
+    407: "a proxy wants a login, and no EHR answers so: check the connection's proxy setting (http://user:password@host:port)",
     413: "request less at a time: lower profile.search.page_size",
     414: "the URL is too long for the EHR or a gateway in front of it: lower profile.search.post_over, to search by POST",
-    431: "our headers are longer than the EHR, or a gateway in front of it, accepts: most likely the token; request fewer scopes",
+    426: "the server, or a gateway in front of it, wants another protocol than HTTP/1.1: ask its operator to allow that",
     429: "lower profile.limits.max_concurrency, or run at a quieter hour",
+    431: "our headers are longer than the EHR, or a gateway in front of it, accepts: most likely the token; request fewer scopes",
+    511: "the network wants a login before it lets anything out: log this machine in, or ask its administrators",
 }
 _JOB_GONE = (
     "the job was deleted or has expired; sync again to start a new export; if it is gone every time, it may live on one of "

@@ -156,3 +156,12 @@ def test_a_404_of_a_status_url_that_is_not_the_ehrs_own_says_how_to_give_the_job
 
 def test_413_to_a_search_is_about_its_pages():
     assert "page_size" in str(error("GET /Observation", "search", status=413))
+
+
+@pytest.mark.parametrize(
+    ("status", "who"), [(407, "a proxy wants a login"), (426, "HTTP/1.1"), (511, "the network wants")]
+)
+def test_what_stands_between_us_and_the_ehr_is_named(status, who):
+    page = {"media_type": "text/html", "speaker": "page", "body_start": b"<html>"}
+    assert who in str(error(status=status))
+    assert who in str(error(status=status, **page))
