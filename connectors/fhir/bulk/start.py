@@ -36,7 +36,7 @@ from connectors.fhir.memories import BulkJobs
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call, Reply
 from connectors.fhir.transport.client import EhrClient
-from connectors.fhir.transport.links import resolve
+from connectors.fhir.transport.links import header_link, resolve
 from connectors.fhir.transport.retry_table import issue_codes, server_wait_s
 from snapshots.export_job import BulkJob, EarlierJob
 
@@ -196,9 +196,9 @@ class ExportStart:
         200 and 201 begin a job too if they name one. HTTP lets them name the place of what they bring, though (RFC 9110, 8.7):
         beside a resource, or where it is the request's own address, it is that.
         """
-        location = reply.headers.get("content-location")
+        location = header_link(reply.headers.get("content-location"))
         if reply.status == _ACCEPTED:
-            location = location or reply.headers.get("location")  # of a 201 it would be what was created
+            location = location or header_link(reply.headers.get("location"))  # of a 201 it would be what was created
         if not location:
             return None
         url = resolve(location, self._base_url, self._profile.links.rewrite_origins)

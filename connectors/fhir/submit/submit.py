@@ -22,7 +22,7 @@ from connectors.fhir.profile import VendorProfile
 from connectors.fhir.submit.submission import OutcomeFile, Submission, result_page
 from connectors.fhir.transport.call import Call, Purpose, Reply
 from connectors.fhir.transport.client import EhrClient
-from connectors.fhir.transport.links import origin, resolve, safe_url
+from connectors.fhir.transport.links import header_link, origin, resolve, safe_url
 from connectors.fhir.transport.retry_table import server_wait_s
 
 _OK, _ACCEPTED, _NOT_FOUND = 200, 202, 404
@@ -127,7 +127,7 @@ class _Work:
             if _is_unknown(error):
                 return None
             raise
-        location = reply.headers.get("content-location")
+        location = header_link(reply.headers.get("content-location"))
         if not location:
             raise ProtocolError(f"{call.template}: the answer was {reply.status} without Content-Location")
         return self.at_home(location)

@@ -80,6 +80,13 @@ def _host(url: str) -> str:
     return _PORT.sub("", found[2].rpartition("@")[2]).lower() if found else ""
 
 
+def header_link(value: str | None) -> str | None:
+    """The URL of a header that names one. A gateway may repeat the header; HTTP then joins its values with comma and blank."""
+    values = (value or "").split(", ")
+    repeated = all(one == values[0] or _AUTHORITY.match(one) for one in values)
+    return (values[0] if repeated else value) or None
+
+
 def resolve(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> str:
     """A link of the EHR as an absolute URL: absolute ones untouched, relative ones against the FHIR base.
 

@@ -22,7 +22,7 @@ from connectors.fhir.transport.addresses import AddressGuard
 from connectors.fhir.transport.body import BodyReader
 from connectors.fhir.transport.call import Call, Endpoint, Token, Tokens
 from connectors.fhir.transport.content_coding import BombError, ContentCodingError, UnaskedCodingError
-from connectors.fhir.transport.links import elsewhere, origin, redirect_target, safe_url
+from connectors.fhir.transport.links import elsewhere, header_link, origin, redirect_target, safe_url
 from connectors.fhir.transport.retry_table import Failure, Seen, expects_json, known_status
 from connectors.fhir.transport.tls import tls_context
 from connectors.fhir.transport.verbatim import (
@@ -154,7 +154,7 @@ class Sender:
             headers |= self._client_id
         for _ in range(MAX_REDIRECTS + 1):
             response = await self.exchange(call, method, url, headers, body)
-            location = response.headers.get("location") if response.status_code in _REDIRECTS else None
+            location = header_link(response.headers.get("location")) if response.status_code in _REDIRECTS else None
             if location is None or response.status_code in call.ok:
                 continues = call.continues if response.status_code == _PARTIAL else None
                 reader = self._reader(call, response, continues)

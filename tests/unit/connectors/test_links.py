@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.fhir.errors import UnsafeLinkError
-from connectors.fhir.transport.links import elsewhere, origin, redirect_target, resolve, safe_url
+from connectors.fhir.transport.links import elsewhere, header_link, origin, redirect_target, resolve, safe_url
 
 BASE = "https://ehr.example/api/FHIR/R4"
 
@@ -99,6 +99,22 @@ def test_a_redirect_from_http_to_https_on_the_same_host_is_answered_by_base_url(
     advice = elsewhere("https://ehr.example/R4/metadata", "http://ehr.example/R4")
     assert advice.startswith("let base_url begin with https://ehr.example; or")
     assert "base_url" not in elsewhere("https://other.example/R4", "http://ehr.example/R4")
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        (None, None),
+        ("", None),
+        ("/a?x=1,2", "/a?x=1,2"),
+        ("/a?x=1, 2", "/a?x=1, 2"),
+        ("/a, /a", "/a"),
+        ("https://h/a, https://h/a", "https://h/a"),
+        ("https://h/a, https://h/b", "https://h/a"),
+    ],
+)
+def test_a_header_that_a_gateway_repeats_names_its_first_url(value, url):
+    assert header_link(value) == url
 
 
 @given(st.text())
