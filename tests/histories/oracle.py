@@ -159,6 +159,12 @@ class Oracle:
         self._listed.clear()
         self._open = None
 
+    def erased(self) -> None:
+        """The store has forgotten rows, and who listed them."""
+        live = self._view.stored().live.keys()
+        for known in self._listed.values():
+            known.intersection_update(live)
+
     def killed(self) -> Failure | None:
         """The run's process has ended."""
         watch = self._now
@@ -344,6 +350,8 @@ class Oracle:
                 patient = row.patient
                 if _told(watch.heard.refused, watch, row):
                     continue
+                if watch.ask.filtered and watch.reach != "crawl" and row.type == s.OBSERVATION:
+                    continue  # a filtered export shows no deletion (docs/bulk.md): reads in rotation do
                 if watch.reach == "system" or patient is None or patient in members:
                     left.append(key)
         # no export can name a patient whom the server does not have: the store counts his rows among those that nothing lists
@@ -381,7 +389,8 @@ class Oracle:
             return left
         stored = [id_ for kind, id_ in live if kind == s.PATIENT]
         listed = {kind for kind, _ in self._ehr.visible(ask, self._ehr.reach(ask), stored)}
-        charts = {row.patient for row in self._ehr.rows.values()}  # of a deleted patient too: enough for a doubt
+        # of a deleted patient too: enough for a doubt
+        charts = {one for row in self._ehr.rows.values() for one in row.patients}
         left = [key for key in left if not (key[0] == s.PATIENT and key[1] in charts and key in doubted)]
         named = doubted if listed else doubted | self._view.unwitnessed(self._ehr.true_time())
         return [key for key in left if key[0] in listed or key not in named]
@@ -401,9 +410,10 @@ class Oracle:
         named = self._view.unwitnessed(self._ehr.true_time()) | self._view.doubted() | self._witnessed
         lists_patients = self._ehr.reach(ask) == "crawl" and ask.who == "all"  # whatever types it names
         survivors = {merge.survivor for merge, _, _ in self._ehr.merged.values()}  # asked for in the former's place
-        orphaned = {row.patient for row in self._ehr.rows.values() if (s.PATIENT, row.patient) not in self._ehr.rows}
+        rows = self._ehr.rows
+        orphaned = {one for row in rows.values() for one in row.patients if (s.PATIENT, one) not in rows}
         unshown = {row.id for row in self._ehr.of_type(s.PATIENT) if row.withheld}
-        asked = survivors | unshown | (orphaned - {None})
+        asked = survivors | unshown | orphaned
         left = [key for key in self.unseen(ask) if key not in named and self._patient_of(key) not in asked]
         return [key for key in left if not (lists_patients and key[0] == s.PATIENT)]
 
@@ -416,7 +426,7 @@ class Oracle:
         rows = self._ehr.rows
         asked = self._ehr.patients_of(ask, [id_ for kind, id_ in self._view.stored().live if kind == s.PATIENT])
         there = all((s.PATIENT, one) in rows for one in asked)
-        orphans = any(row.patient is not None and (s.PATIENT, row.patient) not in rows for row in rows.values())
+        orphans = any((s.PATIENT, one) not in rows for row in rows.values() for one in row.patients)
         return there and not orphans and not any(row.withheld for row in rows.values())
 
 

@@ -96,6 +96,7 @@ class Player:
             await self._store.erase(NAME, patient)
         except StoreError as error:
             return Failure("an erasure failed", str(error)[:300])
+        self._oracle.erased()
         return None
 
     async def _end(self) -> Failure | None:
