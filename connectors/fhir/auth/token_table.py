@@ -116,8 +116,8 @@ def _code(fields: dict[str, Any] | None) -> str | None:
 
 
 def _token(fields: dict[str, Any], now: float) -> Token | None:
-    said = fields.get("access_token")
-    value = said.strip() if isinstance(said, str) else ""  # a script in front of the server may have added a line end
+    text = fields.get("access_token")
+    value = text.strip() if isinstance(text, str) else ""  # a script in front of the server may have added a line end
     if not value:
         return None
     kind = fields.get("token_type") or "bearer"  # required by RFC 6749 5.1, and left out by servers all the same
