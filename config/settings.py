@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,15 +15,14 @@ import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
 from config.accountability import AuditRules, role_problems
-from config.base_urls import without_ids
 from config.connections import Connection, place_in_connection
 from config.encryption import Encryption
 from config.errors import ConfigError, ConfigNotFoundError, Problem
 from config.fhir_server import OptionalRef, masked_url
 from config.how_many import how_many
 from config.key_places import place_near, places_of, tables_of
-from config.logs import redact_text
 from config.near_words import nearest
+from config.quoted_values import shown
 from config.receivers import Receiver
 from config.resource_types import as_list
 from config.secret_refs import ALLOWED
@@ -33,19 +31,7 @@ from config.toml_text import pasted_problem, texts, tree_of
 
 FILE_NAME = "chartferry.toml"
 ENVIRON_CONFIG = "CHARTFERRY_CONFIG"
-SECRET_KEYS = (
-    "key",
-    "key_passphrase",
-    "client_secret",
-    "bearer_token",
-    "proxy",
-    "password",
-    "token",
-    "secret",
-    "file_request_headers",
-)
 STORE_RULE = '"embedded", "embedded:DIR", "postgresql://user@host/db" or "env:NAME"'
-SHOWN_CHARS = 60
 
 # pydantic's kinds of error -> what is allowed, in words of TOML
 _WANTED = {
@@ -139,11 +125,14 @@ def find_config(path: Path | None, environ: Mapping[str, str]) -> Path:
     if path is not None:
         if path.is_file():
             return path.resolve()
-        raise ConfigNotFoundError(f"{named} names {path}: there is no such file; write one with `chartferry init`")
+        what = "that is not a file" if path.exists() else "there is no such file"
+        raise ConfigNotFoundError(f"{named} names {path}: {what}; write one with `chartferry init`")
     places = [Path(FILE_NAME).resolve(), platformdirs.user_config_path("chartferry") / FILE_NAME]
     for place in places:
         if place.is_file():
             return place
+        if place.exists():
+            raise ConfigNotFoundError(f"{place} is not a file; move it away, or name a file with --config")
     looked = ", ".join(str(place) for place in places)
     raise ConfigNotFoundError(
         f"no configuration found; looked at --config, ${ENVIRON_CONFIG}, {looked}; write one with `chartferry init`"
@@ -219,24 +208,6 @@ def read_settings(
 
 def _pasted(path: str, text: str) -> tuple[str, str] | None:
     return None if path.startswith("tenants.") else pasted_problem(text)  # a label is free text
-
-
-def shown(key: str, value: object) -> str:
-    """Return a value as a message may quote it: shortened, and not quoted at all if it may be a secret."""
-    if any(word in key for word in SECRET_KEYS) and value is not None:
-        return f"a {type(value).__name__}, not shown because it may be a secret"
-    if isinstance(value, date | time):
-        return value.isoformat()
-    text = repr(_without_credentials(value) if isinstance(value, str) else value)
-    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
-
-
-def _without_credentials(text: str) -> str:
-    """Mask a URL's user name and password, everything from its query on, and what else names itself a password."""
-    text = redact_text(masked_url(without_ids(text)))
-    if "://" not in text:
-        return re.sub(r"[?].*", "?****", text, flags=re.DOTALL)
-    return re.sub(r"(://)\S*@", r"\1****@", re.sub(r"[?#].*", "?****", text, flags=re.DOTALL))
 
 
 def refused(source: Path, problems: list[Problem]) -> ConfigError:

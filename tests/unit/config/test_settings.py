@@ -261,6 +261,21 @@ def test_the_file_is_looked_for_in_the_documented_order(tmp_path: Path, monkeypa
         find_config(None, {})
 
 
+def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "chartferry.toml"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigNotFoundError, match=f"{folder} is not a file"):
+        find_config(None, {})
+    with pytest.raises(ConfigNotFoundError, match="that is not a file"):
+        find_config(folder, {})
+
+
+def test_a_value_that_may_be_a_secret_is_described_by_its_kind(tmp_path: Path) -> None:
+    found, _ = problems_in(tmp_path, SMALLEST + "key = 5\n")["connections.site.key"]
+    assert found == "a number, not shown because it may be a secret"
+
+
 def test_it_is_known_which_values_the_file_sets(tmp_path: Path) -> None:
     written = load(tmp_path, SMALLEST).written
     assert "connections.site.vendor" in written
