@@ -75,7 +75,10 @@ def _kid(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-_PASSWORD = re.compile(r"(?i)\b((?:ssl)?password|passwd|pwd)\s*=\s*(?:'[^']*'|[^&;\s]+)")
+_IS_URL = re.compile(r"[^=\s]*://")
+_USER = re.compile(r"://[^:/@\s]*:")
+_NAMED = r"(?is)\b((?:ssl)?password|passwd|pwd)\s*="
+_IN_QUERY, _IN_PAIRS = re.compile(_NAMED + "[^&]+"), re.compile(_NAMED + ".+")
 Plain = Annotated[str, AfterValidator(_plain)]
 OptionalRef = Annotated[SecretRef | None, BeforeValidator(secret_ref)]
 OptionalFile = Annotated[Path | None, BeforeValidator(file_path)]
@@ -84,9 +87,14 @@ OptionalFile = Annotated[Path | None, BeforeValidator(file_path)]
 def masked_url(url: str) -> str:
     """Return the URL, or libpq's string of `name=value`, with its passwords replaced by stars.
 
-    A password that is not percent-encoded may contain a / or an @: whatever stands before the last @ counts as one.
+    A password that is not percent-encoded may contain a / or an @: whatever stands before the last @ counts as one. In a string
+    of pairs it may contain nearly everything, and each program quotes in its own way: whatever follows counts as one.
     """
-    return _PASSWORD.sub(r"\1=****", re.sub(r"(://[^:/@\s]*):\S+@", r"\1:****@", url))
+    before, _, host = url.rpartition("@")
+    user = _USER.search(before)
+    if user is not None and user.end() < len(before):
+        url = f"{before[: user.end()]}****@{host}"
+    return (_IN_QUERY if _IS_URL.match(url) else _IN_PAIRS).sub(r"\1=****", url)
 
 
 def infer_auth(table: Mapping[str, Any]) -> str:

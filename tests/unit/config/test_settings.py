@@ -209,7 +209,10 @@ def test_passwords_are_masked_in_reprs(tmp_path: Path) -> None:
     [
         "host=db password=hunter2 user=me",
         "host=db password = 'hunter2 9'",
-        "Server=db;User Id=me;Password=hunter2;",
+        "host=db password=x&hunter2 user=me",
+        r"host=db password='it\\'s hunter2'",
+        r"host=db password=x\\ hunter2",
+        "Server=db;User Id=me;Password=x hunter2;",
         "jdbc:postgresql://db/x?user=me&password=hunter2",
         "mysql://me:hunt/er2@db/x",
     ],
@@ -225,6 +228,8 @@ def test_a_store_url_of_another_kind_is_refused_without_its_password(tmp_path: P
         ("postgresql://me:hunter2@h/db", "postgresql://me:****@h/db"),
         ("postgresql://me:hun/ter@2@h/db", "postgresql://me:****@h/db"),
         ("postgresql://me@h/db?password=hunter2&sslmode=require", "postgresql://me@h/db?password=****&sslmode=require"),
+        ("postgresql://me:hunter 2@h/db", "postgresql://me:****@h/db"),
+        ("postgresql://me@h/db?password=x hunter2", "postgresql://me@h/db?password=****"),
         ("http://proxy:3128", "http://proxy:3128"),
     ],
 )
