@@ -87,9 +87,8 @@ def call(arguments: Sequence[str]) -> int:
         print_message("chartferry: interrupted")
         return SIGINT_EXIT
     except (BrokenPipeError, SystemExit) as exc:
-        if isinstance(exc, SystemExit) and not isinstance(
-            exc.__context__, BrokenPipeError
-        ):  # rich turns one into the other
+        # rich raises SystemExit in place of the closed pipe's error
+        if isinstance(exc, SystemExit) and not isinstance(exc.__context__, BrokenPipeError):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
         return SIGPIPE_EXIT

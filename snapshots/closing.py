@@ -26,9 +26,8 @@ _SQL = load("closing")
 _LEDGER = load("ledger")
 _KNOWLEDGE = load("knowledge")
 _ROSTER = load("roster")
-_MANY_TYPES = (
-    4  # with one and the same remark: a server without CapabilityStatement refuses sixty types with the same words
-)
+# so many types with the same remark share a note: a server without CapabilityStatement refuses sixty with the same words
+_MANY_TYPES = 4
 ALL_TYPES = "*"  # a unit of no single type; a `since` for every type
 
 

@@ -44,7 +44,7 @@ class DocumentReader:
 
 
 def _started() -> None:
-    """Nothing: whoever gets the answer knows that the process reads."""
+    """Do nothing: an answer shows that the process has started."""
 
 
 def _bounded(content: bytes, content_type: str) -> tuple[str | None, str | None]:

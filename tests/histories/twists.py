@@ -1,7 +1,7 @@
-"""What a seed's history is given beside what `director` makes of it: a server or its operator that changes its ways. Pure.
+"""Adds twists to the history that `director` makes of a seed: a server or its operator that changes its ways. Pure.
 
-Each twist is a few steps that are put between those that are there, or a run that is asked otherwise. It has chance of its own,
-so that what else a seed means stays the same.
+A twist inserts a few steps, or changes what a run requests. Twists draw from a random generator of their own, so the rest of a
+seed's history stays the same.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def _host(url: str) -> str:
 
 
 def header_link(value: str | None) -> str | None:
-    """The URL of a header that names one. A gateway may repeat the header; HTTP then joins its values with comma and blank."""
+    """The URL in a header. A gateway may repeat the header; then HTTP joins its values with a comma, and the first one counts."""
     values = (value or "").split(", ")
     repeated = all(one == values[0] or _AUTHORITY.match(one) for one in values)
     return (values[0] if repeated else value) or None

@@ -106,7 +106,7 @@ def allowance_from(headers: Iterable[tuple[bytes, bytes]], now: float) -> Allowa
         return None
     rest = reset if reset is not None else min(windows.values(), default=MINUTE_S)
     allowances = (Allowance(left, windows.get(policy, rest) if own is None else own) for left, own, policy in found)
-    return min(allowances, key=lambda fields: fields.left)
+    return min(allowances, key=lambda allowance: allowance.left)
 
 
 def _policies(field: bytes) -> Iterator[tuple[str, dict[str, int]]]:

@@ -149,7 +149,7 @@ def _is_as_500(status: int) -> bool:
 
 
 def known_status(status: int) -> int:
-    """The status that an answer's means: 203 is a 200 that a gateway on the way has changed (RFC 9110 15.3.4)."""
+    """The status by which an answer is judged: a 203 is a 200 whose content a gateway has changed (RFC 9110 15.3.4)."""
     return 200 if status == 203 else status  # noqa: PLR2004
 
 
