@@ -30,17 +30,17 @@ def names_a_test(row: list[str]) -> bool:
     return bool(said) and name in names_in(ROOT / "tests" / path)
 
 
-def test_every_rule_names_a_test_that_is_there() -> None:
+def test_every_rule_names_an_existing_test() -> None:
     assert [row for row in ROWS if not names_a_test(row)] == []
 
 
-def test_every_rule_names_code_that_is_there() -> None:
+def test_every_rule_names_existing_code() -> None:
     named = {row[0]: row[3].strip("`") for row in ROWS}
     there = {rule for rule, code in named.items() if any((ROOT / root / code).is_file() for root in CODE_ROOTS)}
     assert [rule for rule, code in named.items() if code != "—" and rule not in there] == []
 
 
-def test_every_rule_has_a_number_of_its_own_and_none_is_left_out() -> None:
+def test_rules_are_numbered_uniquely_and_without_gaps() -> None:
     numbers = [row[0].split()[0] for row in ROWS]
     assert len(set(numbers)) == len(numbers)
     for letter, some in ((letter, [int(n[1:]) for n in numbers if n[0] == letter]) for letter in "SKPMFDB"):
@@ -48,7 +48,7 @@ def test_every_rule_has_a_number_of_its_own_and_none_is_left_out() -> None:
     assert len(numbers) == sum(line.startswith("| ") and "::" in line for line in PAGE.splitlines())
 
 
-def test_whatever_is_held_otherwise_says_why() -> None:
+def test_every_exception_to_a_house_rule_states_its_reason() -> None:
     marks = {mark for row in ROWS for mark in re.findall(r"\(([a-z])\)", row[2])}
     told = set(re.findall(r"(?:^|\. |\)\. )\(([a-z])\)", PAGE, re.MULTILINE))
     assert marks == told

@@ -50,12 +50,12 @@ def of_vendors(page: str, first: str) -> list[tuple[VendorProfile, str]]:
     return [(PROFILES[name], cell) for name, cell in zip(names, row(text, first), strict=True)]
 
 
-def test_the_vendor_table_tells_the_profiles_limits() -> None:
+def test_the_vendor_table_shows_the_profiles_limits() -> None:
     for profile, cell in of_vendors("docs/vendors.md", "requests at a time"):
         assert re.match(rf"{profile.limits.max_concurrency}\b", cell)
 
 
-def test_the_vendor_table_tells_the_profiles_mode() -> None:
+def test_the_vendor_table_shows_the_profiles_mode() -> None:
     modes = {"crawl": "crawl", "bulk": "bulk", "auto": "bulk if declared"}
     for profile, cell in of_vendors("docs/vendors.md", "mode"):
         assert cell.startswith(modes[profile.mode])
@@ -87,7 +87,7 @@ def test_every_dependency_has_its_reason() -> None:
     assert [name for name in names if name not in page] == []
 
 
-def test_the_page_on_proofs_tells_how_each_vendor_is_counted() -> None:
+def test_the_page_on_proofs_says_how_each_vendor_is_counted() -> None:
     for profile, cell in of_vendors("docs/prove.md", "number"):
         query = profile.completeness.count_query
         assert (f"`{query}`" in cell) if query else cell.startswith("none")

@@ -48,11 +48,11 @@ def test_every_fault_of_the_catalogue_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("number", sorted({*LISTED, *suite_rows()}))
-def test_the_page_tells_the_cases_and_their_exit_codes(number: str) -> None:
+def test_the_page_lists_the_cases_and_their_exit_codes(number: str) -> None:
     assert page_rows()[number] == suite_rows()[number]
 
 
-def test_no_two_cases_have_one_name() -> None:
+def test_case_names_are_unique() -> None:
     names = [case.id for case in CASES]
     assert len(names) == len(set(names))
 
@@ -77,6 +77,6 @@ def night_tests() -> dict[str, str]:
     return found
 
 
-def test_the_page_tells_every_history_of_several_nights_that_is_played() -> None:
+def test_the_page_lists_every_history_of_several_nights_that_is_tested() -> None:
     assert len(night_tests()) > 20
     assert night_rows() == night_tests()

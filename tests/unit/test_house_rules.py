@@ -61,13 +61,13 @@ def impure(module: ast.Module) -> Iterator[str]:
     yield from (call for call in calls if IMPURE_CALLS.search(call))
 
 
-def test_a_module_that_says_it_is_pure_knows_neither_clock_nor_chance_nor_io() -> None:
+def test_a_module_that_calls_itself_pure_uses_no_clock_randomness_or_io() -> None:
     pure = [path for path in MODULES if is_pure(path)]
     assert len(pure) > 30
     assert in_files(pure, lambda path: impure(tree(path))) == []
 
 
-def test_no_module_is_in_a_circle_with_others() -> None:
+def test_there_are_no_import_cycles() -> None:
     graph = grimp.build_graph(*PACKAGES, exclude_type_checking_imports=True)
     try:
         TopologicalSorter({one: graph.find_modules_directly_imported_by(one) for one in graph.modules}).prepare()
@@ -84,7 +84,7 @@ APART = r"split_part\(\s*(?:\w+\.)?(?:key|unit_key)\b|\b(?:detail|asked)\s*-?#?>
 
 
 @pytest.mark.parametrize("pattern", [BY_REASON, APART], ids=["by_reason", "apart"])
-def test_sql_decides_nothing_by_a_reason_and_takes_no_key_or_detail_apart(pattern: str) -> None:
+def test_sql_decides_nothing_by_a_reason_and_parses_no_key_or_detail(pattern: str) -> None:
     def statements(path: Path) -> str:
         return "\n".join(line for line in path.read_text().splitlines() if not line.startswith("--"))
 
@@ -143,7 +143,7 @@ def words_in(path: Path) -> set[str]:
     return {word.lower() for one in used for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", one)}
 
 
-def test_the_core_has_no_word_of_one_kind_of_source() -> None:
+def test_the_core_names_no_particular_kind_of_source() -> None:
     assert in_files((ROOT / "connectors/core").glob("*.py"), lambda path: words_in(path) & OF_A_SOURCE) == []
 
 
@@ -176,7 +176,7 @@ def imported_from_tests(folder: str, mark: str) -> Iterator[tuple[Path, str]]:
             yield from ((path, module) for module in imported(tree(path)) if module.startswith("tests."))
 
 
-def test_what_tests_share_is_in_a_module_of_its_own() -> None:
+def test_code_shared_by_tests_is_in_a_module_of_its_own() -> None:
     found = imported_from_tests("", ".test_")
     assert [(name(path), one) for path, one in found if one.rpartition(".")[2].startswith("test_")] == []
 

@@ -19,7 +19,7 @@ def test_a_file_is_named_for_what_it_owns() -> None:
     assert [str(path) for path in MODULES if path.stem in BANNED] == []
 
 
-def test_a_file_is_read_in_one_sitting() -> None:
+def test_no_file_is_too_long_to_read_in_one_sitting() -> None:
     assert [str(path) for path in MODULES if len(path.read_text().splitlines()) > 400] == []
 
 

@@ -132,7 +132,7 @@ def test_every_section_of_the_page_is_cited() -> None:
     assert sorted(set(SECTIONS) - cited) == []
 
 
-def test_every_key_that_is_cited_is_a_source_of_a_section_that_is_cited_with_it() -> None:
+def test_every_cited_source_key_belongs_to_a_section_cited_with_it() -> None:
     cited = [(remark, key) for remark in remarks() for key in sorted(remark.keys)]
     assert cited
     lost = [
@@ -144,11 +144,11 @@ def test_every_key_that_is_cited_is_a_source_of_a_section_that_is_cited_with_it(
     assert lost == []
 
 
-def test_whoever_says_that_a_fact_is_documented_or_reported_says_where() -> None:
+def test_every_documented_or_reported_fact_names_its_source() -> None:
     assert [remark.where for remark in remarks() if re.search(r"\[[DR]\]", remark.words) and not remark.sections] == []
 
 
-def test_every_fault_that_is_cited_is_a_row_of_the_page_of_faults() -> None:
+def test_every_cited_fault_is_a_row_of_the_faults_page() -> None:
     cited = [(remark.where, fault) for remark in remarks() for fault in re.findall(r"\bF\d{1,2}\b", remark.words)]
     assert cited
     assert [citation for citation in cited if citation[1] not in FAULTS] == []
@@ -180,7 +180,7 @@ def test_every_value_of_a_profile_has_its_evidence_beside_it(path: Path) -> None
     assert values_without_evidence(path.read_text()) == []
 
 
-def test_a_value_without_evidence_is_seen() -> None:
+def test_a_value_without_evidence_is_detected() -> None:
     search = "    search=SearchProfile(\n        page_size=50,\n        types=(\n        ),  # [I]\n    ),  # [I]\n"
     profile = f'X = VendorProfile(\n    name="x",\n    # [I]\n    mode="bulk",\n{search})\n'
     assert values_without_evidence(profile) == ["page_size"]

@@ -20,7 +20,7 @@ SEALED = SETTINGS.model_copy(update={"encryption": Encryption(shown_to=("nurse",
 STRICT = SETTINGS.model_copy(update={"audit": AuditRules(require_reason=True)})
 
 
-def test_the_account_is_the_processes_own_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_account_is_the_processs_own_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("USER", "LOGNAME", "USERNAME"):
         monkeypatch.setenv(name, "somebody-else")
     assert account() == pwd.getpwuid(os.getuid()).pw_name
@@ -28,7 +28,7 @@ def test_the_account_is_the_processes_own_whatever_the_environment_says(monkeypa
     assert (actor.name, actor.login, actor.roles, actor.reason) == (account(), account(), (), None)
 
 
-def test_who_acts_for_another_is_known_beside_the_other_whose_roles_apply() -> None:
+def test_a_person_acting_for_another_is_recorded_and_the_others_roles_apply() -> None:
     actor = actor_of(Invocation(acting_as="ana", reason="ticket 7"), SETTINGS, reads_charts=True)
     assert (actor.name, actor.account, actor.roles, actor.reason) == (
         "ana",
@@ -38,7 +38,7 @@ def test_who_acts_for_another_is_known_beside_the_other_whose_roles_apply() -> N
     )
 
 
-def test_a_reason_that_the_configuration_demands_is_demanded_for_charts_only() -> None:
+def test_a_required_reason_is_required_only_for_reading_charts() -> None:
     with pytest.raises(typer.BadParameter, match=r"requires a reason for reading charts.*--reason"):
         actor_of(Invocation(), STRICT, reads_charts=True)
     assert actor_of(Invocation(), STRICT, reads_charts=False).reason is None
@@ -54,7 +54,7 @@ def test_a_reason_that_the_configuration_demands_is_demanded_for_charts_only() -
         ("ana", "x", False, None),
     ],
 )
-def test_who_is_in_no_role_that_sees_what_is_encrypted_is_masked_unless_the_glass_is_broken(
+def test_encrypted_values_are_masked_without_a_permitted_role_unless_the_glass_is_broken(
     who: str, glass: str | None, masked: bool, broke: str | None
 ) -> None:
     actor = actor_of(Invocation(acting_as=who, break_glass=glass), SEALED, reads_charts=True)
@@ -63,7 +63,7 @@ def test_who_is_in_no_role_that_sees_what_is_encrypted_is_masked_unless_the_glas
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "\n\t"])
-def test_white_space_is_no_reason_to_read_charts_and_none_to_lift_a_mask(nothing: str) -> None:
+def test_white_space_does_not_count_as_a_reason_to_read_charts_or_lift_a_mask(nothing: str) -> None:
     with pytest.raises(typer.BadParameter, match="requires a reason"):
         actor_of(Invocation(reason=nothing), STRICT, reads_charts=True)
     with pytest.raises(typer.BadParameter, match="--break-glass needs a reason"):

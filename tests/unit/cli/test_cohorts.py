@@ -35,12 +35,12 @@ def scope_of(cohort: CohortSource | None, mode: str = "crawl", group: str | None
     return run_scope(request)
 
 
-def test_values_know_the_line_that_they_stand_in() -> None:
+def test_values_know_their_line() -> None:
     text = '\ufeff# cohort of May\n\nmrn,name\n  4711 ,x\n"4,7",y\n4711,again\nPatient/\nPatient/p9\n'
     assert parse_cohort(text) == {"4711": 4, "4,7": 5, "p9": 8}
 
 
-def test_a_cohort_file_keeps_its_roster_when_its_content_changes_and_a_crashed_run_is_not_gone_on_with(
+def test_a_changed_cohort_file_keeps_its_roster_and_does_not_resume_a_crashed_run(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "c.csv"
@@ -52,20 +52,20 @@ def test_a_cohort_file_keeps_its_roster_when_its_content_changes_and_a_crashed_r
     assert found[0].cohort != found[1].cohort
 
 
-def test_a_file_on_the_command_line_is_known_by_its_place_and_stdin_by_what_it_says(tmp_path: Path) -> None:
+def test_a_cohort_file_is_identified_by_its_path_and_stdin_by_its_content(tmp_path: Path) -> None:
     one, two = tmp_path / "a.csv", tmp_path / "b.csv"
     assert file_name(str(one)) == file_name(f"{tmp_path}/./a.csv") != file_name(str(two))
     bare = [scope_of(CohortSource(values=values)).selection for values in (("a", "b"), ("b", "a"), ("a",))]
     assert bare[0] == bare[1] != bare[2]
 
 
-def test_an_export_of_named_patients_is_known_by_its_list() -> None:
+def test_an_export_of_named_patients_is_identified_by_its_list() -> None:
     named = CohortSource(values=("a",), name="cohort")
     assert scope_of(named, "bulk").selection.startswith("patients:")
     assert scope_of(named, "crawl").selection == "cohort"
 
 
-def test_stored_patients_can_be_the_cohort_by_configuration_or_by_flag(tmp_path: Path) -> None:
+def test_the_stored_patients_can_be_chosen_as_cohort_by_configuration_or_flag(tmp_path: Path) -> None:
     assert connection("store").files == {}
     for cohort in (
         _cohort(connection("store"), Wanted()),

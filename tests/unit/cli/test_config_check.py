@@ -36,7 +36,7 @@ def problems(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> d
     return {each["path"]: (each["found"], each["allowed"]) for each in answer["problems"]}
 
 
-def test_a_whole_configuration_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_complete_configuration_has_no_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "key.json").write_text(KEY)
     (tmp_path / "key.json").chmod(0o600)
     text = site('client_id = "a"', 'key = "file:key.json"', "profile = { limits.max_concurrency = 2 }")
@@ -44,7 +44,7 @@ def test_a_whole_configuration_is_well(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.endswith("all is well, 1 connection\n")
 
 
-def test_a_former_flat_key_of_the_profile_works_and_is_told_its_new_place(
+def test_a_former_flat_profile_key_works_and_its_new_place_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "key.json").write_text(KEY)
@@ -55,7 +55,7 @@ def test_a_former_flat_key_of_the_profile_works_and_is_told_its_new_place(
     assert "connections.site.profile.max_concurrency is now connections.site.profile.limits.max_concurrency" in said
 
 
-def test_secrets_files_and_overrides_of_every_connection_are_checked_at_once(
+def test_all_connections_secrets_files_and_overrides_are_checked_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOT_A_KEY", "hunter2")
@@ -99,7 +99,7 @@ def test_a_public_key_in_place_of_the_private_one_is_named(tmp_path: Path, capsy
     assert "contains only public keys" in found["connections.site.key"][1]
 
 
-def test_the_overrides_of_a_connection_whose_shape_is_wrong_are_checked_with_it(
+def test_overrides_are_checked_even_if_their_connection_is_malformed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = site('types = "A,B"', 'profile = { limits.quiet_hours = "25:00-26:00", max_concurency = 3 }')
@@ -113,7 +113,7 @@ def test_the_overrides_of_a_connection_whose_shape_is_wrong_are_checked_with_it(
     }
 
 
-def test_keys_that_are_public_small_or_encrypted_are_problems_and_what_the_passphrase_opens_is_well(
+def test_public_small_and_locked_keys_are_problems_and_a_key_with_its_passphrase_is_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, small = (rsa.generate_private_key(65537, bits) for bits in (2048, 1024))
@@ -151,7 +151,7 @@ def test_keys_that_are_public_small_or_encrypted_are_problems_and_what_the_passp
         ("links.rewrite_origins = 1", "a table, such as { key = value }"),
     ],
 )
-def test_an_override_of_another_type_is_answered_in_words_of_toml(
+def test_an_override_of_the_wrong_type_is_reported_in_toml_terms(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, allowed: str
 ) -> None:
     found = problems(tmp_path, site('auth = "none"', f"profile = {{ {override} }}"), capsys)
@@ -164,7 +164,7 @@ def test_a_key_that_cannot_sign_the_algorithm_is_named(tmp_path: Path, capsys: p
     assert "cannot sign RS384" in found["connections.site.key"][1]
 
 
-def test_what_is_unwise_is_noted_and_still_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwise_settings_are_noted_but_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "key.json").write_text(KEY)
     (tmp_path / "key.json").chmod(0o644)
     text = site('client_id = "a"', 'key = "file:key.json"').replace("https", "http")
@@ -209,14 +209,14 @@ def test_show_shortens_long_values_for_people_and_not_for_machines(
     assert identity in capsys.readouterr().out
 
 
-def test_an_unknown_tenant_is_answered_with_those_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_tenant_is_reported_with_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = write(tmp_path, "[tenants.mercy]\n" + site())
     assert call([*words, "--tenant", "mercyy"]) == 2
     assert "did you mean mercy? there are: default, mercy" in " ".join(capsys.readouterr().err.split())
     assert call([*words, "--tenant", "mercy"]) == 0
 
 
-def test_a_cohort_that_is_a_folder_is_named_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cohort_that_is_a_folder_is_reported_as_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is a folder" in problems(tmp_path, site('cohort = "file:."'), capsys)["connections.site.cohort"][0]
 
 
@@ -234,7 +234,7 @@ def test_a_cohort_that_is_a_folder_is_named_as_one(tmp_path: Path, capsys: pytes
         ("epic", 'group = "g"', ""),
     ],
 )
-def test_a_connection_that_cannot_know_its_patients_is_noted(
+def test_a_connection_without_a_way_to_know_its_patients_is_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], vendor: str, keys: str, noted: str
 ) -> None:
     assert call(write(tmp_path, site(keys).replace("epic", vendor))) == 0
@@ -244,7 +244,7 @@ def test_a_connection_that_cannot_know_its_patients_is_noted(
 
 
 @pytest.mark.parametrize("hours", ["25:00-26:00", "22:00-24:00", "07:00\u201319:00", "7-19", "all day"])
-def test_quiet_hours_that_are_none_are_answered_with_how_they_are_written(
+def test_malformed_quiet_hours_are_reported_with_the_right_form(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], hours: str
 ) -> None:
     found = problems(tmp_path, site(f'profile = {{ limits.quiet_hours = "{hours}" }}'), capsys)
@@ -272,20 +272,20 @@ BELOW = "below [connections.NAME], "
         ('vendor = "epic"\n' + site(), "vendor", f"{BELOW}write vendor = …; "),
     ],
 )
-def test_a_key_that_stands_in_a_wrong_table_is_told_its_place(
+def test_a_key_in_the_wrong_table_is_reported_with_its_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, path: str, place: str
 ) -> None:
     assert problems(tmp_path, text, capsys)[path][1].startswith(place)
 
 
-def test_a_list_of_the_profile_that_is_one_text_is_answered_with_the_list(
+def test_a_text_where_the_profile_needs_a_list_is_reported_with_the_list_to_write(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = problems(tmp_path, site('profile = { references.follow = "Practitioner, Location" }'), capsys)
     assert found["connections.site.profile.references.follow"][1] == 'a list: ["Practitioner", "Location"]'
 
 
-def test_a_password_in_a_file_that_others_can_read_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_password_in_a_file_readable_by_others_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = write(tmp_path, '[store]\nurl = "postgresql://me:hunter2@db/charts"\n')
     (tmp_path / "chartferry.toml").chmod(0o644)
     assert call(words) == 0
@@ -296,7 +296,7 @@ def test_a_password_in_a_file_that_others_can_read_is_noted(tmp_path: Path, caps
     assert "holds a password" not in capsys.readouterr().out
 
 
-def test_the_unset_variable_of_one_connection_does_not_hide_what_is_found_of_another(
+def test_an_unset_variable_of_one_connection_does_not_hide_problems_of_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MISSING", raising=False)
@@ -337,7 +337,7 @@ def test_a_path_that_would_encrypt_nothing_is_a_problem(
     assert told["encryption.paths"][1].startswith(instead)
 
 
-def test_a_path_of_r4_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_of_r4_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOOD", "ab" * 21 + "a=")
     paths = '["Observation.valueString", "Observation.component.valueString", "Questionnaire.item.text"]'
     assert call(write(tmp_path, f'[encryption]\nkeys = {{ a = "env:GOOD" }}\npaths = {paths}\n')) == 0
@@ -365,7 +365,7 @@ def test_each_key_of_the_store_is_read_and_checked(
     assert {"encryption.keys.a"} <= set(pasted)
 
 
-def test_the_key_of_deidentified_exports_is_tried(
+def test_the_key_for_deidentified_exports_is_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = '[export]\nsafe_harbor_key = "env:SAFE"\n'

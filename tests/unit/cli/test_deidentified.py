@@ -20,7 +20,7 @@ def test_without_a_key_the_profile_says_where_one_belongs(
     assert "openssl rand -hex 32" in shown.err
 
 
-def test_the_key_is_read_where_the_configuration_says_and_shown_nowhere(
+def test_the_key_is_read_from_the_configured_place_and_shown_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAFE_HARBOR_KEY", "0f" * 32)

@@ -34,7 +34,7 @@ def test_each_error_has_its_code(error: Exception, code: int) -> None:
     assert explain(error)[0] == code
 
 
-def test_an_unforeseen_error_is_named_by_type_and_place_and_never_quoted() -> None:
+def test_an_unexpected_error_is_reported_by_type_and_place_and_never_quoted() -> None:
     with pytest.raises(ValueError, match="Jane") as caught:
         int("Jane Doe")
     code, message = explain(caught.value)
@@ -43,19 +43,19 @@ def test_an_unforeseen_error_is_named_by_type_and_place_and_never_quoted() -> No
     assert "Jane" not in message
 
 
-def test_a_full_disk_is_no_bug_and_says_what_to_do() -> None:
+def test_a_full_disk_is_reported_with_the_next_step_and_not_as_a_bug() -> None:
     code, message = explain(OSError(errno.ENOSPC, "No space left on device"))
     assert code == ExitCode.FAILED
     assert message == "cannot write: No space left on device. Free some space, and run the same command again."
 
 
-def test_of_a_group_the_error_that_we_know_is_told() -> None:
+def test_an_exception_group_is_reported_by_its_typed_error() -> None:
     group = ExceptionGroup("tasks", [ValueError("y"), ExceptionGroup("inner", [StoreError("no server")])])
     assert explain(group) == (ExitCode.FAILED, "no server")
 
 
 @given(st.lists(st.sampled_from(ExitCode), min_size=1))
-def test_a_command_is_green_only_when_no_run_was_worse(codes: list[ExitCode]) -> None:
+def test_a_command_exits_with_the_worst_code_of_its_runs(codes: list[ExitCode]) -> None:
     code = worst(codes)
     assert code in codes
     if code == ExitCode.COMPLETE:
@@ -64,7 +64,7 @@ def test_a_command_is_green_only_when_no_run_was_worse(codes: list[ExitCode]) ->
         assert code in (ExitCode.FAILED, ExitCode.UNEXPECTED)
 
 
-def test_no_run_is_nothing_to_do() -> None:
+def test_a_command_without_runs_had_nothing_to_do() -> None:
     assert worst([]) == ExitCode.NOTHING
 
 

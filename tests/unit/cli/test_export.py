@@ -25,7 +25,7 @@ SITE = '[connections.site]\nvendor = "generic"\nbase_url = "https://ehr.example.
         (["--publish", "set", "--limit", "3", "--csv", "excel"], "--out, --csv, --limit: not with --publish"),
     ],
 )
-def test_words_that_mean_nothing_are_refused_before_the_store_is_opened(
+def test_invalid_options_are_refused_before_the_store_is_opened(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     path = tmp_path / "chartferry.toml"
@@ -35,7 +35,7 @@ def test_words_that_mean_nothing_are_refused_before_the_store_is_opened(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_extra_is_told_before_the_store_is_opened(
+def test_a_missing_extra_is_reported_before_the_store_is_opened(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "chartferry.toml").write_text('[store]\nurl = "postgresql://127.0.0.1:9/nowhere"\n' + SITE)

@@ -17,7 +17,7 @@ def uncommented() -> str:
     return "\n".join(line.removeprefix("#: ") for line in TEMPLATE.splitlines())
 
 
-def test_the_file_loads_as_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_written_file_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "chartferry.toml"
     assert call(["init", str(path)]) == 0
     assert load_settings(path, {}).connections == {}
@@ -32,7 +32,7 @@ def test_every_commented_example_is_valid(tmp_path: Path) -> None:
     assert {each.auth for each in settings.connections.values()} == {"smart", "secret", "bearer", "none"}
 
 
-def test_every_key_that_a_connection_knows_is_shown_in_an_example() -> None:
+def test_every_connection_key_appears_in_an_example() -> None:
     tables = tomllib.loads(uncommented())
     shown = {key for table in tables["connections"].values() for key in table}
     known = {field.alias or name for name, field in Connection.model_fields.items()} - {"name", "auth"}
@@ -40,7 +40,7 @@ def test_every_key_that_a_connection_knows_is_shown_in_an_example() -> None:
     assert set(ExportDefaults.model_fields) <= set(tables["export"])
 
 
-def test_an_existing_file_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_file_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "chartferry.toml"
     path.write_text("mine")
     assert call(["init", str(path)]) == 2
@@ -48,13 +48,13 @@ def test_an_existing_file_is_left_as_it_is(tmp_path: Path, capsys: pytest.Captur
     assert "was not changed" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     assert call(["init", str(tmp_path / "file" / "chartferry.toml")]) == 2
     assert "cannot be" in capsys.readouterr().err
 
 
-def test_the_next_commands_can_be_typed_as_they_stand(
+def test_the_suggested_commands_can_be_typed_as_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

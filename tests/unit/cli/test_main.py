@@ -66,13 +66,13 @@ def test_the_version_is_that_of_the_installed_package(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == f"chartferry {version('chartferry')}\n"
 
 
-def test_without_words_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert call([]) == 2
     shown = capsys.readouterr()
     assert "config" in shown.out + shown.err
 
 
-def test_no_help_loses_its_brackets_to_markup(
+def test_help_texts_keep_their_square_brackets(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def texts(inside: Any) -> Iterator[str]:
@@ -94,7 +94,7 @@ def every_listed() -> Iterator[Command]:
 
 
 @pytest.mark.parametrize("listed", [*every_listed()], ids=lambda listed: listed.function)
-def test_a_command_is_listed_as_its_help_begins(listed: Command) -> None:
+def test_a_command_is_listed_with_the_first_line_of_its_help(listed: Command) -> None:
     said = inspect.getdoc(resolve_name(listed.function)) or ""
     assert " ".join(said.split()).startswith(listed.summary)
 
@@ -111,7 +111,7 @@ def test_every_example_parses(example: str) -> None:
     parse(command(), words[1:])
 
 
-def test_a_typo_is_answered_with_the_command_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistyped_command_is_reported_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["snyc"]) == 2
     assert "sync" in capsys.readouterr().err
 
@@ -123,7 +123,7 @@ def test_machines_get_json_when_a_command_fails(tmp_path: Path, capsys: pytest.C
     assert "there is no such file" in shown.err
 
 
-def test_a_full_disk_below_stdout_is_told_on_stderr_and_by_the_code(
+def test_a_full_disk_behind_stdout_is_reported_on_stderr_and_by_the_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full(io.StringIO):
@@ -137,7 +137,7 @@ def test_a_full_disk_below_stdout_is_told_on_stderr_and_by_the_code(
     assert "cannot write: No space left on device" in capsys.readouterr().err
 
 
-def test_words_alone_load_no_heavy_library() -> None:
+def test_parsing_a_command_line_loads_no_heavy_library() -> None:
     code = f"import sys, cli.main; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
@@ -152,7 +152,7 @@ def test_words_alone_load_no_heavy_library() -> None:
         ["--debug", "--tenant", "default", "--json", "--config", "{file}", "config", "check"],
     ],
 )
-def test_the_shared_options_stand_before_a_command_as_well_as_behind_it(
+def test_the_shared_options_work_before_and_after_a_command(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "site.toml"
@@ -161,7 +161,7 @@ def test_the_shared_options_stand_before_a_command_as_well_as_behind_it(
     assert json.loads(capsys.readouterr().out)["source"] == str(file)
 
 
-def test_what_is_said_before_a_command_holds_unless_it_is_said_again_behind_it(
+def test_an_option_before_a_command_applies_unless_repeated_after_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("first.toml", "second.toml"):
@@ -178,7 +178,7 @@ def test_the_demo_says_that_it_writes_its_own_configuration(capsys: pytest.Captu
     assert call(["--json"]) == 2
 
 
-def test_the_help_of_the_whole_names_the_shared_options(
+def test_the_top_level_help_names_the_shared_options(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -189,7 +189,7 @@ def test_the_help_of_the_whole_names_the_shared_options(
 
 
 @pytest.mark.parametrize("words", [("--help",), ("views", "list")])
-def test_a_reader_that_closes_the_pipe_is_no_bug(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_pipe_is_not_reported_as_a_bug(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w", buffering=1) as closed:
@@ -197,7 +197,7 @@ def test_a_reader_that_closes_the_pipe_is_no_bug(words: tuple[str, ...], monkeyp
         assert call(words) == 128 + signal.SIGPIPE
 
 
-def test_an_interrupt_before_a_run_begins_is_told(
+def test_an_interrupt_before_a_run_begins_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:

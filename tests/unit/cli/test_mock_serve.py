@@ -18,7 +18,9 @@ def test_the_seed_of_a_fault_script_leaves_the_patients_as_they_are(tmp_path: Pa
     assert (found.seed, found.fault_seed) == (3, 9)
 
 
-def test_a_port_that_is_taken_is_a_mistake_and_no_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_reported_as_a_mistake_and_not_as_a_bug(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         words = ["mock", "serve", "--vendor", "generic", "--patients", "1", "--keys", str(tmp_path), "--port", port]
@@ -26,9 +28,7 @@ def test_a_port_that_is_taken_is_a_mistake_and_no_bug(tmp_path: Path, capsys: py
     assert "choose another --port" in capsys.readouterr().err
 
 
-def test_a_fault_script_that_is_not_there_is_named_in_plain_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_fault_script_is_reported_in_plain_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = tmp_path / "none.toml"
     words = ["mock", "serve", "--vendor", "generic", "--keys", str(tmp_path), "--faults", str(script)]
     assert call(words) == 2

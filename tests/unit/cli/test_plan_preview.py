@@ -14,7 +14,7 @@ SCOPE = RunScope(connection="site", kind="sync", mode="auto", selection="all", t
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_preview_whose_mode_was_to_be_chosen_says_which_one_was() -> None:
+async def test_a_preview_shows_the_mode_that_was_chosen() -> None:
     preview = Preview(connection="site")
     async with PreviewRuns(preview, datetime.now(UTC)).begin_run(SCOPE, utc_now) as run:
         assert preview.mode == "auto"
@@ -24,7 +24,7 @@ async def test_a_preview_whose_mode_was_to_be_chosen_says_which_one_was() -> Non
     assert (preview.mode, preview.patients) == ("crawl", 1)
 
 
-async def test_a_crawls_preview_ends_before_its_first_search_which_is_no_error_of_the_plan() -> None:
+async def test_a_crawls_preview_stops_before_its_first_search_without_an_error() -> None:
     preview = Preview(connection="site")
     async with PreviewRuns(preview, datetime.now(UTC)).begin_run(SCOPE, utc_now) as run:
         assert await run.pending(kinds=(UnitKind.NO_FILE,)) == []
@@ -34,7 +34,7 @@ async def test_a_crawls_preview_ends_before_its_first_search_which_is_no_error_o
     assert (preview.error, preview.notes) == (None, ("listed in full",))
 
 
-async def test_a_patient_who_is_a_hole_of_an_export_makes_no_crawl_of_it() -> None:
+async def test_a_patient_missing_from_an_export_does_not_make_it_a_crawl() -> None:
     preview = Preview(connection="site")
     async with PreviewRuns(preview, datetime.now(UTC)).begin_run(SCOPE, utc_now) as run:
         await run.plan([Unit(key="u", kind=UnitKind.COHORT, resource_type="Patient", patient_id="p1")])

@@ -16,13 +16,13 @@ def progress(connection: str = "site", phase: str = "fetching charts", **shown: 
     return EhrProgress(connection=connection, phase=phase, **shown)
 
 
-def test_a_line_tells_counts_and_when_it_will_end() -> None:
+def test_a_progress_line_shows_counts_and_the_expected_end() -> None:
     run = progress(units_done=100, units=400, records=3201, requests=240, retries=2)
     expected = "fetching charts, 100 of 400 units, 3,201 received, 240 requests, 2 retries, 12 s, ETA 36 s"
     assert counts(run, 12) == expected
 
 
-def test_what_slows_a_run_down_is_told() -> None:
+def test_the_causes_of_a_slow_run_are_reported() -> None:
     run = progress(
         requests=240, retries=2, retries_left=98, places=3, down_until=datetime(2026, 1, 2, 14, 5, tzinfo=UTC)
     )
@@ -30,11 +30,11 @@ def test_what_slows_a_run_down_is_told() -> None:
     assert counts(run, 12) == told
 
 
-def test_pauses_that_the_server_asked_for_are_told() -> None:
+def test_pauses_requested_by_the_server_are_reported() -> None:
     assert "600 s paused by the server's rate headers" in counts(progress(requests=3, paused_s=600.2), 700)
 
 
-def test_elsewhere_a_line_comes_at_each_phase_and_every_ten_seconds() -> None:
+def test_without_a_terminal_a_line_appears_at_each_phase_and_every_ten_seconds() -> None:
     now = [0.0]
     lines: list[str] = []
     shown = PlainLines(lines.append, lambda: now[0])
@@ -56,7 +56,7 @@ def test_connections_do_not_hide_each_other() -> None:
     assert len(lines) == 2
 
 
-def test_one_of_a_kind_is_not_told_in_the_plural() -> None:
+def test_a_single_item_is_reported_in_the_singular() -> None:
     told = counts(progress(units=1, records=1, requests=1, retries=1), 2)
     assert told == "fetching charts, 0 of 1 unit, 1 received, 1 request, 1 retry, 2 s"
 
@@ -64,7 +64,7 @@ def test_one_of_a_kind_is_not_told_in_the_plural() -> None:
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC).timestamp()
 
 
-def test_a_wait_is_told_with_its_reason_and_its_end_from_two_seconds_on() -> None:
+def test_a_wait_of_two_seconds_or_more_is_shown_with_its_reason_and_end() -> None:
     run = progress(waiting=Wait("quiet hours spare the EHR", NOON, NOON + 90))
     told = "waiting: quiet hours spare the EHR, 80 s at most (until 12:01:30 UTC)"
     assert waits(run, NOON + 10) == [told]
@@ -72,13 +72,13 @@ def test_a_wait_is_told_with_its_reason_and_its_end_from_two_seconds_on() -> Non
     assert waits(progress(), NOON) == []
 
 
-def test_an_answer_that_may_come_at_any_moment_is_no_wait_before_two_seconds_have_passed() -> None:
+def test_waiting_for_an_answer_is_shown_only_after_two_seconds() -> None:
     run = progress(waiting=Wait("the EHR's answer", NOON, NOON + 300, open=True))
     assert waits(run, NOON + 1) == []
     assert waits(run, NOON + 3) == ["waiting: the EHR's answer, 297 s at most (until 12:05:00 UTC)"]
 
 
-def test_elsewhere_each_new_reason_to_wait_has_a_line_at_once_and_again_while_it_lasts() -> None:
+def test_without_a_terminal_each_new_reason_to_wait_gets_a_line_at_once_and_again_while_it_lasts() -> None:
     now = [0.0]
     lines: list[str] = []
     shown = PlainLines(lines.append, lambda: now[0], lambda: NOON + now[0])
@@ -91,7 +91,7 @@ def test_elsewhere_each_new_reason_to_wait_has_a_line_at_once_and_again_while_it
     assert [line.count("(until 12:05:00 UTC)") for line in lines] == [0, 1, 1, 1]
 
 
-def test_an_answer_that_does_not_come_is_waited_for_only_where_nothing_else_came() -> None:
+def test_a_missing_answer_is_shown_as_a_wait_only_if_nothing_else_arrives() -> None:
     now = [NOON]
     found = Waits(lambda: now[0], asyncio.sleep)
     with found.answer("the EHR's answer", 300):

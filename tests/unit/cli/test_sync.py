@@ -54,7 +54,7 @@ def usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str)
     return " ".join(capsys.readouterr().err.split())
 
 
-def test_an_unknown_connection_is_answered_with_the_one_that_was_meant(
+def test_an_unknown_connection_is_reported_with_the_nearest_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "did you mean mercy-epic?" in usage_error(tmp_path, capsys, "mercy-epik")
@@ -73,7 +73,7 @@ def test_an_unknown_connection_is_answered_with_the_one_that_was_meant(
         (["other", "--patients", "none.csv"], "No such file"),
     ],
 )
-def test_words_that_mean_nothing_are_refused_with_what_is_allowed(
+def test_invalid_options_are_refused_with_the_allowed_values(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert message in usage_error(tmp_path, capsys, *words)
@@ -86,7 +86,7 @@ def test_without_a_connection_there_is_nothing_to_do(tmp_path: Path, capsys: pyt
     assert json.loads(capsys.readouterr().out) == {"status": "nothing", "runs": [], "errors": []}
 
 
-def test_json_carries_what_the_contract_names() -> None:
+def test_json_has_the_fields_of_the_contract() -> None:
     answer = outcomes_as_json([Outcome(SITE, ExitCode.PARTIAL, report())], ExitCode.PARTIAL)
     assert answer["status"] == "partial"
     (run,) = answer["runs"]
@@ -97,7 +97,7 @@ def test_json_carries_what_the_contract_names() -> None:
     }  # fmt: skip
 
 
-def test_holes_of_one_reason_are_one_line_with_a_count_and_all_are_named_where_every_one_is_asked_for() -> None:
+def test_holes_with_one_reason_are_one_counted_line_unless_all_are_requested() -> None:
     found = [
         *(Hole(resource_type="Observation", scope=f"Observation file {n}", reason="HTTP 500") for n in range(17)),
         Hole(resource_type="Patient", scope="patient ~3f2a9c41", reason="HTTP 403"),
@@ -115,7 +115,7 @@ def test_holes_of_one_reason_are_one_line_with_a_count_and_all_are_named_where_e
 
 
 @pytest.mark.anyio
-async def test_one_connections_trouble_becomes_its_outcome() -> None:
+async def test_an_error_of_one_connection_becomes_its_outcome() -> None:
     async def refused() -> RunReport:
         raise AuthError("the token endpoint refused the client")
 
@@ -143,7 +143,7 @@ async def test_one_connections_trouble_becomes_its_outcome() -> None:
         ["config", "check"],
     ],
 )
-def test_a_mistyped_override_of_the_profile_is_told_by_every_command_before_anything_is_asked(
+def test_every_command_reports_a_mistyped_override_before_any_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     path = tmp_path / "chartferry.toml"
@@ -156,7 +156,7 @@ def test_a_mistyped_override_of_the_profile_is_told_by_every_command_before_anyt
     assert "did you mean retry.base_s?" in told
 
 
-def test_what_servers_say_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_from_servers_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "HTTP 500 \x1b[31m\x1b]8;;http://evil\x07x\u202ey\x9b2J\r\u200bz\tend"
     told = replace(
         report(), notes=[hostile], error=hostile, holes=[Hole(resource_type="Goal", scope=hostile, reason=hostile)]
@@ -170,7 +170,7 @@ def test_what_servers_say_cannot_steer_the_terminal(capsys: pytest.CaptureFixtur
         assert all(c.isprintable() or c == "\n" for c in text)
 
 
-def test_a_table_that_is_too_wide_for_a_terminal_leaves_out_columns_of_zeros(
+def test_a_table_too_wide_for_the_terminal_omits_columns_of_zeros(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(render, "WIDTH_ELSEWHERE", 30)

@@ -19,7 +19,7 @@ def written(folder: Path, path: str, **more: Any) -> str:
     return str(file)
 
 
-def test_the_built_in_views_are_listed_and_right(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_built_in_views_are_listed_and_valid(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["views", "list", "--json"]) == 0
     of_sets = [name for names in view_sets().values() for name in names]
     assert [view["name"] for view in json.loads(capsys.readouterr().out)["views"]] == [*builtin_names(), *of_sets]
@@ -32,20 +32,20 @@ def test_a_view_is_shown_with_types_and_meanings(capsys: pytest.CaptureFixture[s
     assert "birth_date" in capsys.readouterr().out
 
 
-def test_an_element_that_r4_does_not_have_is_wrong_and_the_nearest_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_element_is_refused_with_the_nearest_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["views", "check", written(tmp_path, "statsu")]) == 2
     told = capsys.readouterr().err
     assert "Observation has no element 'statsu' in R4 (did you mean 'status'?), at character 1" in told
 
 
-def test_a_view_for_another_version_of_fhir_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_view_for_another_version_of_fhir_is_reported_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call(["views", "check", written(tmp_path, "triggeredBy", fhirVersion=["5.0.0"])]) == 0
     assert "is not for R4" in capsys.readouterr().err
 
 
-def test_a_number_that_json_does_not_have_is_the_files_fault(
+def test_a_number_that_json_lacks_is_reported_as_a_mistake_in_the_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = written(tmp_path, "status", constant=[{"name": "c", "valueDecimal": float("nan")}])
@@ -53,6 +53,6 @@ def test_a_number_that_json_does_not_have_is_the_files_fault(
     assert "NaN is not a JSON number" in capsys.readouterr().err
 
 
-def test_a_function_that_is_not_there_is_pointed_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_function_is_reported_with_its_position(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["views", "check", written(tmp_path, "status.shout()"), "patient"]) == 2
     assert "no function shout() here at character 8" in capsys.readouterr().err

@@ -38,7 +38,7 @@ def problems(tmp_path: Path, bulk: str) -> list[tuple[str, str]]:
         ('organise_by = "Patient"', "bulk.organise_by", "did you mean organize_by?"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_place_and_what_is_allowed(
+def test_a_wrong_value_is_reported_with_its_place_and_the_allowed_values(
     tmp_path: Path, bulk: str, path: str, says: str
 ) -> None:
     (found,) = problems(tmp_path, bulk)
@@ -46,7 +46,7 @@ def test_a_wrong_value_is_named_with_its_place_and_what_is_allowed(
     assert says in found[1]
 
 
-def test_what_the_guide_allows_is_taken(tmp_path: Path) -> None:
+def test_everything_that_the_guide_allows_is_accepted(tmp_path: Path) -> None:
     bulk = (
         'until = "2026-01-01T00:00:00Z", type_filters = ["MedicationRequest?status=active,completed&intent=order"], '
         'elements = ["id", "Patient.birthDate"], include_associated_data = ["_own"], organize_by = "Patient"'

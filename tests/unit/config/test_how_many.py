@@ -10,9 +10,9 @@ from config.how_many import how_many
 @pytest.mark.parametrize(
     ("number", "said"), [(0, "0 entries"), (1, "1 entry"), (2, "2 entries"), (1203, "1,203 entries")]
 )
-def test_one_has_its_own_word(number: int, said: str):
+def test_a_count_of_one_is_singular(number: int, said: str):
     assert how_many(number, "entry", "entries") == said
 
 
-def test_most_words_get_an_s():
+def test_most_plurals_add_an_s():
     assert (how_many(1, "row"), how_many(2, "row")) == ("1 row", "2 rows")

@@ -30,7 +30,7 @@ FORMER = {
 
 
 @pytest.mark.parametrize(("key", "place"), FORMER.items())
-def test_a_former_flat_key_names_its_place(key: str, place: str) -> None:
+def test_a_former_flat_key_is_reported_with_its_new_place(key: str, place: str) -> None:
     assert places_of(key, VendorProfile) == (place,)
 
 
@@ -42,13 +42,13 @@ def test_a_former_flat_key_names_its_place(key: str, place: str) -> None:
         ("page_sise", "search.page_size"),
     ],
 )
-def test_a_key_that_is_spelt_in_another_way_is_told_the_nearest_place(key: str, place: str) -> None:
+def test_a_misspelt_key_is_reported_with_the_nearest_key(key: str, place: str) -> None:
     assert places_of(key, VendorProfile) == ()
     assert place_near(key, VendorProfile) == place
 
 
 @pytest.mark.parametrize(("table", "field"), PATHS, ids=".".join)
-def test_every_path_is_found_by_its_field_and_by_its_table_and_field(table: str, field: str) -> None:
+def test_every_setting_is_found_by_its_key_with_or_without_its_table(table: str, field: str) -> None:
     assert f"{table}.{field}" in places_of(field, VendorProfile)
     assert places_of(f"{table}_{field}", VendorProfile) == (f"{table}.{field}",)
 
@@ -63,7 +63,7 @@ def hints(model: type[BaseModel], table: dict[str, object]) -> dict[str, str]:
     return {problem.path: problem.allowed for problem in problems_of(refused.value, model, "it")}
 
 
-def test_a_key_in_the_wrong_table_is_told_the_right_one_whether_it_is_in_a_table_or_beside_them() -> None:
+def test_a_key_in_the_wrong_table_or_in_none_is_reported_with_the_right_table() -> None:
     named = {"name": "x", "label": "X"}
     assert hints(VendorProfile, {**named, "page_size": 5})["it.page_size"].startswith(
         "write search.page_size; one of: "

@@ -14,10 +14,10 @@ def test_the_list_is_that_of_r4_without_the_abstract_ones() -> None:
 @pytest.mark.parametrize(
     ("typo", "meant"), [("Patent", "Patient"), ("Pateint", "Patient"), ("observation", "Observation")]
 )
-def test_a_typo_is_answered_with_the_type_that_was_meant(typo: str, meant: str) -> None:
+def test_a_mistyped_type_is_reported_with_the_nearest_type(typo: str, meant: str) -> None:
     assert type_problem(typo) == f"not a FHIR resource type; did you mean {meant}?"
 
 
-def test_a_name_of_r4_has_no_problem_and_a_word_near_to_none_has_an_example() -> None:
+def test_an_r4_type_is_accepted_and_a_name_like_no_type_is_reported_with_an_example() -> None:
     assert type_problem("Patient") is None
     assert "such as" in str(type_problem("Xqqzz"))

@@ -38,7 +38,7 @@ def test_a_missing_variable_says_what_to_export() -> None:
         SecretRef("env", "K").read({})
 
 
-def test_what_cannot_be_read_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_an_unreadable_reference_is_reported_with_the_next_step(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text(" \n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "large").write_bytes(b"x" * 1_000_001)

@@ -81,7 +81,7 @@ def test_the_login_is_inferred_from_the_keys_given(tmp_path: Path, keys: str, au
         ('client_id = "a"\nkey = "env:K"\nclient_secret = "env:S"', "connections.site.client_secret"),
     ],
 )
-def test_a_login_that_is_not_whole_names_the_missing_key(tmp_path: Path, keys: str, path: str) -> None:
+def test_an_incomplete_login_is_reported_with_the_missing_key(tmp_path: Path, keys: str, path: str) -> None:
     assert list(problems_in(tmp_path, SMALLEST + keys)) == [path]
 
 
@@ -164,22 +164,20 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         "h/x?token=hunter2",
     ],
 )
-def test_what_a_base_url_carries_beside_the_address_is_refused_and_not_echoed(tmp_path: Path, url: str) -> None:
+def test_a_base_url_with_more_than_an_address_is_refused_without_being_quoted(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, SMALLEST.replace("https://ehr.example.org/fhir/", url))
     assert "hunter2" not in str(caught.value)
     assert [problem.path for problem in caught.value.problems] == ["connections.site.base_url"]
 
 
-def test_a_mistyped_resource_type_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
+def test_a_mistyped_resource_type_is_reported_with_the_nearest_one(tmp_path: Path) -> None:
     found = problems_in(tmp_path, SMALLEST + 'types = ["Patient", "Patent"]')
     assert found["connections.site.types.1"] == ("'Patent'", "not a FHIR resource type; did you mean Patient?")
 
 
 @pytest.mark.parametrize("tail", ["/metadata", "/metadata/", "/.well-known/smart-configuration", "/.well-known"])
-def test_a_base_url_that_is_a_document_below_the_base_is_refused_with_the_base_that_was_meant(
-    tmp_path: Path, tail: str
-) -> None:
+def test_a_base_url_of_a_document_below_the_base_is_refused_and_the_base_suggested(tmp_path: Path, tail: str) -> None:
     found = problems_in(
         tmp_path, SMALLEST.replace("https://ehr.example.org/fhir/", f"https://ehr.example.org/fhir/R4{tail}")
     )
@@ -233,7 +231,7 @@ def test_a_store_url_of_another_kind_is_refused_without_its_password(tmp_path: P
         ("http://proxy:3128", "http://proxy:3128"),
     ],
 )
-def test_a_password_is_masked_wherever_a_url_has_it(url: str, masked: str) -> None:
+def test_a_password_is_masked_anywhere_in_a_url(url: str, masked: str) -> None:
     assert masked_url(url) == masked
 
 
@@ -244,7 +242,7 @@ def test_the_store_url_may_come_from_the_environment(tmp_path: Path) -> None:
     assert problems_in(tmp_path, text)["store.url"][0] == "env:STORE, which is not set"
 
 
-def test_toml_that_cannot_be_read_says_where(tmp_path: Path) -> None:
+def test_unreadable_toml_is_reported_with_its_place(tmp_path: Path) -> None:
     assert "line 2" in problems_in(tmp_path, "[store]\nurl = x\n")["(the file)"][0]
 
 
@@ -266,7 +264,7 @@ def test_the_file_is_looked_for_in_the_documented_order(tmp_path: Path, monkeypa
         find_config(None, {})
 
 
-def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_in_place_of_the_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "chartferry.toml"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -281,7 +279,7 @@ def test_a_value_that_may_be_a_secret_is_described_by_its_kind(tmp_path: Path) -
     assert found == "a number, not shown because it may be a secret"
 
 
-def test_it_is_known_which_values_the_file_sets(tmp_path: Path) -> None:
+def test_the_settings_know_which_values_the_file_sets(tmp_path: Path) -> None:
     written = load(tmp_path, SMALLEST).written
     assert "connections.site.vendor" in written
     assert "connections.site.mode" not in written
@@ -293,7 +291,7 @@ def test_a_bare_word_inside_a_key_is_near_enough() -> None:
 
 
 @given(st.text(max_size=200))
-def test_any_text_is_settings_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_any_text_gives_settings_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "any.toml"
     path.write_text(text, encoding="utf-8", errors="replace", newline="")
     assert outcome(path)
@@ -323,7 +321,7 @@ KEYS = [
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES))
-def test_values_of_any_kind_are_problems_not_crashes(
+def test_values_of_any_kind_are_reported_and_never_crash(
     tmp_path_factory: pytest.TempPathFactory, table: dict[str, object]
 ) -> None:
     lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
@@ -333,7 +331,7 @@ def test_values_of_any_kind_are_problems_not_crashes(
     assert isinstance(found, Settings) or all(problem.path.startswith("connections.site") for problem in found)
 
 
-def test_the_audits_rules_and_the_roles_are_read_with_their_mistakes_named(tmp_path: Path) -> None:
+def test_mistakes_in_the_audit_rules_and_roles_are_reported(tmp_path: Path) -> None:
     told = '[audit]\nrequire_reason = true\nkeep_years = 7\n[roles]\nresearch = ["ana", "ben"]\n'
     settings = load(tmp_path, told + SMALLEST)
     assert (settings.audit.require_reason, settings.audit.keep_years) == (True, 7)
@@ -348,7 +346,7 @@ def test_the_audits_rules_and_the_roles_are_read_with_their_mistakes_named(tmp_p
     }
 
 
-def test_a_receiver_logs_in_as_a_connection_does_and_its_mistakes_are_named(tmp_path: Path) -> None:
+def test_a_receiver_has_the_login_settings_of_a_connection_and_mistakes_are_reported(tmp_path: Path) -> None:
     problems = problems_in(
         tmp_path,
         """
@@ -370,7 +368,7 @@ def test_a_receiver_logs_in_as_a_connection_does_and_its_mistakes_are_named(tmp_
     assert "hunter2" not in str(problems)
 
 
-def test_who_sees_what_is_encrypted_is_a_role_that_there_is_and_nothing_is_masked_without_keys(tmp_path: Path) -> None:
+def test_only_existing_roles_may_see_encrypted_values_and_masking_needs_keys(tmp_path: Path) -> None:
     told = '[encryption]\nkeys = { k1 = "env:KEY" }\nshown_to = ["care"]\n[roles]\ncare = ["ana"]\n'
     encryption = load(tmp_path, told + SMALLEST).encryption
     assert [encryption.masks(roles) for roles in (("care", "x"), ("x",), ())] == [False, True, True]
@@ -381,7 +379,7 @@ def test_who_sees_what_is_encrypted_is_a_role_that_there_is_and_nothing_is_maske
     assert set(problems_in(tmp_path, "[encryption]\nshown_to = []\n" + SMALLEST)) == {"encryption.shown_to"}
 
 
-def test_what_else_is_encrypted_is_an_element_s_path_and_needs_keys(tmp_path: Path) -> None:
+def test_additional_encrypted_paths_are_element_paths_and_need_keys(tmp_path: Path) -> None:
     told = '[encryption]\nkeys = {{ k1 = "env:KEY" }}\npaths = [{}]\n' + SMALLEST
     assert load(tmp_path, told.format('"Observation.note"')).encryption.paths == {"Observation.note"}
     assert load(tmp_path, SMALLEST).encryption.paths == frozenset()

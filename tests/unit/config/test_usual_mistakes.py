@@ -51,7 +51,7 @@ def found_in(folder: Path, text: str | bytes) -> dict[str, tuple[str, str]]:
         ('types = ["Patient\u200b"]', "connections.site.types.0", "type it again"),
     ],
 )
-def test_a_value_that_is_wrong_is_answered_once_with_what_is_meant(
+def test_a_wrong_value_is_reported_once_with_the_likely_correction(
     tmp_path: Path, keys: str, path: str, answer: str
 ) -> None:
     found = found_in(tmp_path, SITE + keys)
@@ -77,7 +77,7 @@ def test_a_value_that_is_wrong_is_answered_once_with_what_is_meant(
         ),
     ],
 )
-def test_a_text_that_is_no_toml_is_answered_with_the_line_and_what_was_done_there(
+def test_invalid_toml_is_reported_with_its_line_and_the_likely_mistake(
     tmp_path: Path, line: str, where: str, answer: str
 ) -> None:
     found = found_in(tmp_path, line)
@@ -86,22 +86,22 @@ def test_a_text_that_is_no_toml_is_answered_with_the_line_and_what_was_done_ther
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_a_file_in_utf_16_is_named_as_one(tmp_path: Path, encoding: str) -> None:
+def test_a_file_in_utf_16_is_reported_as_utf_16(tmp_path: Path, encoding: str) -> None:
     assert "UTF-16" in found_in(tmp_path, SITE.encode(encoding))["(the file)"][0]
 
 
-def test_a_file_in_latin_1_is_answered_with_the_line(tmp_path: Path) -> None:
+def test_a_file_in_latin_1_is_reported_with_the_offending_line(tmp_path: Path) -> None:
     assert "Windows-1252" in found_in(tmp_path, (SITE + 'tenant = "k\u00f6ln"').encode("latin-1"))["line 4"][1]
 
 
 @pytest.mark.parametrize("marks", ["\ufeff", "\ufeff\ufeff"])
-def test_byte_order_marks_before_a_line_are_nothing(tmp_path: Path, marks: str) -> None:
+def test_a_byte_order_mark_before_a_line_is_ignored(tmp_path: Path, marks: str) -> None:
     path = tmp_path / "chartferry.toml"
     path.write_text(marks + "[export]\n" + marks + SITE, encoding="utf-8")
     assert list(load_settings(path, {}).connections) == ["site"]
 
 
-def test_typographic_signs_in_comments_and_labels_are_nobodys_business(tmp_path: Path) -> None:
+def test_typographic_signs_in_comments_and_labels_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "chartferry.toml"
     path.write_text(
         f"# \u201cours\u201d \\x\n[tenants.mercy]\nlabel = \"\u201cMercy\u201d\"\n{SITE}ca_bundle = 'certs/a#\u2013.pem'\n",
@@ -115,7 +115,7 @@ def test_typographic_signs_in_comments_and_labels_are_nobodys_business(tmp_path:
     ["/Patient", "/Patient/", "/Patient/123", "/Group/x/$export", "/$export", "/Patient/$export", "/metadata",
      "/Patient/1/_history/2", "/Patient?_count=1", "/Observation/$lastn"],
 )  # fmt: skip
-def test_a_base_url_that_goes_too_far_is_answered_with_the_base(tmp_path: Path, tail: str) -> None:
+def test_a_base_url_with_too_long_a_path_is_refused_and_the_right_base_suggested(tmp_path: Path, tail: str) -> None:
     found = found_in(tmp_path, SITE.replace("/fhir", f"/fhir/R4{tail}"))["connections.site.base_url"]
     assert found[1].endswith('probably "https://ehr.example.org/fhir/R4"')
     assert "123" not in found[0]
@@ -130,7 +130,7 @@ def test_a_base_url_that_goes_too_far_is_answered_with_the_base(tmp_path: Path, 
         ("https://ehr.example.org:x/fhir", "a port from 1 to 65535"),
     ],
 )
-def test_a_base_url_that_nobody_can_ask_is_refused(tmp_path: Path, url: str, answer: str) -> None:
+def test_a_base_url_that_cannot_be_requested_is_refused(tmp_path: Path, url: str, answer: str) -> None:
     found = found_in(tmp_path, SITE.replace("https://ehr.example.org/fhir", url))["connections.site.base_url"]
     assert answer in found[1]
 
@@ -138,20 +138,20 @@ def test_a_base_url_that_nobody_can_ask_is_refused(tmp_path: Path, url: str, ans
 @pytest.mark.parametrize(
     "host", ["ehr", "EHR.example.org.", "10.0.0.7:8443", "[::1]:8080", "krankenhaus-süd.example", "a_b.lan"]
 )
-def test_hosts_of_every_kind_are_taken(tmp_path: Path, host: str) -> None:
+def test_hosts_of_every_kind_are_accepted(tmp_path: Path, host: str) -> None:
     path = tmp_path / "chartferry.toml"
     path.write_text(SITE.replace("ehr.example.org", host))
     assert host in load_settings(path, {}).connections["site"].base_url
 
 
 @pytest.mark.parametrize("tail", ["/oauth2/token", "/token", "/connect/authorize", "/OAuth2"])
-def test_a_base_url_that_is_a_logins_address_is_named_as_one(tmp_path: Path, tail: str) -> None:
+def test_a_login_address_given_as_base_url_is_reported_as_such(tmp_path: Path, tail: str) -> None:
     found = found_in(tmp_path, SITE.replace("/fhir", tail))["connections.site.base_url"]
     assert "looks like a login URL" in found[1]
 
 
 @pytest.mark.parametrize("base", ["/fhir", "/r4/ec2458f2-1e24-41c8-b71b", "/List2", "/fhir/tokens", "/tenant/Basics"])
-def test_a_base_url_like_those_of_real_servers_is_taken(tmp_path: Path, base: str) -> None:
+def test_base_urls_of_real_servers_are_accepted(tmp_path: Path, base: str) -> None:
     path = tmp_path / "chartferry.toml"
     path.write_text(SITE.replace("/fhir", base))
     assert load_settings(path, {}).connections["site"].base_url.endswith(base)
@@ -161,7 +161,7 @@ def test_a_base_url_like_those_of_real_servers_is_taken(tmp_path: Path, base: st
     "text",
     ["15 2 * * *", "*/5 0-23/2 1,15 jan-MAR mon", "0 0 31 12 7", "0 0 * * 1-5", "0 0 * * SUN", "1,2,3 * * * *"],
 )
-def test_schedules_that_cron_takes_are_taken(text: str) -> None:
+def test_schedules_that_cron_accepts_are_accepted(text: str) -> None:
     assert schedule_problem(text) is None
 
 
@@ -182,7 +182,7 @@ def test_schedules_that_cron_takes_are_taken(text: str) -> None:
         ("@daily", "found 1"),
     ],
 )
-def test_schedules_that_cron_would_not_take_are_answered_with_the_field(text: str, answer: str) -> None:
+def test_schedules_that_cron_rejects_are_refused_with_the_wrong_field(text: str, answer: str) -> None:
     assert answer in str(schedule_problem(text))
 
 
@@ -196,7 +196,7 @@ def test_a_group_is_named_by_its_id_alone(text: str, identity: str) -> None:
     assert "must be the id of a Group" in str(group_problem(""))
 
 
-def test_which_urls_of_the_file_hold_a_password_is_known(tmp_path: Path) -> None:
+def test_urls_in_the_file_that_contain_a_password_are_found(tmp_path: Path) -> None:
     path = tmp_path / "chartferry.toml"
     path.write_text('[store]\nurl = "postgresql://h/db?password=x"\n' + SITE + 'proxy = "http://u:p@h:1"')
     assert load_settings(path, {}).passwords == ("store.url", "connections.site.proxy")

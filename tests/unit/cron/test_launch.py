@@ -16,7 +16,7 @@ def test_durations_are_read_with_their_unit(text: str, expected: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "h", "-1", "6 h", "1w", "six"])
-def test_other_durations_are_refused(text: str) -> None:
+def test_malformed_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="^" + text.replace("-", "\\-") + "$"):
         seconds(text)
 

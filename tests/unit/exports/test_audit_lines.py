@@ -51,7 +51,7 @@ def test_a_json_line_is_flat_and_has_everything() -> None:
 
 
 @pytest.mark.parametrize(("reason", "texts"), [("ward 3", ["ward 3"]), ("ticket 4711", ["ward 3", "ticket 4711"])])
-def test_a_mask_that_was_lifted_is_the_purpose_break_the_glass(reason: str, texts: list[str]) -> None:
+def test_lifting_a_mask_is_recorded_with_the_purpose_break_the_glass(reason: str, texts: list[str]) -> None:
     line = audit_line(READ._replace(event=EVENT._replace(broke_glass="ward 3", reason=reason)), "north", "fhir")
     AuditEvent.model_validate_json(line)
     purposes = json.loads(line)["purposeOfEvent"]

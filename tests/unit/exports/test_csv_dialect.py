@@ -39,7 +39,7 @@ def test_the_dialect_of_postgres_is_what_postgres_writes() -> None:
 
 
 @given(_ROWS)
-def test_pandas_tells_null_from_an_empty_text(rows: list[list[str | None]]) -> None:
+def test_pandas_distinguishes_null_from_an_empty_text(rows: list[list[str | None]]) -> None:
     import pandas as pd
 
     file = io.BytesIO(rewritten("pandas", rows, ["text"] * len(rows[0])))
@@ -51,7 +51,7 @@ def test_pandas_tells_null_from_an_empty_text(rows: list[list[str | None]]) -> N
 
 
 @given(_ROWS)
-def test_no_cell_of_a_spreadsheet_begins_as_a_formula_and_nothing_else_changes(rows: list[list[str | None]]) -> None:
+def test_no_spreadsheet_cell_begins_like_a_formula_and_nothing_else_changes(rows: list[list[str | None]]) -> None:
     content = rewritten("excel", rows, ["text"] * len(rows[0]))
     assert content.startswith("\ufeff".encode())
     found = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))[1:]
@@ -66,11 +66,11 @@ def test_a_negative_number_stays_a_number_in_a_spreadsheet(kind: Kind) -> None:
     assert rewritten("excel", [["-5"]], [kind]).endswith(b"\r\n-5\r\n")
 
 
-def test_a_spreadsheet_gets_lines_that_end_with_cr_lf_and_an_empty_text_that_is_not_null() -> None:
+def test_spreadsheet_csv_ends_lines_with_cr_lf_and_distinguishes_empty_text_from_null() -> None:
     assert rewritten("excel", [[None, ""]], ["text"] * 2) == '\ufeffc0,c1\r\n,""\r\n'.encode()
 
 
-def test_a_text_of_megabytes_is_rewritten_in_a_few_times_its_size() -> None:
+def test_rewriting_a_text_of_megabytes_needs_only_a_few_times_its_size() -> None:
     text = 'he said "no",\n' * 150_000
     chunk = written([[text]])
     dialect = DialectWriter(DIALECTS["pandas"], [TableColumn("c0", "text", "string", (), "")])

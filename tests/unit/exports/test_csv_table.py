@@ -52,7 +52,7 @@ def read(chunks: list[bytes], width: int) -> tuple[bytes, dict[str, int]]:
     width=st.integers(1, 4),
     data=st.data(),
 )
-def test_marked_cells_are_emptied_and_counted_and_all_else_stays(width: int, data: st.DataObject) -> None:
+def test_marked_cells_are_emptied_and_counted_and_nothing_else_changes(width: int, data: st.DataObject) -> None:
     row = st.lists(_CELL, min_size=width, max_size=width)
     chunks = data.draw(st.lists(st.lists(row, min_size=1, max_size=4), max_size=3))
     content, left_empty = read([written(rows) for rows in chunks], width)

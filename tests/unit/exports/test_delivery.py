@@ -42,7 +42,7 @@ def cut(content: bytes, at: list[int]) -> list[bytes]:
 
 @example(bytes(range(251)), 9, [1, BLOCK_BYTES, BLOCK_BYTES + 1])
 @given(st.binary(max_size=300), st.integers(1, 9), st.lists(st.integers(0, 3 * BLOCK_BYTES), max_size=6))
-def test_equal_data_gives_equal_bytes_however_it_is_cut(piece: bytes, times: int, at: list[int]) -> None:
+def test_equal_data_gives_equal_bytes_in_chunks_of_any_size(piece: bytes, times: int, at: list[int]) -> None:
     content = piece * (times * 1500)
     assert encoded(cut(content, at)) == encoded([content])
     assert gzip.decompress(encoded([content])) == content
@@ -76,7 +76,7 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
 
 
-def test_no_rows_after_a_full_part_begin_no_other(tmp_path: Path) -> None:
+def test_a_full_part_is_followed_by_another_only_if_there_are_more_rows(tmp_path: Path) -> None:
     with (
         Outgoing(LocalFolder(tmp_path), tmp_path, part_size=3) as files,
         Parts(files, "Patient.ndjson", kind="ndjson", compress="no", open_=Lines) as parts,
@@ -87,7 +87,7 @@ def test_no_rows_after_a_full_part_begin_no_other(tmp_path: Path) -> None:
     assert [(file.path, file.rows) for file in files.in_order(["Patient.ndjson"])] == [("Patient.0001.ndjson", 1)]
 
 
-def test_two_writers_of_one_file_are_told(tmp_path: Path) -> None:
+def test_a_second_writer_of_a_file_is_refused(tmp_path: Path) -> None:
     with (
         AtomicFile(tmp_path / "a", compress="no"),
         pytest.raises(DestinationError, match="another process"),
@@ -111,14 +111,14 @@ def test_a_file_that_was_finished_between_open_and_lock_is_not_emptied(
     assert target.read_bytes() == b"finished"
 
 
-def test_two_exports_into_one_folder_are_told(tmp_path: Path) -> None:
+def test_a_second_export_into_a_folder_is_refused(tmp_path: Path) -> None:
     with output_folder(tmp_path), pytest.raises(DestinationError, match="another export"), output_folder(tmp_path):
         pass
     with output_folder(tmp_path):
         pass
 
 
-def test_folders_that_were_made_for_an_export_that_writes_nothing_are_gone_again(tmp_path: Path) -> None:
+def test_an_export_that_writes_nothing_removes_the_folders_that_it_made(tmp_path: Path) -> None:
     with pytest.raises(KeyError), output_folder(tmp_path / "new" / "set"):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
@@ -130,7 +130,7 @@ def test_folders_that_were_made_for_an_export_that_writes_nothing_are_gone_again
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["set"]
 
 
-def test_what_a_killed_export_left_is_cleared(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_export_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".a.chartferry-part").write_bytes(b"left")
     (tmp_path / ".room.chartferry-part").mkdir()
     (tmp_path / ".room.chartferry-part" / "charts.duckdb").write_bytes(b"left")
@@ -148,7 +148,7 @@ def test_a_part_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_bytes() == b"precious"
 
 
-def test_the_manifest_tells_instants_in_utc() -> None:
+def test_instants_in_the_manifest_are_in_utc() -> None:
     moment = datetime(2024, 1, 2, tzinfo=UTC)
     content = manifest_content(version="1", as_of=moment, runs=(), not_included=(), request={}, files=[])
     assert json.loads(content)["as_of"] == "2024-01-02T00:00:00Z"
@@ -160,7 +160,7 @@ _RESOURCES = st.lists(
 
 
 @given(_RESOURCES, st.lists(st.integers(0, 200), max_size=5))
-def test_entries_cut_anywhere_become_a_bundle_of_the_same_entries(resources: list[Any], at: list[int]) -> None:
+def test_entries_in_chunks_of_any_size_become_a_bundle_of_the_same_entries(resources: list[Any], at: list[int]) -> None:
     lines = b"".join(json.dumps(resource).encode() + b"\n" for resource in resources)
     entries = BundleEntries()
     content = HEAD + b"".join(entries.feed(chunk) for chunk in cut(lines, at)) + TAIL
@@ -201,16 +201,14 @@ def manifest_of(*names: Any) -> str:
         ("[" * 100_000, set()),
     ],
 )
-def test_a_retired_manifest_lists_files_of_ours_and_nothing_elsewhere(
-    content: str, listed: set[str], tmp_path: Path
-) -> None:
+def test_a_retired_manifest_lists_only_our_own_files(content: str, listed: set[str], tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(content)
     assert listed_before(LocalFolder(tmp_path)) == listed
     retire_manifest(LocalFolder(tmp_path), listed)
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_what_an_export_that_was_killed_has_retired_is_still_known_to_the_next(tmp_path: Path) -> None:
+def test_files_retired_by_a_killed_export_are_known_to_the_next_one(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(manifest_of("Patient.ndjson.gz"))
     folder = LocalFolder(tmp_path)
     assert listed_before(folder) == {"Patient.ndjson.gz"}
@@ -233,7 +231,7 @@ def test_sealed_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=300), st.integers(1, 9), st.lists(st.integers(0, 3 * BLOCK_BYTES), max_size=6))
-def test_zstd_gives_equal_bytes_however_it_is_cut(piece: bytes, times: int, at: list[int]) -> None:
+def test_zstd_gives_equal_bytes_in_chunks_of_any_size(piece: bytes, times: int, at: list[int]) -> None:
     content = piece * (times * 1500)
     whole, cuts = encoded([content], compress="zstd"), encoded(cut(content, at), compress="zstd")
     assert whole == cuts

@@ -62,7 +62,7 @@ def assert_equal(found: pa.Table, expected: pa.Table) -> None:
         assert of == one.type or (pa.types.is_timestamp(of) and (of.unit, of.tz is None) == (one.type.unit, False))
 
 
-def test_several_groups_of_rows_keep_their_order_and_tables_of_any_name_stand_side_by_side(tmp_path: Path) -> None:
+def test_row_groups_keep_their_order_and_tables_of_any_name_coexist(tmp_path: Path) -> None:
     one = [column("order", "integer")]
     rows = [b"".join(b"%d\n" % number for number in range(at, at + ROWS_A_GROUP)) for at in (0, ROWS_A_GROUP)]
     with DuckdbFile(tmp_path) as file:
@@ -82,7 +82,7 @@ def test_a_value_that_does_not_fit_is_not_quoted(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_what_duckdb_refuses_is_an_error_of_the_destination(tmp_path: Path) -> None:
+def test_a_refusal_by_duckdb_is_a_destination_error(tmp_path: Path) -> None:
     columns: list[Any] = [column("c", "integer")]
     with DuckdbFile(tmp_path) as file:
         fill(file.table("v", columns), columns)
@@ -92,12 +92,12 @@ def test_what_duckdb_refuses_is_an_error_of_the_destination(tmp_path: Path) -> N
         DuckdbFile(tmp_path / "nowhere").__enter__()
 
 
-def test_one_query_alone_is_no_duckdb_file() -> None:
+def test_a_single_query_cannot_be_a_duckdb_file() -> None:
     with pytest.raises(PlanError, match="chartferry export --format duckdb --query"):
         format_by_name("a1c.duckdb")
 
 
-def test_texts_that_together_exceed_the_memory_that_duckdb_begins_with_are_written(tmp_path: Path) -> None:
+def test_texts_larger_than_duckdbs_initial_memory_are_written(tmp_path: Path) -> None:
     columns = [column("note", "text")]
     with DuckdbFile(tmp_path) as file:
         fill(file.table("v", columns), columns, *[b"x" * 500_000 + b"\n"] * 100)

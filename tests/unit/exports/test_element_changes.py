@@ -40,7 +40,7 @@ def test_the_smallest_values_that_differ_are_named_as_they_are_written(
     assert changes(old, new) == expected
 
 
-def test_what_is_nested_too_deeply_to_be_looked_into_differs_as_a_whole() -> None:
+def test_values_nested_too_deeply_are_compared_as_a_whole() -> None:
     old, new = ("[" * 100_000 + inner + "]" * 100_000 for inner in ("1", "2"))
     assert changes(old, new) == [("", old.encode(), new.encode())]
 
@@ -64,7 +64,7 @@ def _put(document: Any, pointer: str, new: bytes | None) -> Any:
 
 
 @given(DOCUMENTS, DOCUMENTS)
-def test_the_changes_lead_from_the_one_document_to_the_other(old: Any, new: Any) -> None:
+def test_applying_the_changes_to_one_document_gives_the_other(old: Any, new: Any) -> None:
     document = json.loads(json.dumps(old))
     found = changes(json.dumps(old), json.dumps(new))
     for pointer, _, after in [one for one in found if one[2] is not None] + [

@@ -57,25 +57,25 @@ def unlike_the_model(type_name: str) -> Iterator[str]:
     yield from (f"{type_name}.{name}" for name in set(elements_of(type_name)) - COMMON - names - {"class"})
 
 
-def test_elements_are_there_and_repeat_as_the_models_say() -> None:
+def test_elements_exist_and_repeat_as_in_the_models() -> None:
     assert [one for type_name in TYPES for one in unlike_the_model(type_name)] == []
 
 
-def test_every_type_that_an_element_may_have_is_known() -> None:
+def test_every_possible_type_of_an_element_is_known() -> None:
     for type_name in all_types():
         for name, found in elements_of(type_name).items():
             for type_ in found.types:
                 assert type_ in PRIMITIVE_TYPES or type_ in all_types(), f"{type_name}.{name}: {type_}"
 
 
-def test_what_r4_does_not_have_is_unknown() -> None:
+def test_elements_that_r4_lacks_are_unknown() -> None:
     assert element("Patient", "nme") is None
     assert element("Invention", "item") is None
     assert element(None, "name") is None
     assert not is_known("Invention")
 
 
-def test_the_nearest_name_is_told() -> None:
+def test_an_unknown_name_is_reported_with_the_nearest_one() -> None:
     assert nearest("Observation", "statsu") == "status"
     assert nearest("Observation", "zzz") is None
 
@@ -86,7 +86,7 @@ def test_every_element_has_extensions() -> None:
     assert element("Patient", "meta") is not None
 
 
-def test_special_types_are_also_what_they_are_special_of() -> None:
+def test_a_specialised_type_is_also_its_base_type() -> None:
     assert is_a("Age", "Quantity")
     assert is_a("code", "string")
     assert not is_a("string", "code")
@@ -94,6 +94,6 @@ def test_special_types_are_also_what_they_are_special_of() -> None:
     assert not is_resource("Coding")
 
 
-def test_a_place_within_a_type_is_a_type_of_its_own() -> None:
+def test_a_nested_element_has_a_type_of_its_own() -> None:
     assert element("Questionnaire.item", "item") == element("Questionnaire", "item")
     assert element("Patient", "contact").types == ("Patient.contact",)  # type: ignore[union-attr]  # it is there

@@ -25,7 +25,7 @@ def made() -> tuple[pyrage.x25519.Identity, Recipients]:
     return identity, recipients_of([str(identity.to_public())])
 
 
-def test_only_a_recipient_can_decrypt_a_file_and_its_checksum_is_that_of_what_lies_there(tmp_path: Path) -> None:
+def test_only_a_recipient_can_decrypt_a_file_and_its_checksum_is_of_the_encrypted_bytes(tmp_path: Path) -> None:
     identity, recipients = made()
     content = b"Quill\n" * 300_000
     with AtomicFile(tmp_path / "a.gz.age", compress="fast", recipients=recipients) as file:
@@ -48,7 +48,7 @@ def test_each_of_several_recipients_can_decrypt_a_file() -> None:
     assert [pyrage.decrypt(stream.getvalue(), [one]) for one in identities] == [b"", b""]
 
 
-def test_a_file_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_file_leaves_nothing_behind(tmp_path: Path) -> None:
     def fail() -> None:
         with AtomicFile(tmp_path / "a.age", compress="no", recipients=made()[1]) as file:
             file.write(b"half" * 100_000)
@@ -60,7 +60,7 @@ def test_a_file_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3 << 20])
-def test_a_full_disk_is_told_as_that(tmp_path: Path, size: int) -> None:
+def test_a_full_disk_is_reported_as_a_full_disk(tmp_path: Path, size: int) -> None:
     class Full(io.BytesIO):
         def write(self, data: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -76,7 +76,7 @@ def test_a_full_disk_is_told_as_that(tmp_path: Path, size: int) -> None:
     encoder.abandon()
 
 
-def test_what_says_what_the_columns_are_stays_readable(tmp_path: Path) -> None:
+def test_column_descriptions_stay_unencrypted(tmp_path: Path) -> None:
     with Outgoing(LocalFolder(tmp_path), tmp_path, recipients=made()[1]) as files:
         assert files.describe("datapackage.json", "schema", b"{}\n").path == "datapackage.json"
         part = files.begin("Patient.ndjson.gz", "fast")
@@ -85,7 +85,7 @@ def test_what_says_what_the_columns_are_stays_readable(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"datapackage.json", "Patient.ndjson.gz.age", "manifest.json"}
 
 
-def test_a_file_of_somebody_elses_with_the_encrypted_ones_name_is_not_replaced(tmp_path: Path) -> None:
+def test_a_foreign_file_with_the_name_of_an_encrypted_one_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "Patient.ndjson.gz.age").write_bytes(b"precious")
     with (
         Outgoing(LocalFolder(tmp_path), tmp_path, recipients=made()[1]) as files,
@@ -94,7 +94,7 @@ def test_a_file_of_somebody_elses_with_the_encrypted_ones_name_is_not_replaced(t
         files.begin("Patient.ndjson.gz", "fast")
 
 
-def test_a_key_of_ssh_is_told_without_its_comment_and_a_key_counts_once() -> None:
+def test_an_ssh_key_is_reported_without_its_comment_and_duplicate_keys_count_once() -> None:
     own = str(made()[0].to_public())
     assert recipients_of([f"{SSH} zebulon@quill.org", own, SSH, own]).public_keys == (SSH, own)
 
@@ -108,7 +108,7 @@ def test_a_key_of_ssh_is_told_without_its_comment_and_a_key_counts_once() -> Non
         ("AGE-SECRET-KEY-1QUILL", "recipient 2 is an identity, which decrypts"),
     ],
 )
-def test_what_is_no_public_key_is_refused_and_not_quoted(word: str, why: str) -> None:
+def test_an_invalid_public_key_is_refused_without_being_quoted(word: str, why: str) -> None:
     with pytest.raises(PlanError, match=why) as caught:
         recipients_of([str(made()[0].to_public()), word])
     assert "zebulon" not in str(caught.value)

@@ -48,7 +48,7 @@ name = Member(None, "a")
         ("-1", Unary("-", Literal(1, "integer"))),
     ],
 )
-def test_an_expression_has_its_tree(text: str, tree: Node) -> None:
+def test_an_expression_is_parsed_into_its_tree(text: str, tree: Node) -> None:
     assert parse(text) == tree
 
 
@@ -89,7 +89,7 @@ def test_operators_bind_as_the_grammar_says(text: str, bracketed: str) -> None:
         ("-" * 500 + "1", "nested too deeply"),
     ],
 )
-def test_what_is_no_expression_is_refused_with_its_place(text: str, message: str) -> None:
+def test_an_invalid_expression_is_refused_with_its_position(text: str, message: str) -> None:
     with pytest.raises(FhirPathError, match=message):
         parse(text)
 
@@ -108,7 +108,7 @@ _OPERATORS = st.sampled_from(
 )
 
 
-def test_without_its_literals_an_expression_keeps_everything_else_at_its_place() -> None:
+def test_masking_the_literals_of_an_expression_moves_nothing_else() -> None:
     text = r"name.where(use = 'it\'s' and %x < @1940-12-21T07).given[10] = 'Zappa'"
     assert without_literals(text) == "name.where(use = '***'*' and %x < **************).given[**] = '*****'"
 
@@ -138,7 +138,7 @@ def test_a_tree_that_is_written_and_read_is_the_same_tree(tree: Node) -> None:
 
 
 @given(st.text() | st.text(alphabet="ab.()[]'`%$@0123456789 \\-+=<>andorT:{}|~!,\"u"))
-def test_garbage_is_read_or_refused_but_never_crashes(text: str) -> None:
+def test_garbage_is_parsed_or_refused_and_never_crashes(text: str) -> None:
     try:
         tree = parse(text)
     except FhirPathError:

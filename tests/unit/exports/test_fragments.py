@@ -8,7 +8,7 @@ from psycopg import sql
 from exports.compiler.fragments import SQL, Fragment, Identifier, Literal, read, written
 
 
-def test_only_fragments_go_into_a_fragment() -> None:
+def test_a_fragment_accepts_only_fragments() -> None:
     with pytest.raises(TypeError):
         SQL("SELECT {}").format("x; DROP TABLE resource")  # type: ignore[arg-type]  # the mistake that is refused
     with pytest.raises(TypeError):
@@ -35,7 +35,7 @@ def test_a_name_is_quoted() -> None:
     assert Identifier('a"b') == '"a""b"'
 
 
-def test_what_psycopg_composed_goes_in_and_comes_out() -> None:
+def test_psycopg_compositions_survive_a_round_trip() -> None:
     piece = read(sql.SQL("SELECT {}").format(sql.Literal("x'")))
     assert isinstance(piece, Fragment)
     assert written(piece).as_string(None) == "SELECT 'x'''"

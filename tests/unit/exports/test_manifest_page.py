@@ -73,6 +73,6 @@ def test_any_json_in_any_member_is_read_or_refused_by_name(member: str, value: A
         ({"link": [{"relation": "next", "url": "a"}, {"relation": "next", "url": "b"}]}, "at most one next"),
     ],
 )
-def test_what_the_guide_does_not_allow_is_refused(change: dict[str, Any], told: str) -> None:
+def test_everything_that_the_guide_forbids_is_refused(change: dict[str, Any], told: str) -> None:
     with pytest.raises(DatasetError, match=told):
         read_page(json.dumps({**WHOLE, **change}).encode(), "page")

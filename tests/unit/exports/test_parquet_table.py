@@ -64,7 +64,7 @@ def test_days_and_moments_are_typed() -> None:
     assert moments["c"] == [seconds.replace(microsecond=123457), seconds.replace(microsecond=500_000), seconds, None]
 
 
-def test_a_table_that_has_a_column_of_that_name_gets_no_second_one() -> None:
+def test_an_existing_column_of_that_name_is_not_duplicated() -> None:
     table = table_of([column("c", "number"), column("c_written", "text")], b"1.50,x\n")
     assert table.to_pydict() == {"c": [1.5], "c_written": ["x"]}
 
@@ -74,7 +74,7 @@ def test_lists_are_lists_of_texts_whose_numbers_keep_their_digits() -> None:
     assert found == {"c": [["a", None, "1.50", '{"k": 2.0}'], [], None]}
 
 
-def test_rows_come_in_groups_with_zstd_and_what_columns_mean() -> None:
+def test_rows_are_written_in_zstd_groups_with_column_descriptions() -> None:
     rows = [b"".join(b"%d,%s\n" % (number, b"x" * 99) for number in range(ROWS_A_GROUP))] * 3
     read = pq.ParquetFile(io.BytesIO(file_of([column("a", "integer"), column("b", "text")], *rows)))
     groups = [read.metadata.row_group(at).num_rows for at in range(read.num_row_groups)]
@@ -95,7 +95,7 @@ def test_a_value_that_arrow_cannot_take_is_not_quoted() -> None:
     assert caught.value.__cause__ is None
 
 
-def test_an_error_of_the_disk_reaches_who_adds_rows() -> None:
+def test_a_disk_error_reaches_the_caller_that_adds_rows() -> None:
     def full(_: bytes) -> None:
         raise OSError(28, "No space left on device")
 
@@ -105,7 +105,7 @@ def test_an_error_of_the_disk_reaches_who_adds_rows() -> None:
 
 @settings(max_examples=100)
 @given(st.data())
-def test_texts_come_back_as_they_were_however_they_are_cut(data: st.DataObject) -> None:
+def test_texts_survive_a_round_trip_in_chunks_of_any_size(data: st.DataObject) -> None:
     width = data.draw(st.integers(1, 3))
     texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=5)
     rows = data.draw(st.lists(st.lists(st.none() | texts, min_size=width, max_size=width), max_size=6))

@@ -50,21 +50,21 @@ def test_types_narrow_the_built_in_views() -> None:
     assert names(request, {}) == ["condition.csv.gz", "goal.csv.gz"]
 
 
-def test_a_type_asked_for_by_name_gets_its_file_though_the_store_has_none() -> None:
+def test_a_type_requested_by_name_gets_a_file_even_if_the_store_has_no_rows_of_it() -> None:
     assert names(ExportRequest(out=LocalFolder(OUT), types=("Device",)), {}) == ["Device.ndjson.gz"]
 
 
-def test_views_without_csv_contradict_the_request() -> None:
+def test_requesting_views_but_no_table_format_is_refused() -> None:
     with pytest.raises(PlanError, match="add one of csv"):
         names(ExportRequest(out=LocalFolder(OUT), formats=("ndjson",), views=("patient",)), {})
 
 
-def test_an_unknown_format_is_told_with_those_there_are() -> None:
+def test_an_unknown_format_is_refused_with_the_known_ones() -> None:
     with pytest.raises(PlanError, match="xlsx; allowed: ndjson, csv"):
         names(ExportRequest(out=LocalFolder(OUT), formats=("xlsx",)), {})
 
 
-def test_a_view_of_a_type_that_was_left_out_contradicts_the_request() -> None:
+def test_requesting_a_view_of_an_excluded_type_is_refused() -> None:
     with pytest.raises(PlanError, match="patient reads Patient"):
         names(ExportRequest(out=LocalFolder(OUT), views=("patient",), types=("Device",)), {}, [load_view("patient")])
 
@@ -102,23 +102,23 @@ def test_there_are_36_built_in_views_each_shareable() -> None:
             assert {"name", "path", "type"} <= column.keys()
 
 
-def test_an_unknown_view_is_told_with_the_nearest_and_all_there_are() -> None:
+def test_an_unknown_view_is_refused_with_the_nearest_and_a_list_of_all() -> None:
     with pytest.raises(UnknownViewError, match=r"did you mean 'observation'.*allergy_intolerance, blood_pressure"):
         load_view("observatoin")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"resource": "Patient"}', "[" * 100_000])
-def test_a_file_that_is_no_view_is_refused(content: str, tmp_path: Path) -> None:
+def test_a_file_without_a_view_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "view.json").write_text(content)
     with pytest.raises(ViewError):
         load_view(str(tmp_path / "view.json"))
 
 
-def test_the_name_of_a_set_stands_for_its_views() -> None:
+def test_the_name_of_a_set_selects_all_its_views() -> None:
     assert [view.name for view in load_views(["patient", "omop"])] == ["patient", *view_sets()["omop"]]
 
 
-def test_views_of_sets_are_exported_only_where_they_are_named() -> None:
+def test_views_of_sets_are_exported_only_on_request() -> None:
     of_sets = {name for names in view_sets().values() for name in names}
     assert "patient_ssn" in of_sets
     assert not of_sets & set(builtin_names())
@@ -142,13 +142,13 @@ def test_a_duckdb_file_has_all_tables_and_no_parts() -> None:
         plan_export(replace(request, part_size=1000), {}, BUILTIN)
 
 
-def test_tables_that_duckdb_does_not_tell_apart_are_refused() -> None:
+def test_tables_whose_names_are_equal_to_duckdb_are_refused() -> None:
     request = ExportRequest(out=LocalFolder(OUT), formats=("duckdb",))
     with pytest.raises(PlanError, match="two tables would be named goal"):
         plan_export(request, {}, BUILTIN, ["Goal"])
 
 
-def test_ndjson_is_divided_by_type_and_a_deidentified_export_divides_no_tables() -> None:
+def test_ndjson_can_only_be_partitioned_by_type_and_deidentified_tables_not_at_all() -> None:
     request = ExportRequest(
         out=LocalFolder(OUT), types=("Patient",), partition_by="type", safe_harbor=SafeHarbor(b"k" * 32, 2026)
     )

@@ -54,7 +54,7 @@ def document(**more: Any) -> dict[str, Any]:
     }
 
 
-def test_an_annotated_file_says_what_it_needs() -> None:
+def test_an_annotated_file_declares_its_views_and_parameters() -> None:
     found = read_library(ANNOTATED, "a1c.sql")
     assert (found.name, found.kind) == ("a1c", "query")
     assert found.parameters == (Parameter("since", "date"), Parameter("code", "string"))
@@ -66,7 +66,7 @@ def test_an_annotated_file_says_what_it_needs() -> None:
     assert not checked.pieces[-1].rstrip().endswith(";")
 
 
-def test_a_library_gives_the_sql_of_postgres_before_that_of_no_dialect() -> None:
+def test_a_library_prefers_postgres_sql_to_sql_of_no_dialect() -> None:
     found = read_library(json.dumps(document()).encode(), "people.json")
     assert found.sql.startswith("SELECT key FROM p")
     assert (found.parameters, found.dependencies) == ((Parameter("born", "date"),), (Dependency("patient", "p"),))
@@ -87,7 +87,7 @@ def test_a_library_gives_the_sql_of_postgres_before_that_of_no_dialect() -> None
         ({"relatedArtifact": [{"type": "depends-on", "resource": "patient", "label": "a"}] * 2}, "the same label"),
     ],
 )
-def test_what_is_no_library_is_refused(change: dict[str, Any], told: str) -> None:
+def test_an_invalid_library_is_refused(change: dict[str, Any], told: str) -> None:
     with pytest.raises(QueryError, match=told):
         read_library(json.dumps(document(**change)).encode(), "people.json")
 
@@ -115,7 +115,7 @@ def test_any_json_in_any_member_is_read_or_refused(value: Any) -> None:
         "VALUES (1)",
     ],
 )
-def test_a_select_over_what_is_declared_may_run(sql: str) -> None:
+def test_a_select_over_the_declared_views_is_allowed(sql: str) -> None:
     check(library(sql, "p"))
 
 
@@ -141,12 +141,12 @@ def test_a_select_over_what_is_declared_may_run(sql: str) -> None:
         ("SELECT * FROM p TABLESAMPLE evil (1)", "TABLESAMPLE"),
     ],
 )
-def test_what_does_more_is_refused_by_name(sql: str, told: str) -> None:
+def test_anything_more_than_a_select_is_refused_by_name(sql: str, told: str) -> None:
     with pytest.raises(QueryError, match=told):
         check(library(sql, "p"))
 
 
-def test_functions_are_told_wherever_they_stand() -> None:
+def test_forbidden_functions_are_found_anywhere_in_a_query() -> None:
     sql = "SELECT * FROM pg_ls_dir('.') d, p WHERE length(query_to_xml('SELECT 1', true, true, '')::text) > 0 ORDER BY md5(d)"
     assert check(library(sql, "p")).functions == {"pg_ls_dir", "length", "query_to_xml", "md5"}
 
@@ -158,7 +158,7 @@ def test_a_message_quotes_nothing_that_was_pasted_into_the_query() -> None:
     assert "Wren" not in str(caught.value)
 
 
-def test_a_parameter_that_the_sql_does_not_use_is_told() -> None:
+def test_an_unused_parameter_is_refused() -> None:
     with pytest.raises(QueryError, match="does not use the parameter x"):
         check(library("SELECT 1", parameters=(Parameter("x", "date"),)))
 
@@ -174,7 +174,7 @@ def test_a_parameter_that_the_sql_does_not_use_is_told() -> None:
         ("string", "'; --", None),
     ],
 )
-def test_a_value_is_of_its_parameters_type(type_: str, right: str, wrong: str | None) -> None:
+def test_a_value_must_have_its_parameters_type(type_: str, right: str, wrong: str | None) -> None:
     one = library("SELECT :x", parameters=(Parameter("x", type_),))
     check_values(one, {"x": right})
     if wrong is not None:

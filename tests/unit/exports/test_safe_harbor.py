@@ -42,7 +42,7 @@ def patient(**more: Any) -> dict[str, Any]:
     return {"resourceType": "Patient", "id": "p1", **more}
 
 
-def test_each_path_of_the_list_is_an_element_of_r4_for_whose_type_there_is_a_rule() -> None:
+def test_each_listed_path_is_an_r4_element_whose_type_has_a_rule() -> None:
     for resource_type, paths in allowed_paths().items():
         for path in paths:
             of = resource_type
@@ -85,11 +85,11 @@ def search(resources: Iterable[dict[str, Any]], encode: Any = lambda one: json.d
     return left
 
 
-def test_nothing_by_which_a_synthetic_patient_could_be_known_leaves() -> None:
+def test_no_identifying_value_of_a_synthetic_patient_is_exported() -> None:
     assert search(generate(12), to_json_bytes) > 1000
 
 
-def test_nothing_by_which_a_synthea_patient_could_be_known_leaves(synthea_dir: Path) -> None:
+def test_no_identifying_value_of_a_synthea_patient_is_exported(synthea_dir: Path) -> None:
     def read() -> Iterator[dict[str, Any]]:
         for path in sorted(synthea_dir.glob("*.ndjson.gz")):
             lines = gzip.decompress(path.read_bytes()).splitlines()
@@ -139,7 +139,7 @@ ANYTHING = st.recursive(
 @example("Observation", {"code": HEIGHT, "valueQuantity": {"value": 1, "comparator": {}, "code": [], "system": {}}})
 @example("Observation", {"code": {"coding": [{"system": [], "code": {}}]}, "component": [{"code": []}]})
 @given(st.sampled_from(sorted(allowed_paths())), st.dictionaries(PROPERTIES, ANYTHING, max_size=8))
-def test_whatever_the_shape_no_leaf_leaves_that_is_not_allowed(resource_type: str, fields: dict[str, Any]) -> None:
+def test_no_forbidden_leaf_is_exported_from_a_resource_of_any_shape(resource_type: str, fields: dict[str, Any]) -> None:
     resource = {**fields, "resourceType": resource_type, "id": "MRN777"}
     deidentifier = Deidentifier(PROFILE)
     found = deidentifier.line(resource_type, json.dumps(resource).encode())
@@ -158,7 +158,7 @@ def test_whatever_the_shape_no_leaf_leaves_that_is_not_allowed(resource_type: st
     assert not re.search("zebulon|mrn777|1950", told, re.IGNORECASE), "what was dropped is told by R4's names alone"
 
 
-def test_of_dates_only_the_year_leaves_and_ages_over_89_are_one_group() -> None:
+def test_dates_are_cut_to_the_year_and_ages_over_89_are_one_group() -> None:
     births = {
         date: released(patient(birthDate=date)).get("birthDate")
         for date in ("1937-12-31", "1936-01-01", "1900", "x", 7)
@@ -185,7 +185,7 @@ def test_of_dates_only_the_year_leaves_and_ages_over_89_are_one_group() -> None:
 @pytest.mark.parametrize(
     ("age", "year", "leaves_"), [(85, "2015-01-01", False), (85, "2022", True), (78, "2015", True), (79, "2015", False)]
 )
-def test_an_age_by_which_somebody_is_over_89_today_does_not_leave(age: int, year: str, leaves_: bool) -> None:
+def test_an_age_that_makes_somebody_over_89_today_is_removed(age: int, year: str, leaves_: bool) -> None:
     years = {"value": age, "system": "http://unitsofmeasure.org", "code": "a"}
     condition: dict[str, Any] = {"resourceType": "Condition", "id": "c", "recordedDate": year}
     assert ("onsetAge" in released({**condition, "onsetAge": years})) == leaves_
@@ -199,7 +199,7 @@ def test_an_age_by_which_somebody_is_over_89_today_does_not_leave(age: int, year
     assert ("valueQuantity" in released({**observed, "valueQuantity": years})) == leaves_
 
 
-def test_a_year_more_than_ten_years_ahead_is_four_digits_of_something_else() -> None:
+def test_a_year_more_than_ten_years_ahead_is_not_taken_for_a_year() -> None:
     assert "birthDate" not in released(patient(birthDate="6789"))
     period = {"start": "2036-01-01", "end": "2037-01-01"}
     assert released({"resourceType": "CarePlan", "id": "c", "period": period})["period"] == {"start": "2036"}
@@ -213,7 +213,7 @@ def test_an_age_at_death_or_of_snomed_ct_is_an_age_too(system: str, code: str) -
     assert released({**observed, "valueQuantity": years})["valueQuantity"] == years
 
 
-def test_zip_codes_have_three_digits_and_where_few_people_live_none() -> None:
+def test_zip_codes_keep_three_digits_or_none_where_few_people_live() -> None:
     assert len(SMALL_ZIP3) == 17
     written = ("02139", "02139-4307", "03601", "2139", "SW1A 1AA", 2139)
     found = [released(patient(address=[{"postalCode": code, "city": "Larch"}])).get("address") for code in written]
@@ -224,7 +224,7 @@ def test_zip_codes_have_three_digits_and_where_few_people_live_none() -> None:
     assert released(abroad)["address"] == [{"state": "MA"}]
 
 
-def test_a_postal_code_of_a_state_that_the_united_states_do_not_have_does_not_leave() -> None:
+def test_a_postal_code_of_an_unknown_us_state_is_removed() -> None:
     assert "address" not in released(patient(address=[{"postalCode": "80331", "state": "Bavaria"}]))
     written = patient(address=[{"postalCode": "80331", "state": "Colorado", "country": "US"}])
     assert released(written)["address"] == [{"postalCode": "803"}]
@@ -235,7 +235,7 @@ def test_a_zip_code_of_the_armed_forces_has_no_digits() -> None:
     assert found["address"] == [{"postalCode": "000"}] * 3
 
 
-def test_references_lead_to_what_they_led_to_and_another_key_gives_other_ids() -> None:
+def test_references_still_lead_to_their_targets_and_another_key_gives_other_ids() -> None:
     observed = {
         "resourceType": "Observation",
         "id": "o1",
@@ -249,7 +249,7 @@ def test_references_lead_to_what_they_led_to_and_another_key_gives_other_ids() -
         assert "subject" not in released({**observed, "subject": {"reference": elsewhere}})
 
 
-def test_numbers_keep_their_digits_and_codes_of_a_local_system_do_not_leave() -> None:
+def test_numbers_keep_their_digits_and_local_codes_are_removed() -> None:
     line = (
         b'{"resourceType": "Observation", "id": "o1", "status": "final", "code": {"text": "Height", "coding": ['
         b'{"system": "urn:oid:1.2", "code": "MRN777"}, {"system": "http://loinc.org", "code": "8302-2", "display": "Z"}]},'
@@ -267,7 +267,7 @@ def test_numbers_keep_their_digits_and_codes_of_a_local_system_do_not_leave() ->
     ("system", "code"),
     [("http://terminology.hl7.org/CodeSystem/v3-NullFlavor", "UNK"), ("urn:ietf:bcp:47", "mrn")],
 )
-def test_a_value_does_not_leave_by_a_code_that_does_not_say_what_it_is(system: str, code: str) -> None:
+def test_a_value_with_an_uninformative_code_is_removed(system: str, code: str) -> None:
     unnamed = {"code": {"coding": [{"system": system, "code": code}], "text": "record number"}, "valueInteger": 7}
     found = released({"resourceType": "Observation", "id": "o1", **unnamed, "component": [unnamed]})
     assert "valueInteger" not in found
@@ -275,7 +275,7 @@ def test_a_value_does_not_leave_by_a_code_that_does_not_say_what_it_is(system: s
 
 
 @pytest.mark.parametrize("value", [{"valueInteger": 90210}, {"valueQuantity": {"value": 5550123, "unit": "telephone"}}])
-def test_a_number_without_a_unit_has_no_room_for_a_telephone_number_or_a_zip_code(value: dict[str, Any]) -> None:
+def test_a_number_without_a_unit_that_may_be_a_telephone_number_or_zip_code_is_removed(value: dict[str, Any]) -> None:
     assert not released({"resourceType": "Observation", "id": "o1", "code": HEIGHT, **value}).keys() & value.keys()
     unit = {"system": "http://unitsofmeasure.org", "code": "/uL"}
     counted = {"resourceType": "Observation", "id": "o1", "code": HEIGHT, "valueQuantity": {"value": 250000, **unit}}
@@ -283,7 +283,7 @@ def test_a_number_without_a_unit_has_no_room_for_a_telephone_number_or_a_zip_cod
 
 
 @pytest.mark.parametrize("unit", ["1", "10*", "10*3", "10*.10^2", "1/1", "/1", "%"])
-def test_a_unit_without_a_dimension_gives_a_number_no_more_room_than_none(unit: str) -> None:
+def test_a_dimensionless_unit_allows_no_more_digits_than_no_unit(unit: str) -> None:
     def left(value: int) -> bool:
         quantity = {"value": value, "system": "http://unitsofmeasure.org", "code": unit}
         observation = {"resourceType": "Observation", "id": "o1", "code": HEIGHT, "valueQuantity": quantity}
@@ -316,13 +316,15 @@ def test_a_multiple_of_a_time_may_be_an_age_in_disguise(unit: str, leaves: bool)
         {"resourceType": "Patient"},
     ],
 )
-def test_what_cannot_be_understood_without_what_is_dropped_is_left_out_and_counted(resource: dict[str, Any]) -> None:
+def test_a_resource_that_is_misleading_without_a_dropped_element_is_omitted_and_counted(
+    resource: dict[str, Any],
+) -> None:
     deidentifier = Deidentifier(PROFILE)
     assert deidentifier.line(resource["resourceType"], json.dumps(resource).encode()) is None
     assert deidentifier.left_out == {resource["resourceType"]: 1}
 
 
-def test_what_is_dropped_is_counted_by_its_path() -> None:
+def test_dropped_elements_are_counted_by_path() -> None:
     deidentifier = Deidentifier(PROFILE)
     resource = patient(
         name=[{"family": "Z"}], gender=7, _birthDate={"extension": []}, contained=[], secret=1, birthDate="2000"
@@ -360,7 +362,7 @@ def days_by_patient(resources: Iterable[dict[str, Any]]) -> dict[str, set[timede
     return moved
 
 
-def test_all_dates_of_a_patient_are_shifted_by_the_same_whole_days_and_those_of_others_by_others() -> None:
+def test_all_dates_of_a_patient_shift_by_the_same_whole_days_and_other_patients_by_others() -> None:
     moved = days_by_patient(generate(12))
     assert len(moved) == 12
     by = [days.pop() for days in moved.values() if len(days) == 1]
@@ -395,7 +397,7 @@ def test_a_shifted_date_keeps_its_precision_and_a_moment_is_in_utc() -> None:
     assert [shifted(value) for value in ("2020-02-30", "2020-03-01Tx", "2037", "x")] == [None, day, None, None]
 
 
-def test_who_may_be_90_has_no_shifted_birth_date_and_no_date_of_those_years_leaves() -> None:
+def test_a_patient_who_may_be_90_keeps_no_birth_date_and_no_date_of_those_years() -> None:
     keyed = Deidentifier(SHIFTED)
     old = keyed.resource("Patient", patient(birthDate="1936-12-31", deceasedDateTime="1936-05-05"))
     assert old is not None
@@ -419,7 +421,7 @@ def test_who_may_be_90_has_no_shifted_birth_date_and_no_date_of_those_years_leav
         {"subject": {"display": "Zebulon"}},
     ],
 )
-def test_no_date_leaves_of_a_resource_that_does_not_say_whose_it_is(owner: dict[str, Any]) -> None:
+def test_a_resource_without_a_patient_keeps_no_dates(owner: dict[str, Any]) -> None:
     """Its true year, beside moved dates of what it is linked with, would tell how far these were moved."""
     found = Deidentifier(SHIFTED).resource(
         "Condition", {"resourceType": "Condition", "id": "c", "recordedDate": "2020-03-01", **owner}
@@ -428,7 +430,7 @@ def test_no_date_leaves_of_a_resource_that_does_not_say_whose_it_is(owner: dict[
     assert "recordedDate" not in found
 
 
-def test_a_coverage_that_begins_with_the_year_does_not_tell_how_far_its_patients_dates_were_moved() -> None:
+def test_a_coverage_that_begins_with_the_year_does_not_reveal_the_date_shift() -> None:
     covered = {"resourceType": "Coverage", "id": "c", "period": {"start": "2025-01-01", "end": "2025-12-31"}}
     periods = [
         released({**covered, "beneficiary": {"reference": f"Patient/p{at}"}}, SHIFTED)["period"] for at in range(40)
@@ -445,7 +447,7 @@ def test_a_coverage_that_begins_with_the_year_does_not_tell_how_far_its_patients
         ("2024-04-02", "2024-04-30", 10),
     ],
 )
-def test_a_period_of_whole_months_does_not_tell_by_its_length_how_far_it_was_moved(
+def test_the_length_of_a_period_of_whole_months_does_not_reveal_the_date_shift(
     start: str, end: str, digits: int
 ) -> None:
     claim = {"resourceType": "ExplanationOfBenefit", "id": "e", "patient": {"reference": "Patient/p1"}}

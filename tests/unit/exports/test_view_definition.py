@@ -80,7 +80,7 @@ def path(text: str, **more: Any) -> dict[str, Any]:
         (view(columns(ID), constant=[{"name": "c", "valueString": "\ud800"}]), "constant[0].valueString"),
     ],
 )
-def test_a_wrong_definition_is_refused_at_its_place(definition: Any, where: str) -> None:
+def test_a_wrong_definition_is_refused_with_its_place(definition: Any, where: str) -> None:
     with pytest.raises(ViewError) as caught:
         compile_view(definition, SOURCE)
     assert caught.value.where == where
@@ -122,18 +122,18 @@ def test_a_wrong_definition_is_refused_at_its_place(definition: Any, where: str)
         ("name.join(',')", "works on strings, found HumanName"),
     ],
 )
-def test_an_expression_that_cannot_work_is_refused_before_data_is_seen(text: str, message: str) -> None:
+def test_an_expression_that_cannot_work_is_refused_at_compile_time(text: str, message: str) -> None:
     with pytest.raises(ViewError, match=message) as caught:
         compile_view(path(text), SOURCE)
     assert caught.value.where == "select[0].column[0].path"
 
 
-def test_a_declared_type_that_the_path_cannot_have_is_refused() -> None:
+def test_a_column_type_that_its_path_cannot_have_is_refused() -> None:
     with pytest.raises(ViewError, match="declared integer, its path gives code"):
         compile_view(path("gender", type="integer"), SOURCE)
 
 
-def test_columns_come_in_the_order_of_the_specification() -> None:
+def test_columns_are_in_the_order_of_the_specification() -> None:
     union = {"unionAll": [columns({"name": "d", "path": "id"}), columns({"name": "d", "path": "id"})]}
     first = {**union, "select": [columns({"name": "c", "path": "id"})], **columns({"name": "b", "path": "active"})}
     compiled = compile_view(view(first, columns({"name": "a", "path": "name.given", "collection": True})), SOURCE)
@@ -148,12 +148,12 @@ def test_columns_come_in_the_order_of_the_specification() -> None:
 @pytest.mark.parametrize(
     "kind", ["ViewDefinition", "https://sql-on-fhir.org/ig/StructureDefinition/ViewDefinition", None]
 )
-def test_each_way_of_writing_the_resource_type_is_taken(kind: str | None) -> None:
+def test_each_spelling_of_the_resource_type_is_accepted(kind: str | None) -> None:
     more = {"resourceType": kind} if kind else {}
     assert compile_view(view(columns(ID), **more), SOURCE).resource == "Patient"
 
 
-def test_metadata_of_any_kind_is_taken() -> None:
+def test_metadata_of_any_kind_is_accepted() -> None:
     plain = compile_view(view(columns(ID)), SOURCE)
     more = view(columns(ID), fhirVersion=["4.0.1"], contact=[{"name": "x"}], anything={"new": 1})
     assert compile_view(more, SOURCE) == plain
@@ -239,7 +239,7 @@ def test_each_chained_where_adds_as_much_as_the_one_before() -> None:
     assert length(32) - length(16) < 1.1 * 2 * (length(16) - length(8))
 
 
-def test_unions_within_unions_take_no_longer_with_each() -> None:
+def test_nested_unions_do_not_grow_slower_with_each_level() -> None:
     """Forty would hang if the time doubled with each."""
     selection = columns(ID)
     for number in range(40):
@@ -249,7 +249,7 @@ def test_unions_within_unions_take_no_longer_with_each() -> None:
     assert [column.name for column in compile_view(view(selection), SOURCE).columns] == ["id"]
 
 
-def test_a_view_that_is_nested_without_end_is_refused() -> None:
+def test_an_endlessly_nested_view_is_refused() -> None:
     definition = columns(ID)
     for _ in range(600):
         definition = {"select": [definition]}
@@ -270,14 +270,14 @@ def test_a_view_that_is_nested_without_end_is_refused() -> None:
         ("managingOrganization.getReferenceKey(Organisation)", "Organization"),
     ],
 )
-def test_a_type_that_r4_never_has_there_is_told_with_the_closest_name(text: str, close: str | None) -> None:
+def test_a_type_that_r4_never_has_there_is_reported_with_the_closest_name(text: str, close: str | None) -> None:
     (note,) = compile_view(path(text), SOURCE).notes
     assert " in R4" in note
     assert (f" (did you mean {close!r}?)" in note) if close else ("did you mean" not in note)
     assert compile_view(path(text, type="string") | {"fhirVersion": ["5.0.0"]}, SOURCE).notes == ()
 
 
-def test_a_path_of_repeat_that_is_right_from_its_items_on_is_no_mistake() -> None:
+def test_a_repeat_path_that_is_valid_from_its_items_is_accepted() -> None:
     answers = {"repeat": ["item", "answer.item"], **columns({"name": "text", "path": "text"})}
     misspelt = {"repeat": ["item", "answr.item"], **columns({"name": "text", "path": "text"})}
     right, wrong = (

@@ -22,7 +22,7 @@ def test_a_directory_of_ndjson_is_served_line_by_line_as_it_is(tmp_path: Path) -
     assert [row.id for row in data.of_patient("Observation", "p1")] == ["o1"]
 
 
-def test_an_empty_directory_and_a_bad_line_are_told_with_their_place(tmp_path: Path) -> None:
+def test_an_empty_directory_and_a_bad_line_are_reported_with_their_place(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no \*\.ndjson"):
         Dataset.load(tmp_path)
     (tmp_path / "Patient.ndjson").write_bytes(b'{"resourceType":"Patient","id":"p"}\n{"resourceType":')
@@ -86,6 +86,6 @@ def test_every_precision_of_a_date_is_an_instant(text: str, iso: str) -> None:
     assert found.isoformat() == iso
 
 
-def test_what_is_no_date_is_none() -> None:
+def test_a_value_that_is_no_date_gives_none() -> None:
     assert instant("yesterday") is None
     assert instant("") is None

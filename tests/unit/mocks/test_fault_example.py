@@ -10,7 +10,7 @@ from mocks.faults import read_script
 PAGE = Path(__file__).resolve().parents[3] / "docs/mocks.md"
 
 
-def test_the_fault_script_of_the_docs_is_one(tmp_path: Path) -> None:
+def test_the_fault_script_in_the_docs_is_valid(tmp_path: Path) -> None:
     found = re.search(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert found is not None
     script = tmp_path / "faults.toml"

@@ -30,7 +30,7 @@ def test_a_probability_gives_the_same_faults_for_the_same_seed(seed: int, probab
     assert hits({"probability": probability}, 50, seed) == hits({"probability": probability}, 50, seed)
 
 
-def test_the_first_rule_that_applies_wins_and_all_that_fit_count() -> None:
+def test_the_first_matching_rule_wins_and_every_matching_rule_counts() -> None:
     faults = Faults()
     faults.add({"nth": 1, "action": {"status": 500}})
     faults.add({"nth": 2, "action": {"status": 503}})

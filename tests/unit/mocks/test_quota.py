@@ -5,7 +5,7 @@ import pytest
 from mocks.quota import Counted, WindowQuota
 
 
-def test_a_window_allows_so_many_and_the_next_one_begins_anew() -> None:
+def test_a_window_allows_a_fixed_number_and_the_next_window_starts_afresh() -> None:
     quota = WindowQuota(2, 60)
     assert [quota.take(at) for at in (100, 110, 120)] == [
         Counted(True, 1, 60),
@@ -24,5 +24,5 @@ def test_a_window_allows_so_many_and_the_next_one_begins_anew() -> None:
         ("fields", {b"ratelimit-policy": b'"all";q=9;w=60', b"ratelimit": b'"all";r=4;t=31'}),
     ],
 )
-def test_each_style_tells_limit_rest_and_reset(style: str, expected: dict[bytes, bytes]) -> None:
+def test_each_header_style_states_limit_remaining_and_reset(style: str, expected: dict[bytes, bytes]) -> None:
     assert dict(WindowQuota(9, 60).headers(Counted(True, 4, 30.2), style, 1000.0)) == expected  # type: ignore[arg-type]

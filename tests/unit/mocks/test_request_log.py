@@ -6,7 +6,7 @@ from mocks.manners import MANNERS
 
 
 @pytest.mark.parametrize("vendor", sorted(MANNERS))
-def test_every_request_has_a_purpose_as_a_client_would_name_it(vendor: str) -> None:
+def test_every_request_has_a_purpose_in_the_clients_terms(vendor: str) -> None:
     layout = MANNERS[vendor].layout
     classify = layout.classifier("/bulk-bucket/")
     base = layout.base

@@ -191,7 +191,7 @@ def test_different_seeds_make_different_people() -> None:
 
 
 @pytest.mark.parametrize("megabytes", [0.5, 2])
-def test_a_chart_has_one_patient_and_about_the_size_asked_for(megabytes: float) -> None:
+def test_a_chart_has_one_patient_and_about_the_requested_size(megabytes: float) -> None:
     chart = list(generate_chart(seed=1, megabytes=megabytes))
     size = sum(len(to_json_bytes(r)) + 1 for r in chart)
     assert sum(r["resourceType"] == "Patient" for r in chart) == 1

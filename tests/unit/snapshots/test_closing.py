@@ -26,7 +26,7 @@ days = st.integers(0, 2_000).map(lambda day: datetime(2020, 1, 1, tzinfo=UTC) + 
         (0, 0, 1, "failed"),
     ],
 )
-def test_only_a_run_without_hole_and_quarantine_is_complete(settled: int, failed: int, quarantined: int, status: str):
+def test_only_a_run_without_holes_or_quarantine_is_complete(settled: int, failed: int, quarantined: int, status: str):
     assert run_status(settled=settled, failed=failed, quarantined=quarantined) == status
 
 
@@ -43,7 +43,7 @@ def test_a_watermark_does_not_jump_over_a_gap():
     assert not movable("2024-06-01T00:00:00Z", None)
 
 
-def test_a_quiet_night_of_news_is_complete():
+def test_an_incremental_run_without_changes_is_complete():
     assert run_status(settled=0, failed=0, quarantined=0, news=True) == "complete"
     assert run_status(settled=0, failed=2, quarantined=0, refused=2, news=True) == "partial"
     assert run_status(settled=0, failed=2, quarantined=0, refused=1, news=True) == "failed"
@@ -60,20 +60,20 @@ def test_a_watermark_goes_no_further_than_the_newest_date_less_the_overlap(dates
         assert datetime.fromisoformat(found) == max(dates) - earned.overlap
 
 
-def test_where_news_were_asked_and_none_came_the_watermark_stays_and_never_goes_back():
+def test_an_incremental_run_without_changes_keeps_the_watermark():
     earned = Earned(watermark=EARNED, overlap=timedelta(0))
     assert reached(earned, "2026-05-01T00:00:00Z", None) == "2026-05-01T00:00:00Z"
     assert reached(earned, "2026-05-01T00:00:00Z", ["2026-04-01T00:00:00+00:00"]) == "2026-05-01T00:00:00Z"
 
 
-def test_dates_do_not_bound_what_an_export_earns():
+def test_resource_dates_do_not_limit_the_watermark_of_an_export():
     assert reached(Earned(watermark=EARNED), None, ["2020-01-01T00:00:00+00:00"]) == EARNED
 
 
 @pytest.mark.parametrize(
     ("gone", "there", "mass"), [(19, 19, False), (20, 41, False), (20, 40, True), (500, 700, True)]
 )
-def test_twenty_rows_and_half_of_what_there_is_are_a_mass(gone: int, there: int, mass: bool):
+def test_twenty_rows_that_are_half_of_all_rows_are_a_mass(gone: int, there: int, mass: bool):
     assert is_mass(gone, there) is mass
 
 

@@ -9,9 +9,7 @@ import pytest
 from snapshots.embedded import _open_way
 
 
-def test_folders_that_are_opened_for_the_servers_account_are_named_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+def test_folders_opened_to_the_servers_account_are_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     closed = tmp_path / "closed"
     inner = closed / "inner"
     inner.mkdir(parents=True)

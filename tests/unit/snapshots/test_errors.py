@@ -43,7 +43,7 @@ def test_what_libpq_cannot_parse_is_not_quoted():
 
 
 @pytest.mark.parametrize("password", ["h@unter2", "h/unter2", "12/unter2", "h@un/unter2", "h/u@unter2"])
-def test_a_password_that_was_not_encoded_is_taken_for_nothing_else(password: str):
+def test_an_unencoded_password_is_not_mistaken_for_another_part_of_the_url(password: str):
     url = f"postgresql://me:{password}@db.example/x"
     assert (is_misread(url), "unter2" in describe_server(url)) == (True, False)
     with pytest.raises(StoreUnavailableError) as refused:
@@ -55,7 +55,7 @@ def test_a_password_that_was_not_encoded_is_taken_for_nothing_else(password: str
     "url",
     ["postgresql://me:h%40un%2Fter2@db/x", "postgresql:///x?host=@abstract", "host=/run/@x user=a@b", "service=x"],
 )
-def test_a_url_that_libpq_reads_as_it_is_meant_is_not_refused(url: str):
+def test_a_url_that_libpq_reads_as_intended_is_accepted(url: str):
     assert not is_misread(url)
 
 
@@ -73,7 +73,7 @@ def test_a_url_that_libpq_reads_as_it_is_meant_is_not_refused(url: str):
         ("", "no answer"),
     ],
 )
-def test_why_a_server_was_not_reached_is_the_line_with_the_reason(text: str, said: str):
+def test_an_unreachable_server_is_explained_by_the_line_with_the_reason(text: str, said: str):
     assert refusal(psycopg.OperationalError(text)) == said
 
 
@@ -92,7 +92,7 @@ def test_a_lost_connection_is_the_server_being_unavailable():
         raise psycopg.OperationalError("server closed the connection unexpectedly")
 
 
-def test_a_full_disk_is_said_with_where_to_free_space():
+def test_a_full_disk_is_reported_with_where_to_free_space():
     with (
         pytest.raises(StoreUnavailableError, match=r"disk of the store is full.*embedded:DIR"),
         store_border("merging"),
@@ -108,7 +108,7 @@ def test_a_full_disk_is_said_with_where_to_free_space():
         ("postgresql://me:hunter2/9@h/db", "an @ or a / within its password"),
     ],
 )
-def test_a_url_that_libpq_does_not_take_is_told_what_is_wrong_with_it(url: str, reason: str):
+def test_a_url_that_libpq_rejects_is_refused_with_the_reason(url: str, reason: str):
     with pytest.raises(StoreUnavailableError, match=re.escape(reason)) as raised:
         full_conninfo(url)
     assert "hunter2" not in str(raised.value)

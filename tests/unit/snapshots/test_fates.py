@@ -72,7 +72,7 @@ def fate(*, is_pull: bool = False, **changes: Any) -> Fate:
         ({"dead": True}, Fate.CONTRARY),
     ],
 )  # fmt: skip
-def test_what_was_said_and_how_often_decides_what_is_believed(changes: dict[str, Any], believed: Fate) -> None:
+def test_the_ehrs_answers_and_the_number_of_misses_decide_a_rows_fate(changes: dict[str, Any], believed: Fate) -> None:
     assert fate(**changes) is believed
 
 
@@ -86,7 +86,7 @@ def test_what_was_said_and_how_often_decides_what_is_believed(changes: dict[str,
         ({**READ, "way": 2}, Fate.SETTLED),
     ],
 )
-def test_of_rows_missed_twice_those_that_were_not_asked_for_are_gone_only_if_those_of_their_way_that_were_are(
+def test_rows_missed_twice_and_not_requested_are_gone_only_if_the_requested_rows_of_their_way_are(
     asked_for: dict[str, Any], believed: Fate
 ) -> None:
     twice = MISSED._replace(before=Open.DOUBTED)
@@ -106,24 +106,24 @@ ANY = st.builds(
 
 
 @given(ANY, st.booleans())
-def test_nothing_dies_that_came_or_that_is_of_a_mass_or_whose_chart_came(one: Circumstance, is_pull: bool) -> None:
+def test_no_row_dies_that_arrived_or_belongs_to_a_mass_or_whose_chart_arrived(one: Circumstance, is_pull: bool) -> None:
     if decided([one], is_pull=is_pull)[0] in GONE:
         assert not any((one.received, one.of_mass, one.chart_came, one.dead))
 
 
 @given(ANY)
-def test_a_pull_buries_nothing_that_the_ehr_itself_does_not_call_deleted(one: Circumstance) -> None:
+def test_a_pull_deletes_only_what_the_ehr_itself_calls_deleted(one: Circumstance) -> None:
     if decided([one], is_pull=True)[0] in GONE:
         assert one.said in {Said.DELETED, Said.MERGED, Said.GONE}
 
 
 @given(ANY, st.booleans())
-def test_no_answer_and_a_refusal_never_say_alone_that_a_row_is_gone(one: Circumstance, is_pull: bool) -> None:
+def test_silence_or_a_refusal_alone_never_proves_that_a_row_is_gone(one: Circumstance, is_pull: bool) -> None:
     silent = one._replace(said=Said.UNANSWERED, asked=True)
     assert decided([silent, one._replace(said=Said.WITHHELD)], is_pull=is_pull)[0] not in GONE
 
 
-def test_a_report_has_a_hole_or_a_note_a_type_and_fate_and_counts_all_its_rows() -> None:
+def test_a_report_has_one_hole_or_note_per_type_and_fate_and_counts_all_its_rows() -> None:
     some = [MISSED._replace(rows=1_200), MISSED._replace(rows=34, way=2), MISSED._replace(rows=2, **READ, strict=False)]
     holes, notes = told(some, decided(some, is_pull=False))
     assert [(hole.fate, hole.resource_type, hole.reason.split(" ")[0]) for hole in holes] == [

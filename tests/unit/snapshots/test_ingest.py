@@ -22,7 +22,7 @@ def test_instants_compare_by_time_and_not_by_text():
     assert not is_older("2024-01-01T00:00:00Z", "2024-01-01T00:30:00+01:00")
 
 
-def test_what_is_no_instant_is_never_older():
+def test_a_value_that_is_no_instant_is_never_older():
     assert not is_older("soon", "2024-01-01T00:00:00Z")
     assert not is_older(None, "2024-01-01T00:00:00Z")
     assert not is_older("2024-01-01T00:00:00Z", None)
@@ -32,7 +32,7 @@ def test_a_date_without_zone_compares_with_an_instant():
     assert is_older("2023-12-31", "2024-01-01T00:00:00Z")
 
 
-def test_of_a_resource_given_twice_the_newest_is_kept():
+def test_a_resource_given_twice_keeps_its_newest_version():
     old, new = record("a", "2024-01-01T00:00:00Z", b"1"), record("a", "2024-01-02T00:00:00Z", b"2")
     assert distinct([old, new]).records == [new]
     assert distinct([new, old]).records == [new]
@@ -67,7 +67,7 @@ _VERSIONS = st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.sampled_from(
 
 
 @given(given_versions=st.lists(_VERSIONS, max_size=12))
-def test_of_a_batch_the_newest_version_stays_and_no_content_of_it_is_lost(given_versions: list[tuple[str, int, bytes]]):
+def test_a_batch_keeps_the_newest_version_and_loses_no_content(given_versions: list[tuple[str, int, bytes]]):
     records = [record(one, None, b"%d %s" % (version, body), str(version)) for one, version, body in given_versions]
     found = distinct(records)
     assert [one.id for one in found.records] == list(dict.fromkeys(one.id for one in records))

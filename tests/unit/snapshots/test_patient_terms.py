@@ -40,7 +40,7 @@ PATIENT = orjson.dumps({
         name_term("STRASSE", None, "1950-02-03"),
     ],
 )
-def test_a_patient_has_each_term_however_it_is_written(term: object):
+def test_a_patient_has_the_same_search_terms_however_they_are_written(term: object):
     assert term in terms_of(PATIENT)
 
 
@@ -54,7 +54,7 @@ def test_a_patient_has_each_term_however_it_is_written(term: object):
         name_term("Straße", "Zoë", "1950-02-03"),  # of another name
     ],
 )
-def test_a_patient_has_no_term_that_is_only_like_its_own(term: object):
+def test_a_patient_has_no_search_term_that_is_merely_similar(term: object):
     assert term not in terms_of(PATIENT)
 
 
@@ -77,6 +77,8 @@ JSON = st.recursive(
 
 
 @given(JSON, JSON, JSON)
-def test_a_misshapen_patient_has_the_terms_that_can_be_read(name: object, identifier: object, birth_date: object):
+def test_a_malformed_patient_has_the_search_terms_that_can_be_read(
+    name: object, identifier: object, birth_date: object
+):
     sound = {"identifier": [{"system": "s", "value": "v"}, identifier], "name": name, "birthDate": birth_date}
     assert identifier_term("s", "v") in terms_of(orjson.dumps(sound))

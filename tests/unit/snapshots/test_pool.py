@@ -28,6 +28,6 @@ def test_the_default_store_is_in_the_users_data_directory_and_roots_never_in_its
     assert embedded_directory("embedded") == Path(expected)
 
 
-def test_a_directory_may_be_named_and_a_servers_url_names_none():
+def test_a_store_may_be_a_directory_but_a_server_url_is_none():
     assert embedded_directory("embedded:/srv/charts") == Path("/srv/charts")
     assert embedded_directory("postgresql://db/charts") is None

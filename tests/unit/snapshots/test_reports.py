@@ -18,7 +18,7 @@ def scope(
     )
 
 
-def test_a_patient_is_named_by_a_keyed_hash_with_the_split_that_is_missing():
+def test_a_patient_in_a_report_is_a_keyed_hash_with_the_missing_split():
     assert (
         scope("mrn-17", split="category=laboratory")
         == f"patient ~{patient_hash(SECRET, 'mrn-17')}, category=laboratory"
@@ -26,12 +26,12 @@ def test_a_patient_is_named_by_a_keyed_hash_with_the_split_that_is_missing():
     assert patient_hash(SECRET, "mrn-17") != patient_hash(UUID(int=8), "mrn-17")
 
 
-def test_without_a_patient_the_template_names_the_unit_else_its_place():
+def test_a_unit_without_a_patient_is_named_by_its_template_or_else_its_place():
     assert scope(None, template="Observation file 3") == "Observation file 3"
     assert scope(None) == "search 3"
 
 
-def test_a_document_is_named_by_its_place_and_the_chart_that_it_belongs_to():
+def test_a_document_is_named_by_its_place_and_its_chart():
     assert scope(None, kind=UnitKind.ATTACHMENT, template="GET /Binary/{id}") == "document 3"
     named = scope(None, kind=UnitKind.ATTACHMENT, template="GET /Binary/{id}", of_chart="p1")
     assert named == f"patient ~{patient_hash(SECRET, 'p1')}, document 3"

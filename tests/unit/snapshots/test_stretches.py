@@ -11,11 +11,11 @@ IDS = st.text(st.characters(max_codepoint=0x10FFFE, exclude_categories=["Cs"]), 
 
 
 @given(cuts=st.lists(IDS), id_=IDS)
-def test_each_id_is_in_one_stretch_and_stretches_are_in_order(cuts: list[str], id_: str) -> None:
+def test_each_id_is_in_exactly_one_stretch_and_stretches_are_in_order(cuts: list[str], id_: str) -> None:
     found = stretches(cuts)
     assert sum(one.from_id <= id_ < one.before_id for one in found) == 1
     assert found == sorted(found, key=lambda one: one.from_id)
 
 
-def test_what_is_not_cut_is_one_stretch() -> None:
+def test_without_cuts_there_is_one_stretch() -> None:
     assert stretches([]) == [WHOLE]
