@@ -209,7 +209,9 @@ async def test_a_429_whose_retry_after_is_a_moment_is_waited_out_until_then(stor
     assert sum(server.clock.waits) == pytest.approx(30, abs=3)
 
 
-async def test_a_server_that_always_says_two_minutes_is_asked_once_early_and_then_as_told(store: KeptRows) -> None:
+async def test_a_server_that_always_says_two_minutes_is_polled_once_early_and_then_as_requested(
+    store: KeptRows,
+) -> None:
     async with export_server(
         polls=[busy(**{"Retry-After": "120"})] * 4 + [manifest("Patient", "Observation")]
     ) as server:

@@ -80,20 +80,20 @@ OTHER_WRITINGS = [
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_what_is_not_public_is_refused(address):
+def test_non_public_addresses_are_refused(address):
     assert not is_public(ip_address(address))
     with pytest.raises(UnsafeLinkError, match=r"not public .* profile\.links\.private_hosts"):
         AddressGuard(["https://ehr.example/fhir"]).check_host(address)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_what_is_public_is_let_through(address):
+def test_public_addresses_are_allowed(address):
     assert is_public(ip_address(address))
     AddressGuard([]).check_host(address)
 
 
 @pytest.mark.parametrize("host", OTHER_WRITINGS)
-def test_other_ways_to_write_this_machine_are_seen_through(host):
+def test_every_spelling_of_the_local_machine_is_recognised(host):
     with pytest.raises(UnsafeLinkError):
         AddressGuard(["https://ehr.example/fhir"]).check_host(host)
 
@@ -101,7 +101,7 @@ def test_other_ways_to_write_this_machine_are_seen_through(host):
 @pytest.mark.parametrize(
     "host", ["ehr.example", "bucket.s3.amazonaws.com", "1.example", "localhost.example", "0x7f.example"]
 )
-def test_names_are_left_to_the_moment_of_connecting(host):
+def test_host_names_are_checked_when_connecting(host):
     AddressGuard([]).check_host(host)
     assert written_address(host) is None
 
@@ -134,7 +134,7 @@ def test_no_way_of_writing_an_ipv4_address_changes_the_verdict(number):
         ("10.0.0.7:8443", "10.0.0.7"),
     ],
 )
-def test_hosts_that_the_configuration_names_are_let_through_wherever_they_are(trusted, host):
+def test_configured_hosts_are_allowed_at_any_address(trusted, host):
     guard = AddressGuard([trusted])
     guard.check_host(host)
     assert guard.keep_public(host, [{"host": "10.0.0.1"}])
@@ -142,7 +142,7 @@ def test_hosts_that_the_configuration_names_are_let_through_wherever_they_are(tr
         guard.check_host("127.0.0.2")
 
 
-def test_of_a_names_addresses_only_public_ones_are_connected_to():
+def test_only_the_public_addresses_of_a_name_are_connected_to():
     guard = AddressGuard([])
     found = [{"host": "127.0.0.1"}, {"host": "8.8.8.8"}, {"host": "fe80::1"}]
     assert guard.keep_public("rebound.example", found) == [{"host": "8.8.8.8"}]

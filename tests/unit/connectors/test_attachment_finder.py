@@ -77,12 +77,12 @@ def test_a_report_gives_each_presented_form_with_its_place(forms: Any, spelling:
     assert list(attached_to(record("DiagnosticReport", body))) == expected(listed(forms))
 
 
-def test_only_documents_are_looked_at_and_those_without_attachments_are_known_to_have_none() -> None:
+def test_only_documents_are_searched_for_attachments_and_may_have_none() -> None:
     records = [record("Observation", b'{"content":[{"attachment":{}}]}'), record("DiagnosticReport", b"{}")]
     assert [one.attached for one in with_attached(records)] == [None, ()]
     assert with_attached(records[:1]) == records[:1]
 
 
-def test_a_body_that_no_store_takes_has_nothing_attached_and_stops_nobody() -> None:
+def test_a_body_that_no_store_accepts_has_no_attachments_and_fails_nothing_else() -> None:
     for body in (b"", b"{", b"[]", b'{"content":[{"attachment":{"url":"\xff"}}]}'):
         assert attached_to(record("DocumentReference", body)) == ()

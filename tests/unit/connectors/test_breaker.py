@@ -15,7 +15,7 @@ def opened(failures=3, open_s=100.0):
     return breaker
 
 
-def test_failures_in_a_row_open_it_and_an_answer_between_does_not():
+def test_consecutive_failures_open_the_breaker_unless_an_answer_comes_between():
     breaker = Breaker(3, 100)
     for _ in range(5):
         breaker.failed(0, "503")
@@ -25,7 +25,7 @@ def test_failures_in_a_row_open_it_and_an_answer_between_does_not():
     assert (opened().down_until, opened().reason) == (100, "503")
 
 
-def test_open_it_refuses_until_its_time_and_then_lets_one_probe_through():
+def test_an_open_breaker_refuses_requests_until_its_time_and_then_allows_one_probe():
     breaker = opened()
     assert breaker.is_open(50)
     assert [breaker.admit(at) for at in (1, 99, 100, 101)] == ["down", "down", "probe", "wait"]
@@ -33,7 +33,7 @@ def test_open_it_refuses_until_its_time_and_then_lets_one_probe_through():
     assert breaker.admit(101) == "go"
 
 
-def test_a_probe_that_fails_opens_it_for_twice_as_long_up_to_an_hour():
+def test_a_failed_probe_doubles_the_open_time_up_to_an_hour():
     breaker, now, lengths = opened(), 0.0, []
     for _ in range(8):
         now = breaker.down_until
@@ -44,7 +44,7 @@ def test_a_probe_that_fails_opens_it_for_twice_as_long_up_to_an_hour():
     assert lengths[-1] == LONGEST_OPEN_S
 
 
-def test_a_probe_that_is_cancelled_is_tried_again_at_once():
+def test_a_cancelled_probe_is_repeated_at_once():
     breaker = opened()
     assert breaker.admit(100) == "probe"
     breaker.probe_lost()
@@ -63,7 +63,7 @@ def test_the_next_run_probes_once_before_the_time_is_over():
     assert (breaker.trips, breaker.down_until) == (2, 205)
 
 
-def test_it_forgets_its_trips_only_after_things_went_well_for_a_while():
+def test_the_breaker_forgets_its_trips_only_after_a_good_while():
     breaker = opened()
     breaker.admit(100)
     breaker.worked()
@@ -76,7 +76,7 @@ def test_it_forgets_its_trips_only_after_things_went_well_for_a_while():
 @given(
     st.lists(st.tuples(st.sampled_from(["admit", "worked", "failed", "lost"]), st.floats(0, 500))), st.integers(1, 5)
 )
-def test_whatever_happens_it_never_hangs_with_everybody_waiting(steps, failures):
+def test_the_breaker_never_leaves_everybody_waiting(steps, failures):
     breaker, now, probing = Breaker(failures, 50), 0.0, False
     for what, later in steps:
         now += later

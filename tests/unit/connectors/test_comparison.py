@@ -33,42 +33,42 @@ def test_a_verdict_is_fewer_exactly_if_something_is_missing(listed: set[str], he
     assert (verdict == "fewer") == bool(listed - held)
 
 
-def test_what_is_stored_under_another_patient_or_none_is_not_missing() -> None:
+def test_a_row_stored_under_another_patient_or_none_is_not_missing() -> None:
     assert verdict_of({"prov-1": None}, {}, {"prov-1": (None, False)}) == ("equal", "")
 
 
-def test_a_tombstone_of_what_the_ehr_still_lists_is_missing() -> None:
+def test_a_tombstoned_row_that_the_ehr_still_lists_is_missing() -> None:
     verdict, reason = verdict_of({"a": None}, {}, {"a": (None, True)})
     assert verdict == "fewer"
     assert "1 of them deleted in the store" in reason
 
 
-def test_a_version_that_was_there_before_the_run_and_is_not_stored_is_missing() -> None:
+def test_a_version_older_than_the_run_that_is_not_stored_is_missing() -> None:
     verdict, reason = verdict_of({"a": "2026-02-02T00:00:00Z"}, {"a": BEFORE})
     assert verdict == "fewer"
     assert "older version" in reason
 
 
-def test_a_version_written_after_the_run_began_is_no_fault_of_the_store() -> None:
+def test_a_version_newer_than_the_start_of_the_run_is_not_missing() -> None:
     verdict, reason = verdict_of({"a": LATER}, {"a": BEFORE})
     assert verdict == "equal"
     assert "changed since" in reason
 
 
-def test_an_equal_instant_written_otherwise_is_equal() -> None:
+def test_the_same_instant_written_differently_is_equal() -> None:
     assert verdict_of({"a": "2026-02-01T00:00:00.000+00:00"}, {"a": BEFORE}) == ("equal", "")
 
 
-def test_a_listing_that_was_not_whole_proves_what_is_missing_and_nothing_else() -> None:
+def test_an_incomplete_listing_proves_only_what_is_missing() -> None:
     assert verdict_of({"a": None}, {"a": None, "b": None}, incomplete="more may exist")[0] == "not asked"
     assert verdict_of({"a": None, "c": None}, {"a": None}, incomplete="more may exist")[0] == "fewer"
 
 
-def test_what_the_ehr_no_longer_has_is_more() -> None:
+def test_a_row_that_the_ehr_no_longer_has_counts_as_more() -> None:
     assert verdict_of({}, {"a": None}, gone=1)[0] == "more"
 
 
-def test_what_no_search_lists_and_no_read_tells_of_is_more_and_not_called_gone() -> None:
+def test_a_row_that_no_search_or_read_finds_counts_as_more_and_not_as_gone() -> None:
     verdict, reason = verdict_of({}, {"a": None}, untold=1)
     assert verdict == "more"
     assert reason == "1 not listed, and reads do not show whether they are still at the EHR"
@@ -88,7 +88,7 @@ def test_a_tally_of_a_million_questions_names_some_and_counts_the_rest() -> None
     assert tally.types[0].more == 20
 
 
-def test_what_is_missing_is_named_before_anything_else_uses_up_the_room() -> None:
+def test_missing_rows_are_named_first_if_space_is_short() -> None:
     tally = ProofTally(named=2)
     for verdict in ("more",) * 5 + ("fewer",) * 2:
         tally.add(answer(verdict))
@@ -139,7 +139,7 @@ def test_a_count_below_what_the_pages_list_does_no_harm() -> None:
     assert "count is 1, but" in found.reason
 
 
-def test_a_type_that_is_listed_whole_and_by_patient_is_counted_once() -> None:
+def test_a_type_listed_both_whole_and_by_patient_is_counted_once() -> None:
     tally = ProofTally()
     tally.add(answered(scope=EVERYONE, at_ehr=2, stored=2))
     tally.add(answered(scope="patient ~1", at_ehr=1, stored=1))
@@ -147,7 +147,7 @@ def test_a_type_that_is_listed_whole_and_by_patient_is_counted_once() -> None:
     assert [(one.at_ehr, one.stored, one.equal) for one in tally.types] == [(2, 2, 3)]
 
 
-def test_what_could_not_be_asked_and_should_have_been_is_left_open() -> None:
+def test_a_question_that_could_not_be_asked_stays_open() -> None:
     tally = ProofTally()
     tally.add(answered("not asked", at_ehr=None, reason="HTTP 404"))
     assert tally.silent == ["Condition"]

@@ -30,7 +30,7 @@ def test_the_table_holds_what_the_definitions_give_and_nothing_more() -> None:
     assert set(DEFINITIONS["compartment"]) == PATIENT_COMPARTMENT
 
 
-def test_no_parameter_of_the_definitions_came_without_a_path() -> None:
+def test_every_parameter_of_the_definitions_has_a_path() -> None:
     assert all(parts for named in DEFINITIONS["compartment"].values() for parts in named.values())
     assert len(PARAMETERS) > 100
 
@@ -39,7 +39,7 @@ def test_types_outside_the_compartment_count_only_where_they_are_searched_by_pat
     assert set(PATHS) - PATIENT_COMPARTMENT == {"Contract", "Device", "GuidanceResponse", "Task"}
 
 
-def test_what_may_be_asked_by_patient_undeclared_is_the_compartment_and_what_differs_is_named() -> None:
+def test_undeclared_searches_by_patient_are_those_of_the_compartment_and_exceptions_are_named() -> None:
     assert {"Device"} == ASKED_BY_PATIENT - PATIENT_COMPARTMENT
     assert {"Group", "Schedule"} == PATIENT_COMPARTMENT - ASKED_BY_PATIENT
     unsearchable = PATIENT_COMPARTMENT - set(DEFINITIONS["with a parameter patient"])

@@ -58,12 +58,12 @@ def decoded(body, coding="", *, json_expected=True, step=1000):
         ("gzip", gzip.compress(NDJSON[:999], mtime=0) + gzip.compress(NDJSON[999:], mtime=0) + b"\0" * 9),
     ],
 )
-def test_json_comes_out_whatever_the_headers_say_of_its_packing(coding, body, step):
+def test_json_is_decoded_whatever_content_encoding_the_headers_claim(coding, body, step):
     assert decoded(body, coding, step=step) == NDJSON
 
 
 @given(st.binary(max_size=300), st.integers(0, 3), st.integers(1, 50))
-def test_packing_and_unpacking_gives_the_same_bytes(data, layers, step):
+def test_encoding_and_decoding_gives_the_same_bytes(data, layers, step):
     body = b"{" + data
     packed = body
     for _ in range(layers):
@@ -71,7 +71,7 @@ def test_packing_and_unpacking_gives_the_same_bytes(data, layers, step):
     assert decoded(packed, step=step) == body
 
 
-def test_an_attachment_that_is_a_gzip_file_stays_one():
+def test_a_gzip_attachment_is_not_decompressed():
     packed = gzip.compress(b"report")
     assert decoded(packed, json_expected=False) == packed
     assert decoded(gzip.compress(packed), "gzip", json_expected=False) == packed
@@ -79,19 +79,19 @@ def test_an_attachment_that_is_a_gzip_file_stays_one():
 
 @pytest.mark.parametrize("missing", [1, 4, 8, 9, 60])
 @pytest.mark.parametrize("step", [7, 10**6])
-def test_a_cut_gzip_body_is_noticed(missing, step):
+def test_a_truncated_gzip_body_is_noticed(missing, step):
     with pytest.raises(ContentCodingError, match="too early"):
         decoded(gzip.compress(NDJSON, mtime=0)[:-missing], "gzip", step=step)
 
 
 @pytest.mark.parametrize("wbits", [15, -15])
 @pytest.mark.parametrize("kept", [1, 20, -1])
-def test_a_cut_deflate_body_is_noticed(wbits, kept):
+def test_a_truncated_deflate_body_is_noticed(wbits, kept):
     with pytest.raises(ContentCodingError, match="too early"):
         decoded(zlib.compress(NDJSON, wbits=wbits)[:kept], "deflate", step=7)
 
 
-def test_what_follows_a_deflate_body_is_noticed():
+def test_bytes_after_a_deflate_body_are_noticed():
     with pytest.raises(ContentCodingError, match="followed"):
         decoded(zlib.compress(NDJSON) + b"more", "deflate")
 
@@ -111,7 +111,7 @@ def test_a_deflate_bomb_ends_early():
         ("deflate", zlib.compress(NDJSON), True),
     ],
 )
-def test_only_a_packed_body_proves_its_own_end(coding, body, proved):
+def test_only_a_compressed_body_proves_its_own_end(coding, body, proved):
     chain = decoder(coding, json_expected=True)
     assert b"".join([*chain.feed(body), *chain.finish()]) == NDJSON
     assert chain.proves_its_end is proved
@@ -126,7 +126,7 @@ def test_a_damaged_gzip_body_is_noticed(at):
 
 
 @given(st.binary(max_size=200))
-def test_bytes_that_only_look_like_gzip_never_break_the_reader(tail):
+def test_bytes_that_only_look_like_gzip_never_crash_the_reader(tail):
     with suppress(ContentCodingError):
         assert isinstance(decoded(b"\x1f\x8b" + tail), bytes)
 
@@ -138,7 +138,7 @@ def test_a_gzip_bomb_comes_out_in_small_pieces():
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, br", "BR", "aws-chunked, zstd"])
 @pytest.mark.parametrize("json_expected", [True, False])
-def test_a_coding_that_was_not_asked_for_is_refused_by_its_name(coding, json_expected):
+def test_an_unrequested_content_coding_is_refused_by_name(coding, json_expected):
     with pytest.raises(UnaskedCodingError) as caught:
         decoded(b"xx", coding, json_expected=json_expected)
     assert caught.value.coding == coding.rpartition(",")[2].strip().lower()
@@ -146,39 +146,37 @@ def test_a_coding_that_was_not_asked_for_is_refused_by_its_name(coding, json_exp
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, br", "dcz"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda body: gzip.compress(gzip.compress(body))])
-def test_a_coding_that_was_not_asked_for_and_that_the_bytes_belie_does_not_matter_where_json_was_asked_for(
-    coding, pack
-):
+def test_an_unrequested_coding_that_the_bytes_disprove_is_ignored_for_json(coding, pack):
     assert decoded(pack(NDJSON), coding) == NDJSON
     with pytest.raises(UnaskedCodingError):
         decoded(pack(NDJSON), coding, json_expected=False)
 
 
 @pytest.mark.parametrize("body", [b"x", b"\x0b\x02\x80hello\x03", b"[]"])
-def test_a_coding_that_was_not_asked_for_is_believed_of_any_other_bytes(body):
+def test_an_unrequested_coding_is_believed_for_any_other_bytes(body):
     with pytest.raises(UnaskedCodingError, match="br"):
         decoded(body, "br")
 
 
-def test_zstd_that_the_header_does_not_own_up_to_is_known_by_its_bytes_where_json_was_asked_for():
+def test_undeclared_zstd_is_recognised_by_its_bytes_where_json_was_requested():
     with pytest.raises(UnaskedCodingError, match="zstd"):
         decoded(b"\x28\xb5\x2f\xfd\x04\x00")
 
 
 @pytest.mark.parametrize("coding", ["UTF-8", "aws-chunked", "binary"])
-def test_a_document_under_a_word_that_is_no_coding_stays_as_it_is(coding):
+def test_a_document_with_an_unknown_content_coding_is_not_decoded(coding):
     packed = gzip.compress(b"report")
     assert decoded(packed, coding, json_expected=False) == packed
     assert decoded(gzip.compress(packed), f"{coding},gzip", json_expected=False) == packed
 
 
-def test_a_body_is_packed_only_so_often():
+def test_a_body_may_have_only_a_few_content_codings():
     with pytest.raises(ContentCodingError, match="more than 3 times"):
         decoded(b"xx", "gzip, gzip, gzip, gzip", json_expected=False)
 
 
 @given(st.text(max_size=40))
-def test_any_header_at_all_names_known_codings_or_none(text):
+def test_any_header_gives_known_codings_or_none(text):
     assert set(codings_of(text)) <= {"gzip", "x-gzip", "deflate", *UNASKED}
 
 

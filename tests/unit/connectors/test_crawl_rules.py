@@ -46,7 +46,7 @@ def unit(kind: str = "Observation", patient: str | None = "p1", **asked: Any) ->
 # -- since
 
 
-def test_one_sided_types_can_be_asked_for_news_and_not_in_windows() -> None:
+def test_types_with_one_sided_dates_can_be_searched_for_changes_but_not_in_windows() -> None:
     assert since_parameter("Immunization", CERNER, Capability()) is not None
     assert window_parameter("Immunization", CERNER, Capability()) is None
     assert window_parameter("Observation", CERNER, Capability()) == ("_lastUpdated", "updated")
@@ -65,7 +65,7 @@ def test_one_sided_types_can_be_asked_for_news_and_not_in_windows() -> None:
         ("DocumentReference", "date", "date"),
     ],
 )
-def test_the_date_that_a_parameter_looks_at_is_read_from_its_element(kind: str, parameter: str, element: str) -> None:
+def test_the_date_behind_a_search_parameter_is_read_from_its_element(kind: str, parameter: str, element: str) -> None:
     assert date_of(orjson.dumps({"resourceType": kind, element: T1}), kind, parameter) == T1
     assert date_of(b'{"resourceType":"X"}', kind, parameter) is None
     assert date_of(b"not json", kind, parameter) is None
@@ -76,7 +76,7 @@ instants = days.map(lambda one: one.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
 @given(instants, st.none() | instants)
-def test_who_is_behind_is_asked_from_no_later_than_anybody_else(mark: str, lag: str | None) -> None:
+def test_a_patient_who_lags_is_requested_from_no_later_than_the_others(mark: str, lag: str | None) -> None:
     since_by_patient = SinceByPatient(
         marks={"Observation": mark}, covered={"p1", "p2"}, lags={("Observation", "p1"): lag}
     )
@@ -86,7 +86,7 @@ def test_who_is_behind_is_asked_from_no_later_than_anybody_else(mark: str, lag: 
 
 
 @given(st.lists(instants))
-def test_the_newest_date_is_the_latest_that_is_a_date_and_not_in_the_future(dates: list[str]) -> None:
+def test_the_newest_date_is_the_latest_valid_one_that_is_not_in_the_future(dates: list[str]) -> None:
     found = None
     for date in [*dates, "2099-01-01", "nonsense", None]:
         found = newest(found, date, NOW)
@@ -105,7 +105,7 @@ def words(found: Deferrals, resource_type: str, patient: str) -> str:
     return hindrance.reason if hindrance else ""
 
 
-def test_a_pause_lasts_to_the_next_midnight_where_the_hospital_is() -> None:
+def test_a_pause_lasts_until_the_hospitals_next_midnight() -> None:
     found = deferrals(limits__time_zone="America/Chicago")
     words = found.pause("DocumentReference")
     assert found.learned[0].until == datetime(2026, 5, 2, 5, tzinfo=UTC)
@@ -114,7 +114,7 @@ def test_a_pause_lasts_to_the_next_midnight_where_the_hospital_is() -> None:
     assert found.hindrance("Observation", "p9") is None
 
 
-def test_what_is_restricted_is_heeded_until_its_time_unless_a_person_asks() -> None:
+def test_a_restriction_holds_until_its_time_unless_a_person_requests_the_type() -> None:
     soon = Deferral("Observation", "p1", "restricted", NOW + timedelta(days=1))
     over = Deferral("Observation", "p2", "restricted", NOW - timedelta(days=1))
     paused = Deferral("DocumentReference", None, "paused", NOW + timedelta(hours=1))
@@ -136,7 +136,7 @@ def test_a_bare_403_holds_for_the_run_and_a_code_for_longer() -> None:
     assert found.hindrance("Condition", "p3") == (Ending.RESTRICTED, "break-the-glass")
 
 
-def test_a_type_that_three_patients_are_refused_is_closed_unless_anybody_is_let_through() -> None:
+def test_a_type_refused_for_three_patients_is_closed_unless_one_patient_was_allowed() -> None:
     found = deferrals()
     for patient in ("p1", "p2", "p3"):
         assert found.hindrance("Goal", patient) is None
@@ -155,7 +155,7 @@ def link(kind: str, reference: object) -> dict:
     return {"type": kind, "other": {"reference": reference}}
 
 
-def test_links_of_a_patient_tell_who_was_merged_into_whom_and_odd_ones_are_passed_over() -> None:
+def test_patient_links_show_merges_and_malformed_links_are_ignored() -> None:
     links = [link("replaced-by", "https://x/Patient/new/_history/1"), link("replaces", "Patient/old"), link("seealso", "Patient/z"),  # noqa: E501
              link("replaces", None), "odd", link("replaces", "Patient/me"), link("replaces", "https://y/Patient/theirs"),
              link("replaces", "RelatedPerson/r")]  # fmt: skip
@@ -163,7 +163,7 @@ def test_links_of_a_patient_tell_who_was_merged_into_whom_and_odd_ones_are_passe
     assert found == [Alias("me", "new", gone=False), Alias("old", "me", gone=False)]
 
 
-def test_survivors_of_survivors_are_asked_and_circles_end() -> None:
+def test_chains_of_survivors_are_followed_and_circles_end() -> None:
     aliases = [Alias("a", "b", gone=True), Alias("b", "c", gone=True), Alias("c", "a", gone=False)]
     assert with_survivors(["a", "x"], aliases) == (("a", "x", "b", "c"), frozenset({"a", "b"}))
 
@@ -179,7 +179,7 @@ def test_an_issue_that_puts_the_listing_in_doubt_settles_it_without_proving_dele
 
 
 @pytest.mark.parametrize("code", ["4101", "4117"])
-def test_an_issue_that_says_nothing_of_the_listing_leaves_it_complete(code: str) -> None:
+def test_an_issue_unrelated_to_the_listing_leaves_it_complete(code: str) -> None:
     assert ended(unit(), SearchTally(issues=[Issue("warning", "processing", (code,))]), EPIC).complete_listing
 
 
@@ -196,7 +196,7 @@ def test_nothing_odd_about_a_listing_lets_it_prove_deletions(tally: SearchTally)
     assert not ended(unit(), tally, EPIC).complete_listing
 
 
-def test_a_listing_of_news_proves_no_deletion() -> None:
+def test_an_incremental_listing_proves_no_deletion() -> None:
     assert not ended(unit(incremental=True), SearchTally(), EPIC).complete_listing
 
 
@@ -206,7 +206,7 @@ def looked(records: list[Record], asked: Unit) -> SearchTally:
     return tally
 
 
-def test_what_was_not_asked_for_is_counted() -> None:
+def test_unrequested_rows_are_counted() -> None:
     mine, other = {"reference": "Patient/p1"}, {"reference": "Patient/p2"}
     assert looked([record(subject=mine), record(), record("Patient", "p2")], unit()).astray == 0
     assert looked([record(subject=other)], unit()).astray == 1
@@ -218,5 +218,5 @@ def test_what_was_not_asked_for_is_counted() -> None:
     assert looked([record(category=lab)], unit(split="category=exam")).astray == 1
 
 
-def test_redacted_placeholders_are_seen() -> None:
+def test_redacted_placeholders_are_recognised() -> None:
     assert looked([record(meta={"security": [{"code": "REDACTED"}]}), record()], unit()).redacted == 1

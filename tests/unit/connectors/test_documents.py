@@ -93,7 +93,7 @@ def test_the_text_of_every_page_of_a_pdf_is_read() -> None:
         (b"anything", ""),
     ],
 )
-def test_a_document_without_readable_text_is_said_so_without_quoting_it(content: bytes, label: str) -> None:
+def test_a_document_without_readable_text_is_reported_without_being_quoted(content: bytes, label: str) -> None:
     with pytest.raises(UnreadableDocumentError) as caught:
         text_of(content, label)
     assert "secret" not in str(caught.value)
@@ -111,7 +111,7 @@ def test_no_entity_is_expanded_and_no_file_or_address_is_read(tmp_path: object) 
     assert len(text) < 200
 
 
-def test_a_pdf_whose_stream_unpacks_to_a_gigabyte_is_no_harm() -> None:
+def test_a_pdf_stream_that_decompresses_to_a_gigabyte_does_no_harm() -> None:
     bomb = zlib.compress(b"0" * 200_000_000)
     head = b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
     page = b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Contents 4 0 R>>endobj\n"
@@ -150,7 +150,7 @@ LABELS = [
     content=st.binary(max_size=400) | st.builds(lambda start, rest: start + rest, STARTS, st.binary()),
     label=st.sampled_from(LABELS),
 )
-def test_whatever_comes_there_is_text_that_a_database_takes_or_a_plain_refusal(content: bytes, label: str) -> None:
+def test_any_input_gives_text_that_a_database_accepts_or_a_refusal(content: bytes, label: str) -> None:
     try:
         text = text_of(content, label)
     except UnreadableDocumentError:
@@ -160,7 +160,7 @@ def test_whatever_comes_there_is_text_that_a_database_takes_or_a_plain_refusal(c
 
 
 @pytest.mark.anyio
-async def test_a_document_that_takes_too_long_is_given_up_and_the_next_is_read() -> None:
+async def test_a_document_that_takes_too_long_is_abandoned_and_the_next_is_read() -> None:
     deep = b"%PDF-1.4\n" + b"1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n" * 200_000  # minutes of looking for objects
     reader = DocumentReader(time_s=0.05)
     text, unread = await reader.read(deep, "application/pdf")
@@ -168,7 +168,7 @@ async def test_a_document_that_takes_too_long_is_given_up_and_the_next_is_read()
     assert await DocumentReader().read(b"<p>next</p>", "text/html") == ("next", None)
 
 
-def test_a_reading_that_is_given_up_while_its_process_starts_leaves_no_process_behind() -> None:
+def test_a_reading_abandoned_while_its_process_starts_leaves_no_process_behind() -> None:
     def children() -> set[str]:
         return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
@@ -191,7 +191,7 @@ def test_a_page_nested_deeper_than_the_parser_goes_is_marked_unread() -> None:
 
 
 @pytest.mark.parametrize("label", ["ASCII Text", "pdf", "txt; charset=utf-8"])
-def test_what_a_label_that_is_no_media_type_stands_for_is_told_by_the_bytes(label: str) -> None:
+def test_the_bytes_decide_where_a_label_is_no_media_type(label: str) -> None:
     assert text_of("a few w\u00f6rds".encode(), label) == "a few w\u00f6rds"
     with pytest.raises(UnreadableDocumentError):
         text_of(b"PK\x03\x04\x14\x00\x00", label)

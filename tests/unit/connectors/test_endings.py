@@ -23,5 +23,5 @@ def test_a_403_restricts_unless_it_is_a_web_page_which_may_be_a_gateways(what, s
 @pytest.mark.parametrize("what", ["patient", "read"])
 @pytest.mark.parametrize("speaker", ["page", "other"])
 @pytest.mark.parametrize("status", [404, 410])
-def test_a_404_or_410_that_is_not_the_ehrs_own_tells_nothing_of_a_row(what, speaker, status):
+def test_a_404_or_410_that_is_not_the_ehrs_own_says_nothing_about_a_row(what, speaker, status):
     assert ending_of(TerminalFetchError("x", status=status, speaker=speaker), {}, what=what) is Ending.FAILED

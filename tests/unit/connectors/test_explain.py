@@ -21,18 +21,18 @@ def error(template="GET /X", purpose="search", *, auth=True, tries=1, **seen):
     return raised
 
 
-def test_xml_is_named_where_json_was_asked_for():
+def test_xml_in_place_of_json_is_reported_as_xml():
     raised = error("GET /metadata", "discovery", status=200, body_start=b"<CapabilityStatement/>")
     assert isinstance(raised, ProtocolError)
     assert "the answer was 200 with XML instead of JSON; check that base_url is" in str(raised)
 
 
-def test_a_kick_off_whose_group_is_not_there_names_the_group_setting():
+def test_a_kick_off_for_a_missing_group_names_the_group_setting():
     assert "`group` setting" in str(error(GROUP, "kickoff", status=404))
     assert "base_url" in str(error("GET /$export", "kickoff", status=404))
 
 
-def test_a_job_that_the_server_gave_up_is_its_failure_and_a_new_one_can_be_started():
+def test_a_failed_export_job_is_the_servers_failure_and_a_new_one_can_be_started():
     raised = error(STATUS, "status", status=500, codes=("processing",))
     assert isinstance(raised, TerminalFetchError)
     assert str(raised) == (
@@ -41,7 +41,7 @@ def test_a_job_that_the_server_gave_up_is_its_failure_and_a_new_one_can_be_start
     assert "scopes" in str(error(STATUS, "status", status=403, codes=("forbidden",)))
 
 
-def test_what_came_is_said_in_short_by_the_status_and_else_by_what_went_wrong():
+def test_an_answer_is_summarised_by_its_status_or_else_by_what_went_wrong():
     assert error(status=404).answer == "HTTP 404"
     assert "compressed in a way that was not requested (br)" in error(failure="unasked", coding="br").answer
 
@@ -71,7 +71,7 @@ def test_a_web_page_is_explained_by_its_status(status, advice):
         ("handshake", "the TLS handshake failed", "https"),
     ],
 )
-def test_ways_of_not_being_reached_are_told_apart_and_name_the_server(failure, said, advice):
+def test_reasons_for_an_unreachable_server_are_distinguished_and_name_it(failure, said, advice):
     raised = error(failure=failure, origin="https://ehr.example:8443", tries=3)
     assert isinstance(raised, TransientFetchError)
     assert f"{said} (https://ehr.example:8443) after 3 tries" in str(raised)
@@ -79,7 +79,7 @@ def test_ways_of_not_being_reached_are_told_apart_and_name_the_server(failure, s
 
 
 @pytest.mark.parametrize(("failure", "advice"), [("coding", "truncates or damages"), ("malformed", "Content-Length")])
-def test_a_damaged_answer_is_no_sign_of_an_ehr_that_is_down(failure, advice):
+def test_a_damaged_answer_does_not_count_as_an_outage(failure, advice):
     raised = str(error("GET output file 2", "file", failure=failure))
     assert advice in raised
     assert "overloaded" not in raised
@@ -87,38 +87,38 @@ def test_a_damaged_answer_is_no_sign_of_an_ehr_that_is_down(failure, advice):
 
 @pytest.mark.parametrize("failure", ["dropped", "malformed"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_only_an_http_base_url_is_told_that_its_port_may_speak_https(failure, scheme):
+def test_only_an_http_base_url_gets_the_hint_that_its_port_may_speak_https(failure, scheme):
     raised = error("GET /metadata", "discovery", failure=failure, origin=f"{scheme}://ehr.example")
     assert ("base_url must begin with https://" in str(raised)) == (scheme == "http")
     assert "must begin with https" not in str(error(failure=failure, origin="http://ehr.example"))
 
 
-def test_a_success_that_is_no_answer_to_a_poll_sends_nobody_to_base_url():
+def test_a_wrong_answer_to_a_poll_does_not_blame_base_url():
     raised = str(error(STATUS, "status", status=206))
     assert "what its status URL answers" in raised
     assert "base_url" not in raised
 
 
 @pytest.mark.parametrize("status", [201, 206, 302])
-def test_a_link_of_an_export_that_brings_no_file_sends_nobody_to_base_url(status):
+def test_an_export_link_without_a_file_does_not_blame_base_url(status):
     raised = str(error("GET output file 2", "file", status=status))
     assert "what the export's links answer" in raised
     assert "base_url" not in raised
     assert "base_url" in str(error(status=status))
 
 
-def test_a_status_url_that_a_gateway_refuses_is_no_matter_of_search_settings():
+def test_a_status_url_refused_by_a_gateway_does_not_blame_search_settings():
     raised = str(error(STATUS, "status", status=400, speaker="page", media_type="text/html", body_start=b"<html>"))
     assert "does not accept the export's status URL" in raised
     assert "search" not in raised
 
 
-def test_401_to_a_file_that_was_asked_for_without_token_says_why_there_was_none():
+def test_a_401_to_a_file_requested_without_a_token_explains_why_none_was_sent():
     assert "requiresAccessToken" in str(error("GET Patient file 1", "file", auth=False, status=401))
 
 
 @pytest.mark.parametrize(("status", "setting"), [(414, "profile.search.post_over"), (431, "fewer scopes")])
-def test_a_request_that_is_too_long_says_what_of_it(status, setting):
+def test_a_request_that_is_too_long_is_reported_with_the_part_that_is(status, setting):
     assert setting in str(error(status=status))
 
 
@@ -141,27 +141,27 @@ KICK_OFF = "POST /Patient/$export"
     ],
 )
 @pytest.mark.parametrize("codes", [(), ("processing",)])
-def test_a_status_says_what_it_means_to_that_request_and_what_to_do(template, purpose, status, cause, step, codes):
+def test_a_status_is_explained_for_its_request_with_the_next_step(template, purpose, status, cause, step, codes):
     text = str(error(template, purpose, status=status, codes=codes))
     assert cause in text
     assert step in text
     assert "page_size" not in text
 
 
-def test_a_404_of_a_status_url_that_is_not_the_ehrs_own_says_how_to_give_the_job_up():
+def test_a_404_of_a_status_url_that_is_not_the_ehrs_own_says_how_to_abandon_the_job():
     raised = error(STATUS, "status", status=404, speaker="other")
     assert isinstance(raised, TransientFetchError)
     assert "runs discard" in str(raised)
 
 
-def test_413_to_a_search_is_about_its_pages():
+def test_a_413_to_a_search_is_blamed_on_its_page_size():
     assert "page_size" in str(error("GET /Observation", "search", status=413))
 
 
 @pytest.mark.parametrize(
     ("status", "who"), [(407, "a proxy wants a login"), (426, "HTTP/1.1"), (511, "the network wants")]
 )
-def test_what_stands_between_us_and_the_ehr_is_named(status, who):
+def test_an_intermediary_between_us_and_the_ehr_is_named(status, who):
     page = {"media_type": "text/html", "speaker": "page", "body_start": b"<html>"}
     assert who in str(error(status=status))
     assert who in str(error(status=status, **page))

@@ -49,13 +49,11 @@ def test_a_record_keeps_its_body_byte_for_byte() -> None:
         ({}, None),
     ],
 )
-def test_the_compartments_patient_is_read_from_the_reference_that_the_type_uses(
-    fields: dict, patient: str | None
-) -> None:
+def test_the_patient_is_read_from_the_reference_that_the_type_uses(fields: dict, patient: str | None) -> None:
     assert record_from(orjson.dumps({"resourceType": "Condition", "id": "c", **fields}), BASE).patient_id == patient
 
 
-def test_a_resource_that_came_in_part_is_read_only_where_elements_were_asked_for() -> None:
+def test_a_partial_resource_is_accepted_only_where_elements_were_requested() -> None:
     body = b'{"resourceType":"Patient","id":"p1","meta":{"tag":[{"code":"SUBSETTED"}]}}'
     with pytest.raises(SubsettedError, match="although the whole resource was requested"):
         record_from(body, BASE)
@@ -68,7 +66,7 @@ def test_a_patient_belongs_to_itself() -> None:
     assert record_from(b'{"resourceType":"Patient","id":"p1"}', BASE).patient_id == "p1"
 
 
-def test_meta_is_read_where_there_is_one() -> None:
+def test_meta_is_read_if_present() -> None:
     body = b'{"resourceType":"Patient","id":"p1","meta":{"versionId":"7","lastUpdated":"2024-04-05T23:47:10.000Z"}}'
     assert record_from(body, BASE)[3:5] == ("7", "2024-04-05T23:47:10.000Z")
 
@@ -79,14 +77,14 @@ def test_meta_is_read_where_there_is_one() -> None:
      b'{"resourceType":"Patient","id":""}', b'{"resourceType":"../x","id":"a"}', b'{"resourceType":"Patient","id":"a"', b"<html>",
      b'{"resourceType":"Patient","id":"a"}{"resourceType":"Patient","id":"b"}', b"\xff\xfe"],
 )  # fmt: skip
-def test_what_is_not_one_resource_is_refused_without_being_quoted(body: bytes) -> None:
+def test_anything_but_a_single_resource_is_refused_without_being_quoted(body: bytes) -> None:
     with pytest.raises(UnreadableResourceError) as caught:
         record_from(body, BASE)
     assert "html" not in str(caught.value)
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_either_a_record_or_refused(body: bytes) -> None:
+def test_any_bytes_are_a_record_or_refused(body: bytes) -> None:
     with contextlib.suppress(UnreadableResourceError):
         assert record_from(body, BASE).body == body.removeprefix(BOM)
 
@@ -152,7 +150,7 @@ def test_an_entry_that_cannot_be_read_costs_only_itself() -> None:
     [({"resourceType": "Bundle", "type": "searchset"}, False), ({"resourceType": "Bundle", "type": "batch-response"}, False),
      ({"resourceType": "Parameters"}, False), ({"resourceType": "Bundle", "type": "document"}, True)],
 )  # fmt: skip
-def test_an_answer_in_place_of_a_resource_is_unreadable_and_a_document_is_a_resource(
+def test_a_bundle_in_place_of_a_resource_is_unreadable_unless_it_is_a_document(
     answer: dict[str, str], kept: bool
 ) -> None:
     body = orjson.dumps({**answer, "id": "b1"})
@@ -163,7 +161,7 @@ def test_an_answer_in_place_of_a_resource_is_unreadable_and_a_document_is_a_reso
         record_from(body, BASE)
 
 
-def test_an_entry_without_a_resource_is_not_passed_over() -> None:
+def test_an_entry_without_a_resource_is_not_ignored() -> None:
     page = page_from(_bundle({"fullUrl": "x/Condition/c1"}, None, {"resource": None}), BASE, where="page 1")
     assert [item.source for item in page.quarantined] == ["page 1, entry 1", "page 1, entry 2", "page 1, entry 3"]
 
@@ -171,7 +169,7 @@ def test_an_entry_without_a_resource_is_not_passed_over() -> None:
 @pytest.mark.parametrize(
     "stranger", [7, "Condition", [], True, [{"resource": {"resourceType": "Condition", "id": "x"}}]]
 )
-def test_a_stranger_among_entries_costs_only_itself(stranger: object) -> None:
+def test_a_malformed_entry_costs_only_itself(stranger: object) -> None:
     good = {"resource": {"resourceType": "Condition", "id": "c2"}, "search": "match"}
     page = page_from(_bundle(stranger, good, link=[{"relation": "next", "url": "n"}]), BASE, where="page 1")
     assert ([record.id for record in page.records], page.next_url) == (["c2"], "n")
@@ -185,7 +183,7 @@ def test_entries_that_are_no_list_are_read_as_one_or_kept(entry: object, ids: li
     assert len(page.quarantined) == 1 - len(ids)
 
 
-def test_an_outcome_that_cannot_be_read_is_quarantined_and_one_that_can_in_part_leaves_a_doubt() -> None:
+def test_an_unreadable_outcome_is_quarantined_and_a_partly_readable_one_leaves_a_doubt() -> None:
     unread = {"resource": {"resourceType": "OperationOutcome", "id": "x"}, "search": {"mode": "outcome"}}
     in_part = {"resource": {"resourceType": "OperationOutcome", "issue": [{"severity": "warning"}, None]}}
     assert len(page_from(_bundle(unread), BASE, where="page 1").quarantined) == 1
@@ -193,7 +191,7 @@ def test_an_outcome_that_cannot_be_read_is_quarantined_and_one_that_can_in_part_
     assert (len(page.issues), page.quarantined, page.doubtful) == (1, [], True)
 
 
-def test_a_resource_that_mentions_outcomes_is_a_resource_whatever_its_entry_says() -> None:
+def test_a_resource_that_mentions_outcomes_is_still_a_resource() -> None:
     marked = {"resource": {"resourceType": "Basic", "id": "b", "x": "OperationOutcome"}, "search": {"mode": "outcome"}}
     assert [record.id for record in page_from(_bundle(marked), BASE, where="page 1").records] == ["b"]
 
@@ -201,7 +199,7 @@ def test_a_resource_that_mentions_outcomes_is_a_resource_whatever_its_entry_says
 @pytest.mark.parametrize(
     "stranger", [None, 7, "DELETE Goal/g2", {}, {"request": None}, {"request": {"method": 7, "url": 7}}]
 )
-def test_a_stranger_among_deletions_is_counted_and_the_others_are_read(stranger: object) -> None:
+def test_a_malformed_deletion_is_counted_and_the_others_are_read(stranger: object) -> None:
     deleted = {"request": {"method": "DELETE", "url": "Goal/g1"}}
     assert deletions_from(orjson.dumps({"entry": [stranger, deleted]})) == ((Deletion("Goal", "g1"),), 1)
 
@@ -211,7 +209,7 @@ def test_a_resource_marked_as_an_outcome_is_a_resource() -> None:
     assert [record.id for record in page_from(_bundle(marked), BASE, where="page 1").records] == ["c1"]
 
 
-def test_a_next_link_without_a_url_is_no_end_and_other_odd_links_and_totals_cost_only_themselves() -> None:
+def test_a_next_link_without_a_url_is_no_end_and_other_malformed_links_and_totals_cost_only_themselves() -> None:
     condition = {"resource": {"resourceType": "Condition", "id": "c1"}, "search": {"mode": None}}
     links = [{"relation": None, "url": None}, {"relation": "next", "url": 7}]
     page = page_from(b"\xef\xbb\xbf" + _bundle(condition, link=links, total="one"), BASE, where="page 1")
@@ -219,16 +217,16 @@ def test_a_next_link_without_a_url_is_no_end_and_other_odd_links_and_totals_cost
 
 
 @pytest.mark.parametrize("total", [5, "5", " 5 ", 5.0, "5.0"])
-def test_a_total_counts_in_whatever_shape_a_number_is_written(total: object) -> None:
+def test_a_total_is_read_in_every_number_format(total: object) -> None:
     assert page_from(_bundle(total=total), BASE, where="page 1").total == 5
 
 
 @pytest.mark.parametrize("total", [None, True, "", "many", -1, 5.5, [5], {}])
-def test_a_total_that_is_no_number_of_rows_is_none(total: object) -> None:
+def test_a_total_that_is_no_count_of_rows_is_ignored(total: object) -> None:
     assert page_from(_bundle(total=total), BASE, where="page 1").total is None
 
 
-def test_numbers_in_an_entry_keep_their_written_form() -> None:
+def test_numbers_in_an_entry_keep_their_digits() -> None:
     body = (
         b'{"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Observation","id":"o","valueDecimal":1.00}}]}'
     )
@@ -238,13 +236,13 @@ def test_numbers_in_an_entry_keep_their_written_form() -> None:
 @pytest.mark.parametrize(
     "body", [b"<html>Request Rejected</html>", b"{}", b'{"resourceType":"Patient","id":"p"}', b'"Bundle"']
 )
-def test_an_answer_that_is_no_bundle_is_told_apart_from_an_empty_one(body: bytes) -> None:
+def test_an_answer_without_a_bundle_differs_from_an_empty_bundle(body: bytes) -> None:
     with pytest.raises(NotABundleError):
         page_from(body, BASE, where="page 1")
     assert page_from(_bundle(), BASE, where="page 1").records == []
 
 
-def test_a_deleted_file_lists_what_is_gone() -> None:
+def test_a_deleted_file_lists_deletions() -> None:
     line = orjson.dumps(
         {
             "resourceType": "Bundle",
@@ -289,14 +287,12 @@ def test_only_a_delete_of_a_resource_below_the_base_deletes_it_and_others_are_co
     ("severity", "means"),
     [("information", "incomplete"), ("warning", "incomplete"), ("error", "fatal"), ("fatal", "fatal")],
 )
-def test_an_issue_of_fhirs_own_that_tells_of_missing_results_is_believed_whatever_its_severity(
-    severity: str, means: str
-) -> None:
+def test_a_standard_issue_about_missing_results_is_believed_at_any_severity(severity: str, means: str) -> None:
     assert grade([Issue(severity, "incomplete", ())], {}) == means
     assert grade([Issue(severity, "incomplete", ("7",))], {"7": "ignored"}) == "ignored"
 
 
-def test_the_gravest_issue_decides_and_a_vendors_code_outweighs_the_severity() -> None:
+def test_the_most_severe_issue_decides_and_a_vendors_code_outweighs_severity() -> None:
     meanings = PROFILES["epic"].answers.issue_codes
     assert grade([Issue("warning", "processing", ("4101",))], meanings) == "note"
     assert (
@@ -305,7 +301,7 @@ def test_the_gravest_issue_decides_and_a_vendors_code_outweighs_the_severity() -
     assert grade([Issue("fatal", "processing", ("4113",))], meanings) == "restart"
 
 
-def test_an_unknown_error_inside_a_page_never_passes_for_an_empty_result() -> None:
+def test_an_unknown_error_within_a_page_is_never_an_empty_result() -> None:
     assert grade([Issue("error", "exception", ())], {}) == "fatal"
     assert grade([Issue("information", "informational", ())], {}) == "note"
 
@@ -314,13 +310,13 @@ def test_an_unknown_error_inside_a_page_never_passes_for_an_empty_result() -> No
     "id_",
     ["a/b", "../Patient", "a b", " ", "a\nb", "a\tb", "\x1b[31m", "a\x85", "a\u00a0b", "", "x" * 1025, "\U0010ffff"],
 )
-def test_an_id_that_could_lead_elsewhere_is_no_usable_one(id_: str) -> None:
+def test_an_id_that_could_lead_elsewhere_is_refused(id_: str) -> None:
     with pytest.raises(UnreadableResourceError, match="no usable id"):
         record_from(orjson.dumps({"resourceType": "Goal", "id": id_}), BASE)
 
 
 @pytest.mark.parametrize("id_", ["a", "A-1.b", "eXK~_=:|+%", "x" * 1024, "ä"])
-def test_other_ids_are_taken_as_they_are(id_: str) -> None:
+def test_other_ids_are_accepted_unchanged(id_: str) -> None:
     assert record_from(orjson.dumps({"resourceType": "Goal", "id": id_}), BASE).id == id_
 
 

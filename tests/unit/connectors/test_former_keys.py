@@ -54,16 +54,16 @@ def test_former_flat_keys_and_grouped_ones_mean_the_same() -> None:
     assert profile_for("generic", flat) == profile_for("generic", grouped)
 
 
-def test_types_among_the_flat_keys_are_those_of_the_search() -> None:
+def test_the_flat_key_types_means_the_types_of_the_search() -> None:
     assert former_places({"types": ["Goal"], "mode": "bulk"}, VendorProfile) == {"types": "search.types"}
 
 
-def test_a_key_that_stands_both_flat_and_in_its_group_has_the_groups_value() -> None:
+def test_a_key_given_both_flat_and_in_its_group_has_the_groups_value() -> None:
     both = {"page_size": 5, "search": {"page_size": 7, "patient_by": "_id"}, "max_pages": 3}
     assert placed(both, VendorProfile)["search"] == {"page_size": 7, "patient_by": "_id", "max_pages": 3}
 
 
 @pytest.mark.parametrize("override", [{"page_sise": 5}, {"max_concurrency": 0}, {"limits": 3, "max_concurrency": 2}])
-def test_what_was_never_a_key_or_no_value_of_it_is_refused(override: dict[str, object]) -> None:
+def test_unknown_keys_and_invalid_values_are_refused(override: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         profile_for("generic", override)

@@ -7,10 +7,10 @@ from connectors.fhir.records import Issue, codes_of
 from connectors.fhir.search.verdicts import named
 
 
-def test_codes_of_fhir_and_numbers_of_vendors_are_shown_and_any_other_is_not() -> None:
+def test_only_fhir_codes_and_vendor_numbers_are_shown() -> None:
     assert shown(["invalid", "59108", "4119", "MRN900123", "Smith"]) == ("invalid", "59108", "4119", "other")
 
 
-def test_what_a_server_writes_into_a_code_reaches_no_message() -> None:
+def test_free_text_in_a_code_reaches_no_message() -> None:
     assert "MRN" not in named("refused", ["not-found", "MRN900123"])
     assert codes_of([Issue("error", "invalid", ("MRN900123",))]) == ("other", "invalid")

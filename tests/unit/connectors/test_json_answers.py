@@ -29,26 +29,26 @@ BASE = FhirBase("https://x")
 BOM = b"\xef\xbb\xbf"
 
 
-def test_a_byte_order_mark_is_no_part_of_json() -> None:
+def test_a_byte_order_mark_before_json_is_ignored() -> None:
     assert json_from(BOM + b'{"a":1}') == {"a": 1}
     with pytest.raises(UnreadableJsonError):
         json_from(BOM + BOM + b"{}")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b"<html>Jane Doe</html>", b"{}{}", b"\xff", b"[" * 20_000])
-def test_what_is_no_json_is_refused_without_being_quoted(body: bytes) -> None:
+def test_invalid_json_is_refused_without_being_quoted(body: bytes) -> None:
     with pytest.raises(UnreadableJsonError) as caught:
         json_from(body)
     assert str(caught.value) == "not valid JSON"
     assert caught.value.__context__ is None
 
 
-def test_a_resource_that_is_read_by_id_is_stored_without_the_mark() -> None:
+def test_a_resource_read_by_id_is_stored_without_the_byte_order_mark() -> None:
     body = b'{"resourceType":"Patient","id":"p1"}'
     assert record_from(BOM + body, BASE) == record_from(body, BASE)
 
 
-def test_a_manifest_a_page_deletions_and_an_outcome_are_read_behind_the_mark() -> None:
+def test_manifests_pages_deletions_and_outcomes_are_read_after_a_byte_order_mark() -> None:
     manifest = BOM + b'{"output":[{"type":"Patient","url":"u"}]}'
     assert [file.url for file in manifest_from(manifest, page=1, proofs=Proofs()).files()] == ["u"]
     assert looks_like_manifest(manifest)
@@ -58,12 +58,12 @@ def test_a_manifest_a_page_deletions_and_an_outcome_are_read_behind_the_mark() -
     assert issue_codes(BOM + b'{"resourceType":"OperationOutcome","issue":[{"code":"exception"}]}') == ("exception",)
 
 
-def test_a_token_is_granted_behind_the_mark() -> None:
+def test_a_token_answer_is_read_after_a_byte_order_mark() -> None:
     body = BOM + b'{"access_token":"t","token_type":"bearer"}'
     assert judge_token(Reply(200, {}, body, "u"), now=0.0).meaning == "granted"
 
 
-def test_a_key_file_and_a_configuration_may_begin_with_the_mark(tmp_path: Path) -> None:
+def test_a_key_file_and_a_configuration_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     text = json.dumps(key_pair("generic").private)
     (tmp_path / "key.json").write_text(text, encoding="utf-8-sig")
     secret = SecretRef.parse("file:key.json", tmp_path).read({}).reveal()
@@ -81,7 +81,7 @@ VALUES = st.recursive(
 
 
 @given(st.lists(VALUES, max_size=5), st.booleans())
-def test_values_that_follow_one_another_are_read_on_one_line_or_over_many(values: list[dict], indented: bool) -> None:
+def test_consecutive_json_values_are_read_on_one_line_or_many(values: list[dict], indented: bool) -> None:
     text = b"\n".join(orjson.dumps(v, option=orjson.OPT_INDENT_2 if indented else None) for v in values)
     found = list(pieces_of(BOM + text))
     assert [piece.value for piece in found] == values
@@ -89,6 +89,6 @@ def test_values_that_follow_one_another_are_read_on_one_line_or_over_many(values
 
 
 @given(st.binary(max_size=300))
-def test_no_byte_of_a_text_is_lost_between_its_pieces(body: bytes) -> None:
+def test_no_byte_is_lost_between_pieces(body: bytes) -> None:
     kept = b"".join(piece.raw for piece in pieces_of(body))
     assert b"".join(kept.split()) == b"".join(body.replace(BOM, b"").split()) or BOM in body

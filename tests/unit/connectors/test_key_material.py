@@ -84,7 +84,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("key", [RSA, EC], ids=["RSA", "EC"])
-def test_a_private_key_is_read_in_every_form_in_which_people_keep_it(form: str, key) -> None:
+def test_a_private_key_is_read_in_every_usual_form(form: str, key) -> None:
     signer = load_signing_key(FORMS[form](key), PROFILE, kid="k", alg=None)
     signed = signer.assertion(client_id="c", audience="https://ehr.example/token", now=1.0, life_s=60)
     kind = jwk.RSAKey if key is RSA else jwk.ECKey
@@ -102,7 +102,7 @@ LOCKED = {
 
 
 @pytest.mark.parametrize("form", LOCKED)
-def test_an_encrypted_key_is_opened_by_its_passphrase_and_named_with_the_command_without_it(form: str) -> None:
+def test_an_encrypted_key_opens_with_its_passphrase_and_is_otherwise_reported_with_the_remedy(form: str) -> None:
     material = LOCKED[form]()
     assert read_key(material, kid=None, passphrase="open sesame").is_private
     with pytest.raises(AuthError, match=r"encrypted with a passphrase: set `key_passphrase`.*openssl pkey -in"):
@@ -112,13 +112,13 @@ def test_an_encrypted_key_is_opened_by_its_passphrase_and_named_with_the_command
     assert "wrong" not in str(raised.value)
 
 
-def test_a_passphrase_of_a_key_that_needs_none_does_no_harm() -> None:
+def test_an_unneeded_passphrase_does_no_harm() -> None:
     assert read_key(pem(RSA), kid=None, passphrase="x").is_private
 
 
 @pytest.mark.parametrize("kid", [5, "5"])
 @pytest.mark.parametrize("asked", ["5", None])
-def test_a_number_names_a_key_as_its_digits_do(kid: object, asked: str | None) -> None:
+def test_a_numeric_key_id_equals_its_digits_as_text(kid: object, asked: str | None) -> None:
     other = [] if asked is None else [as_jwk(EC, kid=4)]
     signer = load_signing_key(json.dumps([*other, as_jwk(RSA, kid=kid)]), PROFILE, kid=asked, alg=None)
     assert (signer.kid, signer.alg) == ("5", "RS384")
@@ -128,13 +128,13 @@ FOR_ENCRYPTION = [{"use": "enc"}, {"key_ops": ["decrypt"]}, {"key_ops": ["verify
 
 
 @pytest.mark.parametrize("says", FOR_ENCRYPTION)
-def test_of_several_keys_one_for_signing_is_taken(says: dict) -> None:
+def test_the_signing_key_is_chosen_among_several(says: dict) -> None:
     material = json.dumps({"keys": [as_jwk(RSA, kid="e", **says), as_jwk(EC, use="sig", kid="s")]})
     assert load_signing_key(material, PROFILE, kid=None, alg=None).kid == "s"
 
 
 @pytest.mark.parametrize("says", [*FOR_ENCRYPTION, {"alg": "RSx"}, {"use": "enc", "key_ops": ["sign"]}])
-def test_a_key_that_is_not_for_signing_is_told_when_it_is_read(says: dict) -> None:
+def test_a_key_not_meant_for_signing_is_refused_when_read(says: dict) -> None:
     with pytest.raises(AuthError, match=r"not for signing|cannot sign RS"):
         load_signing_key(json.dumps(as_jwk(RSA, **says)), PROFILE, kid=None, alg=None)
 
@@ -166,13 +166,13 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("case", UNUSABLE)
-def test_a_key_that_cannot_sign_is_named_for_what_it_is(case: str) -> None:
+def test_a_key_that_cannot_sign_is_reported_by_its_kind(case: str) -> None:
     material, says = UNUSABLE[case]
     with pytest.raises(AuthError, match=says):
         read_key(material(), kid=None)
 
 
-def test_a_small_key_as_a_jwk_is_named_for_what_it_is() -> None:
+def test_a_jwk_that_is_too_small_is_reported_as_such() -> None:
     numbers = SMALL.private_numbers()
 
     def text(number: int) -> str:

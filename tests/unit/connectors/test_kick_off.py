@@ -77,14 +77,14 @@ def test_a_get_joins_types_with_bare_commas_and_names_the_group_only_in_its_url(
 
 
 @pytest.mark.parametrize(("comma", "leaves"), [("percent", "%252C"), ("backslash", "%5C,")])
-def test_a_comma_within_a_filter_leaves_as_the_vendor_wants_it(comma: str, leaves: str) -> None:
+def test_a_comma_within_a_filter_is_encoded_as_the_vendor_requires(comma: str, leaves: str) -> None:
     asked = ExportParameters(level="system", types=("Goal",), type_filters=("Goal?status=a,b", "Goal?status=c"))
     url = kick_off(BASE, asked, Form(comma=comma)).url
     assert url.endswith(f"_typeFilter=Goal%3Fstatus%3Da{leaves}b,Goal%3Fstatus%3Dc")
 
 
 @given(ASKED, FORMS)
-def test_every_form_says_the_whole_question(asked: ExportParameters, form: Form) -> None:
+def test_every_form_carries_the_whole_request(asked: ExportParameters, form: Form) -> None:
     request = kick_off(BASE, asked, form)
     if request.method == "GET":
         said = [(name, value) for name, value in parse_qsl(urlsplit(request.url).query)]
@@ -108,14 +108,14 @@ def test_every_form_says_the_whole_question(asked: ExportParameters, form: Form)
 
 
 @given(ASKED, FORMS)
-def test_nothing_of_group_or_filter_stands_in_what_may_be_shown(asked: ExportParameters, form: Form) -> None:
+def test_the_displayed_form_contains_no_group_or_filter(asked: ExportParameters, form: Form) -> None:
     template = kick_off(BASE, asked, form).template
     assert "g/1" not in template
     assert not any(each in template for each in asked.type_filters)
 
 
 @given(ASKED, FORMS, st.data())
-def test_whatever_is_refused_the_tries_end_and_never_ask_for_less(
+def test_any_refusals_end_the_attempts_and_never_narrow_the_request(
     asked: ExportParameters, form: Form, data: st.DataObject
 ) -> None:
     first, tried = asked, [(asked, form)]
@@ -147,7 +147,7 @@ def job_of(asked: ExportParameters, form: Form) -> BulkJob:
 
 
 @given(ASKED, FORMS)
-def test_what_is_kept_of_a_question_reads_back_as_what_it_proves(asked: ExportParameters, form: Form) -> None:
+def test_a_stored_request_is_read_back_with_what_it_proves(asked: ExportParameters, form: Form) -> None:
     kept = proofs_from(job_of(asked, form))
     for resource_type in ("Patient", "Observation", "Goal"):
         whole = asked.since is None and asked.until is None and not asked.elements
@@ -155,14 +155,14 @@ def test_what_is_kept_of_a_question_reads_back_as_what_it_proves(asked: ExportPa
         assert kept.lists_all(resource_type) == (whole and not filtered)
 
 
-def test_a_form_that_was_only_tried_is_not_trusted_to_have_been_understood() -> None:
+def test_a_form_that_was_only_tried_is_not_assumed_to_be_understood() -> None:
     asked = ExportParameters(level="system", types=("Patient", "Goal"))
     step = next_try(asked, Form(), KickOffRefusal(status=400), [(asked, Form())])
     assert step is not None
     assert not proofs_from(job_of(step[0], step[1])).all_types_understood
 
 
-def test_named_patients_leave_in_a_body_and_never_by_get() -> None:
+def test_named_patients_are_sent_in_a_body_and_never_by_get() -> None:
     asked = ExportParameters(level="patient-list", patients=("p1", "p2"))
     form = first_form(CERNER, Capability(), asked)
     request = kick_off(BASE, asked, form)
@@ -184,11 +184,11 @@ def test_the_declared_version_chooses_the_form(version: str, form: tuple[str, bo
 @pytest.mark.parametrize(
     "text", ["|4", "bulkdata|", "bulkdata|x", "bulkdata|-1.0", "bulkdata|٤.0", "bulkdata|999999.0"]
 )
-def test_what_is_no_version_is_passed_over(text: str) -> None:
+def test_an_invalid_version_is_ignored(text: str) -> None:
     assert capability_from({"instantiates": [text]}).bulk_version is None
 
 
-def test_partial_manifests_are_asked_for_where_the_declared_version_has_them() -> None:
+def test_partial_manifests_are_requested_where_the_declared_version_has_them() -> None:
     assert [wants_partial(GENERIC, Capability(bulk_version=version)) for version in (None, 1, 2, 3, 4)] == [
         False,
         False,
@@ -219,20 +219,20 @@ def test_a_refusal_of_any_bytes_can_be_read(body: bytes) -> None:
     assert refusal_from(400, body, GENERIC).status == 400
 
 
-def test_types_that_a_vendor_refuses_alone_get_company() -> None:
+def test_types_that_a_vendor_refuses_alone_are_requested_with_others() -> None:
     assert with_company(("Patient",), EPIC) == ("Patient", "AllergyIntolerance")
     assert with_company(("Patient", "Goal"), EPIC) == ("Patient", "Goal")
     assert with_company(("Location", "Organization"), CERNER)[-1] == "Patient"
     assert with_company((), EPIC) == ()
 
 
-def test_more_patients_than_one_kick_off_may_name_are_refused_with_what_to_do() -> None:
+def test_too_many_patients_for_one_kick_off_are_refused_with_the_next_step() -> None:
     asked = ExportParameters(level="patient-list", patients=tuple(str(n) for n in range(10_001)))
     with pytest.raises(PlanError, match="make a Group"):
         check(asked, CERNER)
 
 
-def test_prefer_says_what_the_profile_wants() -> None:
+def test_the_prefer_header_follows_the_profile() -> None:
     headers = kick_off(BASE, ExportParameters(level="system"), Form(lenient=True, separate_status=True)).headers
     assert headers["Prefer"] == "respond-async, handling=lenient, separate-export-status"
 

@@ -41,7 +41,7 @@ def test_an_origin_is_scheme_host_and_port(url, expected):
         "https://ehr.example:99999999/x",
     ],
 )
-def test_what_is_not_a_plain_web_address_is_refused_without_being_quoted(url):
+def test_anything_but_a_plain_web_address_is_refused_without_being_quoted(url):
     with pytest.raises(UnsafeLinkError) as raised:
         origin(url)
     assert "example" not in str(raised.value)
@@ -74,7 +74,7 @@ def test_a_relative_link_is_resolved_and_only_impossible_bytes_are_encoded(link,
     assert resolve(link, BASE) == expected
 
 
-def test_an_http_link_on_the_same_host_is_asked_by_https():
+def test_an_http_link_on_the_same_host_is_requested_by_https():
     assert safe_url("http://ehr.example/x?a=%2C", BASE) == "https://ehr.example/x?a=%2C"
     assert safe_url("http://ehr.example/x", "https://ehr.example:8443/R4") == "https://ehr.example:8443/x"
 
@@ -85,7 +85,7 @@ def test_an_http_link_elsewhere_is_refused_under_https(link):
         safe_url(link, BASE)
 
 
-def test_an_http_base_may_be_asked_by_http():
+def test_an_http_base_may_be_requested_by_http():
     assert safe_url("http://127.0.0.1:5/x", "http://127.0.0.1:5/R4") == "http://127.0.0.1:5/x"
 
 
@@ -95,7 +95,7 @@ def test_a_redirect_resolves_against_its_request_and_never_leaves_https():
         redirect_target("http://ehr.example/a", "https://ehr.example/a")
 
 
-def test_a_redirect_from_http_to_https_on_the_same_host_is_answered_by_base_url():
+def test_a_redirect_from_http_to_https_on_the_same_host_suggests_changing_base_url():
     advice = elsewhere("https://ehr.example/R4/metadata", "http://ehr.example/R4")
     assert advice.startswith("let base_url begin with https://ehr.example; or")
     assert "base_url" not in elsewhere("https://other.example/R4", "http://ehr.example/R4")
@@ -113,7 +113,7 @@ def test_a_redirect_from_http_to_https_on_the_same_host_is_answered_by_base_url(
         ("https://h/a, https://h/b", "https://h/a"),
     ],
 )
-def test_a_header_that_a_gateway_repeats_names_its_first_url(value, url):
+def test_a_header_repeated_by_a_gateway_gives_its_first_url(value, url):
     assert header_link(value) == url
 
 

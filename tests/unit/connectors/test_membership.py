@@ -51,19 +51,19 @@ def reference(patient: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("kind", "path"), PLACES)
 @pytest.mark.parametrize("lists", [False, True])
-def test_a_patient_named_at_any_place_of_the_compartment_has_the_row(kind: str, path: str, lists: bool) -> None:
+def test_a_patient_named_in_any_compartment_element_owns_the_row(kind: str, path: str, lists: bool) -> None:
     assert whose(record(kind, **at(path, reference("p1"), lists=lists))) == ("p1",)
 
 
 @pytest.mark.parametrize(("kind", "path"), PLACES)
-def test_it_is_the_same_wherever_the_type_stands_and_however_slashes_are_written(kind: str, path: str) -> None:
+def test_the_position_of_the_type_and_escaped_slashes_do_not_matter(kind: str, path: str) -> None:
     body = orjson.dumps({"id": "r1", **at(path, reference("p1")), "resourceType": kind})
     assert whose(record_from(body, BASE)) == ("p1",)
     assert whose(record_from(body.replace(b"Patient/p1", rb"Patient\/p1"), BASE)) == ("p1",)
     assert whose(record_from(orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2), BASE)) == ("p1",)
 
 
-def test_all_members_of_a_list_have_the_row_each_once_and_in_the_order_of_mention() -> None:
+def test_all_listed_patients_own_the_row_once_each_and_in_order() -> None:
     members = [{"entity": reference(one)} for one in ("p2", "p1", "p2", "p3")]
     found = record("Group", member=[*members, {"entity": {"reference": "Practitioner/d1"}}, {"inactive": True}])
     assert (found.patient_id, found.others) == ("p2", ("p1", "p3"))
@@ -74,7 +74,7 @@ def test_all_members_of_a_list_have_the_row_each_once_and_in_the_order_of_mentio
     [["Patient/p1", "Patient/p2"], {"0": reference("p1"), "1": reference("p2")}, [reference("p1"), "Patient/p2"]],
 )
 @pytest.mark.parametrize(("kind", "path"), [("Observation", "subject"), ("Provenance", "target"), ("Task", "for")])
-def test_patients_named_in_odd_shapes_have_the_row(said: object, kind: str, path: str) -> None:
+def test_patients_named_in_unusual_shapes_own_the_row(said: object, kind: str, path: str) -> None:
     assert whose(record(kind, **at(path, said))) == ("p1", "p2")
 
 
@@ -95,7 +95,7 @@ def test_the_subject_comes_first_and_other_roles_after_it() -> None:
     assert (found.patient_id, found.others) == ("p1", ("p2",))
 
 
-def test_a_patient_is_its_own_first_and_those_linked_are_others() -> None:
+def test_a_patient_owns_its_own_row_first_and_then_linked_patients_do() -> None:
     links = [{"other": reference("p1")}, {"other": reference("p2")}, {"other": {"reference": "RelatedPerson/r"}}]
     found = record("Patient", identity="p1", link=links)
     assert (found.patient_id, found.others) == ("p1", ("p2",))
@@ -169,7 +169,7 @@ def test_any_base_knows_its_own_patients_and_no_others(base: str) -> None:
     assert FhirBase(f"{base.rstrip('/')}/").patient(f"{base.rstrip('/')}/Patient/p1") == "p1"
 
 
-def test_plain_http_of_a_server_that_is_reached_by_https_at_another_port_is_its_own() -> None:
+def test_an_http_reference_to_a_server_reached_by_https_at_another_port_is_local() -> None:
     assert FhirBase("https://h:8443/f").patient("http://h/f/Patient/p1") == "p1"
     assert FhirBase("https://h:8443/f").patient("http://h:8080/f/Patient/p1") is None
 
@@ -195,7 +195,7 @@ ODD = st.sampled_from(
 
 
 @given(place=st.sampled_from(PLACES), shapes=st.lists(SHAPES, max_size=6), odd=st.lists(ODD, max_size=3))
-def test_whatever_stands_in_a_list_only_our_patients_have_the_row(
+def test_only_our_patients_own_a_row_whatever_a_list_contains(
     place: tuple[str, str], shapes: list[tuple[dict, str | None]], odd: list[object]
 ) -> None:
     kind, path = place
@@ -207,12 +207,12 @@ def test_whatever_stands_in_a_list_only_our_patients_have_the_row(
 
 
 @given(st.text(max_size=60), st.sampled_from(PLACES))
-def test_any_text_is_a_patient_of_ours_or_nobody_and_breaks_nothing(text: str, place: tuple[str, str]) -> None:
+def test_any_reference_text_gives_one_of_our_patients_or_nobody(text: str, place: tuple[str, str]) -> None:
     found = whose(record(place[0], **at(place[1], {"reference": text})))
     assert all(one and "/" not in one and one in text for one in found)
 
 
-def test_an_element_that_is_no_json_makes_the_resource_unreadable_and_not_nobodys() -> None:
+def test_invalid_json_in_an_element_makes_the_resource_unreadable_and_not_ownerless() -> None:
     body = b'{"resourceType":"Appointment","id":"a","participant":[{"actor":{"reference":"Patient/\xff"}}]}'
     with pytest.raises(UnreadableResourceError):
         record_from(body, BASE)
@@ -221,7 +221,7 @@ def test_an_element_that_is_no_json_makes_the_resource_unreadable_and_not_nobody
 # -- whose search brought it
 
 
-def test_a_row_that_names_nobody_is_of_the_patient_whose_search_brought_it() -> None:
+def test_a_row_without_a_patient_belongs_to_the_patient_whose_search_returned_it() -> None:
     rows = [
         record("Condition", subject={"identifier": {"value": "7"}}),
         record("Condition", subject={"reference": "#p"}),
@@ -230,12 +230,12 @@ def test_a_row_that_names_nobody_is_of_the_patient_whose_search_brought_it() -> 
     assert [(one.patient_id, one.searched) for one in filed(rows, "Condition", "p1")] == [(None, "p1")] * 3
 
 
-def test_a_row_that_names_somebody_is_left_to_what_it_says() -> None:
+def test_a_row_that_names_a_patient_belongs_to_that_patient() -> None:
     rows = [record("Condition", subject=reference("p1")), record("Condition", subject=reference("p2"))]
     assert [one.searched for one in filed(rows, "Condition", "p1")] == [None, None]
 
 
-def test_what_came_along_and_patients_themselves_are_not_of_the_search() -> None:
+def test_included_rows_and_patients_do_not_belong_to_the_search() -> None:
     rows = [record("Medication"), record("Patient", identity="p2")]
     assert [one.searched for one in filed(rows, "MedicationRequest", "p1")] == [None, None]
     assert [one.searched for one in filed(rows, "Patient", "p1")] == [None, None]
@@ -245,13 +245,13 @@ def test_what_came_along_and_patients_themselves_are_not_of_the_search() -> None
 # -- as seen in the wild
 
 
-def test_a_foreign_patient_of_the_same_id_is_not_ours() -> None:
+def test_another_servers_patient_with_the_same_id_is_not_ours() -> None:
     """Night n10: another hospital's Patient/p1, in an export of ours."""
     found = record("Observation", subject={"reference": "https://other-hospital.example/fhir/Patient/p1"})
     assert (found.patient_id, found.others) == (None, ())
 
 
-def test_all_of_a_chart_has_its_patient_however_it_is_named() -> None:
+def test_every_row_of_a_chart_has_its_patient_however_named() -> None:
     """Case 03: of seven resources, five name their patient elsewhere than in one literal subject."""
     page = page_from(
         orjson.dumps(
@@ -285,7 +285,7 @@ def test_all_of_a_chart_has_its_patient_however_it_is_named() -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the data beside the checkout (../shared) is not here")
-def test_the_synthetic_charts_lie_where_their_subjects_say() -> None:
+def test_the_synthetic_charts_belong_to_their_subjects() -> None:
     charts = SHARED / "data" / "synthea-40"
     for kind, element in (("Observation", "subject"), ("Claim", "patient"), ("ExplanationOfBenefit", "patient")):
         lines = gzip.decompress((charts / f"{kind}.ndjson.gz").read_bytes()).splitlines()[:200]

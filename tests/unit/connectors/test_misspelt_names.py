@@ -49,7 +49,7 @@ def written(pairs: list[tuple[str, Any]], space: str) -> bytes:
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=5), SPACE)
-def test_an_objects_members_are_its_text_in_order_or_one_name_stands_twice(
+def test_the_members_of_an_object_cover_its_text_in_order_unless_a_name_is_duplicated(
     pairs: list[tuple[str, Any]], space: str
 ) -> None:
     body = written(pairs, space)
@@ -74,14 +74,14 @@ def test_an_objects_members_are_its_text_in_order_or_one_name_stands_twice(
     NEXT + b',"entry":' + LINKED + b" " * 9000 + b',"link":[]',
     NEXT + b',"link":[],"entry":' + LINKED,
 ])  # fmt: skip
-def test_a_bundle_in_which_a_name_stands_twice_is_no_listing(members: bytes) -> None:
+def test_a_bundle_with_a_duplicate_name_is_no_listing(members: bytes) -> None:
     with pytest.raises(NotABundleError):
         page(members)
 
 
 @pytest.mark.parametrize("space", [b"", b" " * 9000])
 @pytest.mark.parametrize("entry", [LINKED, LINKED.replace(b'"id"', b'"link":[],"id"')], ids=["entry", "resource too"])
-def test_a_link_of_an_entrys_own_takes_nothing_from_the_bundles(entry: bytes, space: bytes) -> None:
+def test_a_link_within_an_entry_does_not_affect_the_bundles_links(entry: bytes, space: bytes) -> None:
     for members in (NEXT + b',"entry":' + entry + space, b',"entry":' + entry + space + NEXT):
         found = page(members)
         assert [record.id for record in found.records] == ["g1"]
@@ -96,22 +96,20 @@ def test_a_link_of_an_entrys_own_takes_nothing_from_the_bundles(entry: bytes, sp
     b'{"items":' + ENTRY + b"}",
 ])  # fmt: skip
 @pytest.mark.parametrize("beside", [b"", b',"entry":[]', b',"entry":' + OTHER, b',"total":0'])
-def test_resources_under_a_name_that_a_bundle_does_not_have_are_quarantined(
-    name: bytes, content: bytes, beside: bytes
-) -> None:
+def test_resources_under_an_unknown_bundle_name_are_quarantined(name: bytes, content: bytes, beside: bytes) -> None:
     found = page(b',"' + name + b'":' + content + beside)
     assert [one.raw for one in found.quarantined] == [content]
     assert [record.id for record in found.records] == (["g2"] if OTHER in beside else [])
 
 
-def test_other_objects_in_place_of_entries_leave_a_doubt_and_beside_entries_none() -> None:
+def test_other_objects_leave_a_doubt_in_place_of_entries_but_not_beside_them() -> None:
     assert page(b',"items":[{"a":1}]').doubtful
     assert not page(b',"items":[{"a":1}],"entry":' + ENTRY).doubtful
     assert not page(b',"took":3,"_type":{"id":"x"},"warnings":[]').doubtful
     assert not page(b',"id":"b","meta":{"tag":[{"code":"x"}]},"timestamp":"2026","signature":{},"total":0').doubtful
 
 
-def test_a_next_page_under_a_name_that_a_bundle_does_not_have_is_no_end() -> None:
+def test_a_next_page_under_an_unknown_bundle_name_is_no_end() -> None:
     following = b'[{"relation":"next","url":"https://ehr.example/fhir?2"}]'
     assert page(b',"Link":' + following + b',"entry":' + ENTRY).next_url == ""
     assert page(b',"Link":[{"relation":"self","url":"u"}],"paging":{"next":null},"entry":' + ENTRY).next_url is None
@@ -125,7 +123,7 @@ def test_an_entry_with_two_resources_costs_itself() -> None:
     assert [one.raw for one in found.quarantined] == [two]
 
 
-def test_a_resource_that_holds_resources_is_read_as_ever() -> None:
+def test_a_resource_that_contains_resources_is_read_as_usual() -> None:
     inner = (
         b'{"resourceType":"Bundle","id":"b","type":"document","entry":[{"resource":{"resourceType":"Goal","id":"g"}}]}'
     )
@@ -141,12 +139,12 @@ def test_a_resource_that_holds_resources_is_read_as_ever() -> None:
     b'{"id":"a","id":"b","resourceType":"Goal"}',
     b'{ "id" : "a", "resourceType" : "Goal", "resourceType" : "Task" }',
 ])  # fmt: skip
-def test_a_resource_whose_type_or_id_stands_twice_is_unreadable(body: bytes) -> None:
+def test_a_resource_with_a_duplicate_type_or_id_is_unreadable(body: bytes) -> None:
     with pytest.raises(UnreadableResourceError, match="appears twice"):
         record_from(body, BASE)
 
 
-def test_ids_and_types_of_what_a_resource_contains_are_no_second_ones() -> None:
+def test_ids_and_types_of_contained_resources_are_no_duplicates() -> None:
     body = b'{"id":"a","contained":[{"resourceType":"Task","id":"b"}],"resourceType":"Goal"}'
     assert record_from(body, BASE).id == "a"
 
@@ -157,12 +155,12 @@ def test_ids_and_types_of_what_a_resource_contains_are_no_second_ones() -> None:
     b'"Output":[{"type":"Goal","url":"a"}]',
     b'"outputs":[{"type":"Goal","Url":"a"}]',
 ])  # fmt: skip
-def test_a_manifest_whose_files_nobody_can_know_is_refused(members: bytes) -> None:
+def test_a_manifest_whose_files_are_ambiguous_is_refused(members: bytes) -> None:
     with pytest.raises(ProtocolError):
         manifest_from(b'{"transactionTime":"2026-01-01T00:00:00Z",' + members + b"}", page=1, proofs=Proofs())
 
 
-def test_files_under_a_name_that_a_manifest_does_not_have_are_a_hole_and_other_objects_a_doubt() -> None:
+def test_files_under_an_unknown_manifest_name_are_a_hole_and_other_objects_a_doubt() -> None:
     output = b'{"output":[{"type":"Goal","url":"a"}],'
     hidden = manifest_from(output + b'"Error":[{"url":"e"}]}', page=1, proofs=Proofs())
     (unit,) = hidden.doubts()
@@ -172,24 +170,24 @@ def test_files_under_a_name_that_a_manifest_does_not_have_are_a_hole_and_other_o
     assert (told.doubtful, unit.detail["more"]) == (True, False)
 
 
-def test_a_file_whose_url_stands_twice_cannot_be_had() -> None:
+def test_a_file_with_a_duplicate_url_is_a_hole() -> None:
     body = b'{"output":[{"type":"Goal","url":"a","url":"b"},{"type":"Goal","url":"c"}]}'
     assert [file.url for file in manifest_from(body, page=1, proofs=Proofs()).files()] == ["", "c"]
 
 
 @pytest.mark.parametrize("members", [b'"Issue":[{"severity":"error"}]', b'"issue":[{"severity":"error"}],"issue":[]'])
-def test_an_outcome_whose_issues_stand_under_another_name_or_twice_is_unreadable(members: bytes) -> None:
+def test_an_outcome_with_misnamed_or_duplicate_issues_is_unreadable(members: bytes) -> None:
     with pytest.raises(UnreadableOutcomeError):
         outcome_from(b'{"resourceType":"OperationOutcome",' + members + b"}")
 
 
-def test_issues_under_another_name_are_unread_beside_those_that_are_read() -> None:
+def test_misnamed_issues_are_unread_beside_readable_ones() -> None:
     said = b'{"resourceType":"OperationOutcome","issue":[{"severity":"warning","code":"x"}],"Issue":[{"severity":"error"}]}'
     assert (len(outcome_from(said).issues), outcome_from(said).unread) == (1, 1)
 
 
 @pytest.mark.parametrize("members", [b'"Entry":[{"request":{}}]', b'"entry":[{"request":{}}],"entry":[]'])
-def test_deletions_under_another_name_or_twice_are_unreadable(members: bytes) -> None:
+def test_misnamed_or_duplicate_deletions_are_unreadable(members: bytes) -> None:
     with pytest.raises(UnreadableResourceError):
         deletions_from(b'{"resourceType":"Bundle",' + members + b"}")
 

@@ -40,25 +40,23 @@ MOVED = {
         ("Patient/p1", f"{BASE}/Patient/p1"),
     ],
 )
-def test_an_origin_that_the_configuration_maps_is_exchanged_and_nothing_else_of_the_link(
-    link: str, reached: str
-) -> None:
+def test_a_mapped_origin_is_replaced_and_the_rest_of_the_link_is_unchanged(link: str, reached: str) -> None:
     assert safe_url(link, BASE, MOVED) == reached
     assert resolve(link, BASE, MOVED) == reached
 
 
 @pytest.mark.parametrize("link", ["http://localhost:8081/x", "http://localhost/x", "http://localhost.evil.org:8080/x"])
-def test_an_origin_that_is_not_mapped_stays_where_it_leads(link: str) -> None:
+def test_an_unmapped_origin_is_unchanged(link: str) -> None:
     assert origin(resolve(link, BASE, MOVED)) != HOME
 
 
 @pytest.mark.parametrize("link", ["https://ehr.example.org:443:443/fhir/x?a=1:1", "https://ehr.example.org:443:443"])
-def test_a_port_that_is_written_twice_is_that_port(link: str) -> None:
+def test_a_repeated_equal_port_is_that_port(link: str) -> None:
     assert safe_url(link, BASE) == link.replace(":443:443", ":443")
     assert origin(safe_url(link, BASE)) == HOME
 
 
-def test_ports_that_differ_are_no_port_and_the_refusal_names_them_and_the_setting() -> None:
+def test_conflicting_ports_are_refused_with_the_ports_and_the_setting() -> None:
     with pytest.raises(UnsafeLinkError) as caught:
         safe_url("https://ehr.example.org:443:8443/fhir/Patient/SECRET", BASE)
     assert '"https://ehr.example.org:443:8443" = "https://ehr.example.org"' in str(caught.value)
@@ -74,7 +72,7 @@ def test_the_refusal_of_a_next_link_names_the_origin_without_its_path_and_the_se
     assert "SECRET" not in str(caught.value)
 
 
-def test_every_kind_of_link_is_read_so() -> None:
+def test_origins_are_mapped_in_every_kind_of_link() -> None:
     link = "http://localhost:8080/fhir/Patient/p1"
     assert follow(BASE, f"{BASE}/Patient", link, MOVED) == f"{BASE}/Patient/p1"
     assert redirect_target(link, f"{BASE}/x", MOVED) == f"{BASE}/Patient/p1"
@@ -100,7 +98,7 @@ def test_only_origins_are_mapped(wrong: dict[str, str]) -> None:
         profile_for("generic", {"links": {"rewrite_origins": wrong}})
 
 
-def test_the_setting_is_taken_as_documented() -> None:
+def test_the_setting_is_accepted_as_documented() -> None:
     assert (
         profile_for("generic", {"links": {"rewrite_origins": MOVED}}).links.rewrite_origins["http://localhost:8080"]
         == HOME
@@ -108,7 +106,7 @@ def test_the_setting_is_taken_as_documented() -> None:
 
 
 @given(st.text(max_size=60))
-def test_what_is_shown_of_a_link_is_never_more_than_its_origin(text: str) -> None:
+def test_only_the_origin_of_a_link_is_ever_shown(text: str) -> None:
     shown = written_origin(f"https://host/{text}")
     assert shown in (None, "https://host")
     found = written_origin(text)

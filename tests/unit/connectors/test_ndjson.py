@@ -16,7 +16,7 @@ def split(*chunks: bytes, max_line: int = 1000) -> list:
 
 
 @given(st.lists(st.binary(max_size=20)), st.data())
-def test_lines_do_not_depend_on_where_chunks_are_cut(lines: list[bytes], data: st.DataObject) -> None:
+def test_lines_do_not_depend_on_chunk_boundaries(lines: list[bytes], data: st.DataObject) -> None:
     whole = b"\n".join(lines)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
     bounds = [0, *cuts, len(whole)]
@@ -39,7 +39,7 @@ def test_an_overlong_line_costs_that_line_and_no_more_memory_than_the_limit() ->
     assert split(b"a\n" + long + b"\nb", max_line=40) == expected
 
 
-def test_what_follows_an_overlong_line_across_chunks_is_read() -> None:
+def test_lines_after_an_overlong_line_across_chunks_are_read() -> None:
     found = split(b"y" * 30, b"y" * 30, b"y" * 30, b"\nok\n", max_line=40)
     assert [item for item in found if not isinstance(item, OverlongLine)] == [(2, b"ok")]
     assert sum(isinstance(item, OverlongLine) for item in found) == 1

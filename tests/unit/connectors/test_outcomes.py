@@ -72,7 +72,7 @@ def test_an_issue_is_read_in_every_shape_that_servers_give_it(value: Any, issue:
      b'{"resourceType":"OperationOutcome","issue":"error"}', b'{"resourceType":"OperationOutcome","issue":[null,"x"]}',
      b'{"resourceType":"Bundle","entry":[]}', b'{"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Patient"}}]}'],
 )  # fmt: skip
-def test_what_says_nothing_that_can_be_read_is_unreadable_and_not_without_issues(body: bytes) -> None:
+def test_an_outcome_without_readable_content_is_unreadable_and_not_free_of_issues(body: bytes) -> None:
     with pytest.raises(UnreadableOutcomeError) as caught:
         outcome_from(body)
     assert "Condition" not in str(caught.value)
@@ -83,7 +83,7 @@ def test_what_says_nothing_that_can_be_read_is_unreadable_and_not_without_issues
     [{"issues": outcome(ERROR)}, {"entry": [{**PAGE["entry"][0], "response": {"status": "200", "outcome": outcome(ERROR)}}]}],
     ids=["issues of R5", "response of an entry"],
 )  # fmt: skip
-def test_an_outcome_beside_the_resources_of_a_page_is_read_as_one_among_them(beside: dict[str, Any]) -> None:
+def test_an_outcome_beside_a_pages_resources_is_read_like_one_among_them(beside: dict[str, Any]) -> None:
     for odd in ({}, {"x": 1}):
         page = page_from(orjson.dumps({**PAGE, **beside, **odd}), FhirBase("https://x"), where="page 1")
         assert ([one.id for one in page.records], page.issues) == (["o1"], [Issue("error", "exception", ())])
@@ -94,12 +94,12 @@ def test_an_outcome_beside_the_resources_of_a_page_is_read_as_one_among_them(bes
     [{"issues": [ERROR]}, {"issues": "x"}, {"entry": [{**PAGE["entry"][0], "response": {"outcome": "x"}}]},
      {"entry": [{**PAGE["entry"][0], "response": ["outcome"]}]}],
 )  # fmt: skip
-def test_an_outcome_beside_the_resources_that_cannot_be_read_is_quarantined(beside: dict[str, Any]) -> None:
+def test_an_unreadable_outcome_beside_the_resources_is_quarantined(beside: dict[str, Any]) -> None:
     page = page_from(orjson.dumps({**PAGE, **beside}), FhirBase("https://x"), where="page 1")
     assert ([one.id for one in page.records], len(page.quarantined)) == (["o1"], 1)
 
 
-def test_nothing_where_an_outcome_may_stand_beside_the_resources_is_no_outcome() -> None:
+def test_an_empty_outcome_member_is_no_outcome() -> None:
     beside = {"issues": None, "entry": [{**PAGE["entry"][0], "response": {"status": "200", "outcome": None}}]}
     page = page_from(orjson.dumps({**PAGE, **beside}), FhirBase("https://x"), where="page 1")
     assert (page.issues, page.quarantined, page.doubtful) == ([], [], False)
@@ -113,13 +113,13 @@ def test_an_outcome_with_an_empty_list_has_no_issue() -> None:
     "stranger",
     [None, 7, "fatal: all is lost", ["x"], {**ERROR, "details": [None]}, {**ERROR, "details": {"coding": [None]}}],
 )
-def test_a_stranger_among_issues_or_codes_costs_itself_and_is_counted(stranger: Any) -> None:
+def test_a_malformed_issue_or_code_costs_only_itself_and_is_counted(stranger: Any) -> None:
     read = outcome_of(outcome(ERROR, stranger))
     assert read.issues[0] == Issue("error", "exception", ())
     assert read.unread == 1
 
 
-def test_texts_are_not_read() -> None:
+def test_free_text_is_not_interpreted() -> None:
     said = outcome(
         {**ERROR, "diagnostics": "Jane Doe", "details": {"text": "Jane Doe", "coding": [{"display": "Jane"}]}}
     )
@@ -138,7 +138,7 @@ def _lists_of_issues(value: Any) -> list[list[Any]]:
 
 
 @given(JSON)
-def test_any_json_is_an_outcome_that_was_read_or_unreadable_and_without_issues_only_where_a_list_of_them_is_empty(
+def test_any_json_is_a_readable_or_unreadable_outcome_and_only_an_empty_list_means_no_issues(
     value: Any,
 ) -> None:
     try:
@@ -155,7 +155,7 @@ def test_any_json_is_an_outcome_that_was_read_or_unreadable_and_without_issues_o
 
 
 @given(JSON)
-def test_any_json_in_an_outcomes_place_is_read_or_quarantined_on_a_page_and_in_a_file(value: Any) -> None:
+def test_any_json_in_place_of_an_outcome_is_read_or_quarantined_on_a_page_and_in_a_file(value: Any) -> None:
     entry = value if isinstance(value, dict) else {"resourceType": "OperationOutcome", "issue": value}
     entry = {**entry, "resourceType": "OperationOutcome"}
     body = orjson.dumps({"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": entry}]})
@@ -201,7 +201,7 @@ ONE_LINE = orjson.dumps(outcome({"severity": "warning", "code": "suppressed"}))
 
 @pytest.mark.parametrize("cut", [0, 1, 20, 90])
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
-def test_outcomes_of_an_error_file_may_be_written_over_many_lines(cut: int, newline: bytes) -> None:
+def test_outcomes_in_an_error_file_may_span_many_lines(cut: int, newline: bytes) -> None:
     body = newline.join([ONE_LINE, PRETTY.replace(b"\n", newline), PRETTY.replace(b"\n", newline), ONE_LINE])
     reading = _error_file(body, cut)
     assert [issue.severity for issue in reading.issues] == ["warning", "error", "error", "warning"]
@@ -211,7 +211,7 @@ def test_outcomes_of_an_error_file_may_be_written_over_many_lines(cut: int, newl
 @pytest.mark.parametrize(
     "bad", [b"all is lost", b"{", PRETTY[:40], b'{"resourceType":"Patient","id":"p"}', b"\xff\xfe"]
 )
-def test_what_cannot_be_read_of_an_error_file_is_quarantined_and_its_neighbours_are_read(bad: bytes) -> None:
+def test_unreadable_parts_of_an_error_file_are_quarantined_and_the_rest_is_read(bad: bytes) -> None:
     reading = _error_file(b"\n".join([ONE_LINE, bad, ONE_LINE, PRETTY]))
     assert [issue.severity for issue in reading.issues] == ["warning", "warning", "error"]
     assert reading.unreadable == len(reading.quarantined) >= 1

@@ -34,7 +34,7 @@ def test_the_level_never_leaves_its_bounds(signals, ceiling, start):
 
 
 @given(SIGNALS, st.integers(1, 60))
-def test_enough_good_answers_bring_it_back_to_its_ceiling(signals, ceiling):
+def test_enough_good_answers_restore_the_level_to_its_ceiling(signals, ceiling):
     pace = Pace(ceiling)
     for _ in play(pace, signals):
         pass
@@ -44,21 +44,21 @@ def test_enough_good_answers_bring_it_back_to_its_ceiling(signals, ceiling):
 
 
 @given(st.integers(2, 60), st.lists(st.floats(0, 1), min_size=1, max_size=60))
-def test_refusals_of_one_round_trip_halve_it_once(ceiling, sent):
+def test_refusals_within_one_round_trip_halve_the_level_once(ceiling, sent):
     pace = Pace(ceiling)
     for at, sent_at in enumerate(sorted(sent)):
         pace.refused(sent_at, 1 + at / 1000)  # all were sent before the first refusal came
     assert pace.level == max(1, ceiling // 2)
 
 
-def test_a_refusal_of_what_was_sent_after_the_cut_counts_again():
+def test_a_refusal_of_a_request_sent_after_the_cut_counts_again():
     pace = Pace(20)
     pace.refused(0, 1)
     pace.refused(1.5, 2)
     assert pace.level == 5
 
 
-def test_single_strained_answers_are_ordinary_and_several_together_are_not():
+def test_only_several_slow_answers_together_are_a_sign_of_strain():
     pace = Pace(20)
     for number in range(2000):
         if number % 100 == 99:
@@ -87,7 +87,7 @@ def test_a_kind_of_request_that_takes_longer_than_another_is_not_slow():
     assert pace.level == 20
 
 
-def test_answers_that_become_far_slower_take_places_away_until_that_is_the_usual():
+def test_much_slower_answers_reduce_the_level_until_they_are_usual():
     pace = Pace(20)
     for _ in range(200):
         pace.good("GET /X", 0.05)
@@ -99,7 +99,7 @@ def test_answers_that_become_far_slower_take_places_away_until_that_is_the_usual
     assert levels[-1] == 20
 
 
-def test_at_one_at_a_time_refusals_spread_requests_out_and_good_answers_bring_them_together():
+def test_at_the_lowest_level_refusals_widen_the_spacing_and_good_answers_narrow_it():
     pace = Pace(2)
     gaps = []
     for at in range(10):
@@ -131,12 +131,12 @@ def server_of(limit, pace, answers):
 
 
 @pytest.mark.parametrize("limit", [1, 3, 4, 10, 19])
-def test_a_server_with_a_fixed_limit_is_hit_by_few_refusals(limit):
+def test_a_server_with_a_fixed_limit_refuses_few_requests(limit):
     pace = Pace(20)
     assert server_of(limit, pace, 5000) < 40 + 5000 / 40
     assert pace.level >= limit // 2
 
 
-def test_the_remembered_level_is_where_it_begins():
+def test_a_run_begins_at_the_remembered_level():
     assert Pace(20, start=4).level == 4
     assert WINDOW > 1

@@ -27,32 +27,32 @@ def planned(position: int, url: str) -> Unit:
     return Unit(key=str(position), kind=UnitKind.FILE, resource_type="Observation", page=1, detail=detail)
 
 
-def test_files_that_share_a_path_are_told_apart_by_what_their_queries_have_kept() -> None:
+def test_files_with_one_path_are_distinguished_by_the_stable_part_of_their_queries() -> None:
     again = listing("https://x/f?id=2&sig=c", "https://x/f?id=1&sig=d")
     assert again.find(planned(1, "https://x/f?id=1&sig=a")).position == 2
     assert again.find(planned(2, "https://x/f?id=2&sig=b")).position == 1
 
 
-def test_files_that_nothing_tells_apart_keep_their_positions() -> None:
+def test_indistinguishable_files_keep_their_positions() -> None:
     again = listing("https://x/f?sig=c", "https://x/f?sig=d")
     assert [again.find(planned(n, f"https://x/f?sig={n}")).position for n in (2, 1)] == [2, 1]
 
 
-def test_files_that_nothing_tells_apart_and_that_have_moved_are_refused() -> None:
+def test_indistinguishable_files_that_have_moved_are_refused() -> None:
     body = [{"type": "Patient", "url": "p"}, *({"type": "Observation", "url": f"f?sig={n}"} for n in "ab")]
     again = PageFiles(manifest_from(orjson.dumps({"output": body}), page=1, proofs=Proofs()))
     with pytest.raises(ProtocolError, match="another order"):
         again.find(planned(1, "f?sig=x"))
 
 
-def test_one_listed_file_is_never_two_planned_ones() -> None:
+def test_one_listed_file_never_matches_two_planned_ones() -> None:
     again = listing("https://x/f?sig=c")
     again.find(planned(1, "https://x/f?sig=a"))
     with pytest.raises(ProtocolError, match="one file where it listed several"):
         again.find(planned(2, "https://x/f?sig=b"))
 
 
-def test_another_host_of_the_same_path_is_the_same_file() -> None:
+def test_the_same_path_on_another_host_is_the_same_file() -> None:
     assert listing("https://cdn/a", "https://cdn/b").find(planned(1, "https://x/b?z=1")).position == 2
 
 

@@ -36,7 +36,7 @@ def test_the_next_link_is_found_however_its_relation_is_spelt(relation: str) -> 
 @pytest.mark.parametrize(
     "relation", ["self", "first", "last", "prev", "Previous", "fhir-base", "alternate", f"http://{IANA}/relation/self"]
 )
-def test_links_that_are_known_to_lead_elsewhere_are_passed_over(relation: str) -> None:
+def test_links_known_to_lead_elsewhere_are_ignored(relation: str) -> None:
     assert links({"relation": relation, "url": "x"}) == (None, False)
 
 
@@ -45,7 +45,7 @@ def test_links_that_are_known_to_lead_elsewhere_are_passed_over(relation: str) -
     [None, 7, "next", [], {}, {"relation": "more", "url": URL}, {"relation": "https://x.example/next/stats", "url": URL},
      {"relation": []}, {"relation": ""}],
 )  # fmt: skip
-def test_a_link_that_nobody_understands_leaves_a_doubt_and_costs_only_itself(stranger: Any) -> None:
+def test_an_unintelligible_link_leaves_a_doubt_and_costs_only_itself(stranger: Any) -> None:
     assert links(stranger) == (None, True)
     assert links(stranger, {"relation": "next", "url": URL}) == (URL, True)
 
@@ -55,12 +55,12 @@ def test_a_link_that_nobody_understands_leaves_a_doubt_and_costs_only_itself(str
     [{"url": URL}, {"relation": None, "url": URL}, {"rel": 7, "href": URL}, {"relation": [7], "url": URL},
      {"relation": {"value": "next"}, "url": URL}, {"relation": "", "href": {"value": URL}}],
 )  # fmt: skip
-def test_a_link_that_leads_to_an_address_and_does_not_say_what_is_there_may_be_the_next_page(stranger: Any) -> None:
+def test_an_address_without_a_relation_may_be_the_next_page(stranger: Any) -> None:
     assert links(stranger) == links({"relation": "self", "url": "x"}, stranger) == ("", True)
     assert links(stranger, {"relation": "next", "url": URL}) == (URL, True)
 
 
-def test_a_list_that_is_written_as_an_object_of_numbers_is_read_as_a_list() -> None:
+def test_a_list_written_as_an_object_with_numeric_keys_is_read_as_a_list() -> None:
     for last in ({"relation": "next", "url": URL}, {"rel": "next", "href": URL}, {"next": URL}):
         assert links_from(orjson.dumps({"0": {"relation": "self", "url": "x"}, "1": last})).next_url == URL
 
@@ -68,13 +68,13 @@ def test_a_list_that_is_written_as_an_object_of_numbers_is_read_as_a_list() -> N
 @pytest.mark.parametrize(
     "link", [{"rel": "next", "href": URL}, {"relation": ["next"], "url": URL}, {"rel": "Next", "url": URL}]
 )
-def test_a_next_link_in_other_words_is_followed(link: Any) -> None:
+def test_a_next_link_with_a_synonymous_relation_is_followed(link: Any) -> None:
     assert links(link) == (URL, False)
     assert links({key: value for key, value in link.items() if key in {"rel", "relation"}}).next_url == ""
 
 
 @pytest.mark.parametrize("raw", [b'"next"', b"7", b"true", b"{", b"[{]", b"{}x"])
-def test_links_that_cannot_be_read_may_hold_a_next_page(raw: bytes) -> None:
+def test_unreadable_links_may_hold_a_next_page(raw: bytes) -> None:
     assert links_from(raw) == ("", True)
 
 
@@ -84,7 +84,7 @@ def test_a_next_link_without_a_usable_url_is_no_end(url: Any) -> None:
     assert links({"relation": "next", "url": url}, {"relation": "Next", "url": URL}).next_url == URL
 
 
-def test_two_next_pages_leave_a_doubt() -> None:
+def test_two_different_next_links_leave_a_doubt() -> None:
     assert links({"relation": "next", "url": URL}, {"relation": "next", "url": URL}) == (URL, False)
     assert links({"relation": "next", "url": URL}, {"relation": "next", "url": URL + "3"}) == (URL, True)
 
@@ -108,7 +108,7 @@ def test_a_next_key_without_a_usable_url_is_no_end(value: Any) -> None:
     assert links_from(orjson.dumps(value)).next_url == ""
 
 
-def test_keys_that_are_known_to_lead_elsewhere_are_passed_over_and_others_leave_a_doubt() -> None:
+def test_keys_known_to_lead_elsewhere_are_ignored_and_others_leave_a_doubt() -> None:
     assert links_from(orjson.dumps({"self": "x", "prev": None})) == (None, False)
     assert links_from(orjson.dumps({"self": "x", "more": URL})) == (None, True)
     assert links_from(orjson.dumps({"more": {"relation": "self", "url": URL}})) == (None, True)
@@ -147,7 +147,7 @@ def next_of(**members: Any) -> set[tuple[str | None, bool]]:
      {"nextPageToken": "x"}, {"HASMORE": "True"}, {"hasMore": 1}, {"nextPageAt": 100}, {"runNextPage": "x"},
      {"hasMore": True, "link": [{"relation": "self", "url": "x"}]}],
 )  # fmt: skip
-def test_a_flag_or_a_token_that_tells_of_more_is_no_end(members: dict[str, Any]) -> None:
+def test_a_flag_or_token_that_announces_more_pages_is_no_end(members: dict[str, Any]) -> None:
     assert next_of(**members) == {("", False)}
 
 
@@ -161,7 +161,7 @@ def test_flags_that_are_false_and_names_of_times_are_no_next_page(members: dict[
     assert next_of(**members) == {(None, False)}
 
 
-def test_what_cannot_be_read_under_the_name_of_a_time_may_be_a_next_page() -> None:
+def test_an_unreadable_value_under_a_time_name_may_be_a_next_page() -> None:
     assert next_beside({"nextPollAt": b'"\xff"'}) == ""
     assert next_beside({"nextPollAt": b'"\xff"', "next": f'"{URL}"'.encode()}) == URL
 
@@ -189,7 +189,7 @@ def _is_self(said: Any) -> bool:
 
 
 @given(JSON)
-def test_any_json_as_links_ends_a_listing_only_where_all_of_them_are_known_to_lead_elsewhere(value: Any) -> None:
+def test_any_json_as_links_ends_a_listing_only_if_all_are_known_to_lead_elsewhere(value: Any) -> None:
     raw = orjson.dumps(value)
     found = links_from(raw)
     known = [{"relation": one.get("relation")} if isinstance(one, dict) else one for one in (

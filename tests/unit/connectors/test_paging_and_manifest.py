@@ -77,7 +77,7 @@ def test_pages_that_repeat_themselves_under_new_links_end_with_an_error() -> Non
         guard.look(["b", "c"])
 
 
-def test_some_empty_pages_are_lawful_and_endless_ones_are_not() -> None:
+def test_a_few_empty_pages_are_allowed_and_endless_ones_are_not() -> None:
     guard = LoopGuard(max_pages=1_000_000)
     for _ in range(3):
         for _ in range(900):
@@ -97,7 +97,7 @@ def totals(*pages: tuple[int | None, int]) -> Totals:
     return found
 
 
-def test_matches_that_a_server_tells_of_and_does_not_link_to_are_missing() -> None:
+def test_matches_that_a_server_announces_but_does_not_link_to_are_missing() -> None:
     assert totals((25, 10)).missing == 15
     assert [totals(*pages).missing for pages in ([(10, 10)], [(None, 10)], [(0, 0)], [(5, 10)])] == [0, 0, 0, 0]
     assert totals((25, 10), (25, 10)).missing == 5, "the last page lost its `next`"
@@ -164,7 +164,7 @@ def test_a_count_may_be_written_as_a_string(said: object, count: int | None) -> 
         (None, False),
     ],
 )
-def test_a_count_that_is_said_and_cannot_be_read_leaves_a_doubt(said: object, doubted: bool) -> None:
+def test_an_unreadable_count_leaves_a_doubt(said: object, doubted: bool) -> None:
     listed = {"output": [{"type": "Patient", "url": "u1", "count": said}]}
     assert [unit.resource_type for unit in manifest_from(orjson.dumps(listed), page=1, proofs=Proofs()).doubts()] == (
         ["*"] if doubted else []
@@ -214,7 +214,7 @@ def test_requires_access_token_is_read_as_boolean_or_string(written: object, rea
     [b"<html>", b"{}", b"[]", b'{"output":{}}', b'{"output":"none","request":"x"}', b'{"output":null,"extension":{}}',
      b'{"resourceType":"OperationOutcome","issue":[],"request":"x"}'],
 )  # fmt: skip
-def test_a_manifest_that_cannot_be_read_is_an_error_not_an_empty_export(body: bytes) -> None:
+def test_an_unreadable_manifest_is_an_error_and_not_an_empty_export(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         manifest_from(body, page=1, proofs=Proofs())
 
@@ -232,14 +232,14 @@ def test_a_manifest_of_millions_of_empty_entries_is_refused_before_it_becomes_ob
         tracemalloc.stop()
 
 
-def test_what_entries_hold_beside_a_files_address_is_not_built() -> None:
+def test_other_content_of_manifest_entries_is_not_parsed() -> None:
     body = b'{"output":[{"url":"u","type":[' + b"[]," * 300_000 + b'[]],"count":{"a":1}}],"link":[{"relation":[1]}]}'
     (unit,) = manifest_from(body, page=1, proofs=Proofs()).units()
     assert (unit.resource_type, unit.detail.get("count")) == ("*", None)
 
 
 @pytest.mark.parametrize("said", ["Smith^John MRN 12345\x1b[2J\nhole", "Obs[/red]", "", "obs", 7])
-def test_a_type_that_is_no_fhir_name_is_unknown_and_never_shown(said: object) -> None:
+def test_a_type_with_an_invalid_name_is_unknown_and_never_shown(said: object) -> None:
     (unit,) = manifest_from(orjson.dumps({"output": [{"type": said, "url": "u"}]}), page=1, proofs=Proofs()).units()
     assert unit.resource_type == "*"
 
@@ -267,9 +267,7 @@ def test_a_manifest_without_files_is_an_export_of_nothing_and_leaves_no_doubt(li
 @pytest.mark.parametrize(
     "entry", [{"type": "Patient"}, {"url": None}, {"url": 7, "count": 2}, {"url": "", "count": "many"}, "u1", 7, [], {}]
 )
-def test_an_entry_that_names_no_url_is_a_file_that_cannot_be_had_and_its_neighbours_are_files(
-    listed: str, entry: object
-) -> None:
+def test_an_entry_without_a_url_is_a_hole_and_its_neighbours_are_files(listed: str, entry: object) -> None:
     body = orjson.dumps({"output": [], **NOTHING, listed: [{"url": "u0"}, entry, {"url": "u2", "count": 0}]})
     manifest = manifest_from(body, page=1, proofs=Proofs())
     assert [unit.detail["url"] for unit in manifest.units()] == ["u0", "", "u2"]
@@ -302,9 +300,7 @@ def judged(beside: dict) -> UnitResult | None:
     [[OUTCOME], OUTCOME, [ISSUE], ISSUE, {"resourceType": "Bundle", "entry": [{"resource": OUTCOME}]}, ["not exported"],
      "not exported", 3, [{"code": 7}], [{"resourceType": "OperationOutcome", "issue": "x"}]],
 )  # fmt: skip
-def test_a_manifest_that_says_itself_that_something_failed_or_may_have_failed_is_a_hole(
-    name: str, said: object
-) -> None:
+def test_a_manifest_that_reports_a_possible_failure_is_a_hole(name: str, said: object) -> None:
     result = judged({name: said})
     assert result is not None
     assert result.state is UnitState.FAILED
@@ -312,11 +308,11 @@ def test_a_manifest_that_says_itself_that_something_failed_or_may_have_failed_is
 
 
 @pytest.mark.parametrize("said", [None, [], {}, "", 0, False, [None], {**OUTCOME, "issue": []}])
-def test_a_manifest_that_has_nothing_where_issues_stand_leaves_no_doubt(said: object) -> None:
+def test_a_manifest_with_an_empty_issue_member_leaves_no_doubt(said: object) -> None:
     assert judged({"errors": said, "issues": said}) is None
 
 
-def test_issues_of_a_manifest_mean_what_the_vendor_means_by_them() -> None:
+def test_issues_in_a_manifest_are_interpreted_by_the_vendors_profile() -> None:
     warning = {"severity": "warning", "code": "informational"}
     known = {"severity": "error", "code": "processing", "details": {"coding": [{"code": "4119"}]}}
     found = [judged({"issues": [{**OUTCOME, "issue": [one]}]}) for one in (warning, known)]
@@ -334,13 +330,13 @@ def test_issues_of_a_manifest_mean_what_the_vendor_means_by_them() -> None:
     [(f"{BASE}/manifest?page=2", f"{BASE}/manifest?page=2"), ("2", ""), ("", ""), (True, ""), ({"page": 2}, ""), (None, None),
      (False, None)],
 )  # fmt: skip
-def test_a_next_page_that_a_manifest_names_without_a_link_is_read_or_is_a_hole(said: object, url: str | None) -> None:
+def test_a_next_manifest_page_named_without_a_link_is_read_or_a_hole(said: object, url: str | None) -> None:
     manifest = manifest_from(orjson.dumps({**NOTHING, "output": [], "next": said}), page=1, proofs=Proofs())
     assert manifest.next_url == url
     assert [one.detail["more"] for one in manifest.doubts()] == ([True] if url == "" else [])
 
 
-def test_the_count_of_an_error_file_is_no_number_of_lines() -> None:
+def test_the_count_of_an_error_file_is_not_compared_with_its_lines() -> None:
     listed = [{"url": "u", "type": "OperationOutcome", "count": 9}]
     body = orjson.dumps({"output": [], "error": listed, "outcome": listed})
     assert [unit.detail.get("count") for unit in manifest_from(body, page=1, proofs=Proofs()).units()] == [None, None]

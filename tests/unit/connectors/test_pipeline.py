@@ -63,7 +63,7 @@ async def test_every_piece_is_written_before_or_with_the_result_of_its_unit(coun
     assert sum(len(batch.results) for batch in written.batches) == count
 
 
-async def test_fetchers_wait_while_the_line_is_full_and_go_on_when_there_is_room() -> None:
+async def test_fetchers_wait_while_the_stream_is_full_and_continue_when_there_is_room() -> None:
     written, begun = Written(), []
     written.hold = anyio.Event()
 
@@ -115,14 +115,14 @@ def refusing(*patients: str, error: type[AuthError] = LoginRefusedError):
 
 
 @pytest.mark.parametrize("refused", [("p0", "p1"), ("p3",), ("p1", "p4", "p7")])
-async def test_a_patient_whom_no_login_opens_is_a_hole_and_the_others_are_fetched(refused: tuple[str, ...]) -> None:
+async def test_a_patient_that_no_login_can_open_is_a_hole_and_the_others_are_fetched(refused: tuple[str, ...]) -> None:
     written = Written()
     await run_units(charts(9), refusing(*refused), written.store, workers=1)
     failed = {r.key for batch in written.batches for r in batch.results if r.state is UnitState.FAILED}
     assert failed == {f"{patient}-{t}" for patient in refused for t in range(4)}
 
 
-async def test_a_401_to_a_fresh_token_is_a_patients_own_once_others_were_let_in() -> None:
+async def test_a_401_to_a_fresh_token_concerns_only_that_patient_if_others_were_allowed() -> None:
     written = Written()
     await run_units(charts(9), refusing("p5", error=AuthError), written.store, workers=1)
     assert sum(r.state is UnitState.FAILED for batch in written.batches for r in batch.results) == 4
@@ -131,7 +131,7 @@ async def test_a_401_to_a_fresh_token_is_a_patients_own_once_others_were_let_in(
         await run_units(charts(2), refusing("p0", "p1", error=AuthError), Written().store, workers=1)
 
 
-async def test_a_client_that_is_refused_for_three_patients_in_a_row_stops() -> None:
+async def test_a_client_refused_for_three_patients_in_a_row_stops() -> None:
     asked = []
 
     async def fetch(unit: Unit, emit: Emit) -> UnitResult:
@@ -143,12 +143,12 @@ async def test_a_client_that_is_refused_for_three_patients_in_a_row_stops() -> N
     assert set(asked) == {"p0", "p1", "p2"}
 
 
-async def test_a_refusal_that_is_nobodys_own_stops_at_once() -> None:
+async def test_a_refusal_that_concerns_no_single_patient_stops_the_run_at_once() -> None:
     with pytest.raises(AuthError):
         await run_units(units(3), refusing(), Written().store, workers=1)
 
 
-async def test_a_401_on_one_thing_is_a_hole_where_the_login_is_accepted_for_another() -> None:
+async def test_a_401_is_a_hole_if_the_login_is_accepted_for_another_request() -> None:
     written = Written()
 
     async def fetch(unit: Unit, emit: Emit) -> UnitResult:

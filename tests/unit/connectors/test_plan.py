@@ -74,7 +74,7 @@ def test_the_levels_of_export_are_read_however_they_are_declared(declared: objec
         ("generic", "bulk", statement("Patient"), None, True, "bulk"),
     ],
 )
-def test_the_way_of_fetching_is_asked_else_the_profiles_else_what_the_server_declares(
+def test_the_mode_is_the_requested_one_or_the_profiles_or_what_the_server_declares(
     vendor: str, wanted: str, declared: dict, group: str | None, cohort: bool, mode: str
 ) -> None:
     found = choose_mode(wanted, PROFILES[vendor], capability_from(declared), group=group, has_cohort=cohort)  # type: ignore[arg-type]
@@ -82,12 +82,12 @@ def test_the_way_of_fetching_is_asked_else_the_profiles_else_what_the_server_dec
 
 
 @pytest.mark.parametrize(("vendor", "wanted"), [("cerner", "auto"), ("va", "bulk"), ("epic", "bulk")])
-def test_a_mode_that_cannot_be_is_refused_with_what_to_do(vendor: str, wanted: str) -> None:
+def test_an_impossible_mode_is_refused_with_the_next_step(vendor: str, wanted: str) -> None:
     with pytest.raises(PlanError, match=r"group|--mode crawl"):
         choose_mode(wanted, PROFILES[vendor], Capability(), group=None, has_cohort=False)  # type: ignore[arg-type]
 
 
-def test_levels_are_tried_in_the_profiles_order_and_the_statement_is_believed_only_where_nobody_asked() -> None:
+def test_levels_are_tried_in_the_profiles_order_and_declarations_matter_only_without_a_request() -> None:
     declared = capability_from(statement("Patient", root=("export",)))
     assert bulk_levels(GENERIC, declared, group=None) == ("system",)
     assert bulk_levels(GENERIC, declared, group=None, insisted=True) == ("patient", "system")
@@ -96,38 +96,38 @@ def test_levels_are_tried_in_the_profiles_order_and_the_statement_is_believed_on
     assert bulk_levels(CERNER, declared, group=None, insisted=True) == ()
 
 
-def test_a_site_whose_profile_says_bulk_exports_whatever_the_server_declares_and_never_everyone_for_a_cohort() -> None:
+def test_a_bulk_profile_exports_whatever_is_declared_and_never_everyone_for_a_cohort() -> None:
     site = profile_for("generic", {"mode": "bulk"})
     assert choose_mode("auto", site, Capability(), group=None, has_cohort=False) == "bulk"
     declared = capability_from(statement("Patient", Patient="export"))
     assert choose_mode("auto", site, declared, group=None, has_cohort=True) == "crawl"
 
 
-def test_types_that_are_not_declared_or_not_granted_are_named_not_dropped() -> None:
+def test_undeclared_or_ungranted_types_are_reported_and_not_dropped() -> None:
     plan = crawl_types((), EPIC, capability_from(statement("Patient", "Condition", "Goal")), lambda t: t != "Goal")
     assert plan.types == ("Patient", "Condition")
     assert "Observation" in plan.notes[0]
     assert "Goal" in plan.notes[1]
 
 
-def test_types_that_the_user_names_are_asked_without_question() -> None:
+def test_types_named_by_the_user_are_always_requested() -> None:
     assert crawl_types(("Basic",), EPIC, capability_from(statement("Patient")), lambda t: False).types == ("Basic",)
 
 
-def test_a_generic_server_is_asked_for_every_type_it_declares_by_patient_and_for_directories_whole() -> None:
+def test_a_generic_server_is_searched_for_every_declared_type_by_patient_and_for_whole_directories() -> None:
     plan = crawl_types(
         (), GENERIC, capability_from(statement("Condition", "Organization", "Patient", "AuditEvent")), everything
     )
     assert (plan.types, plan.directory) == (("Patient", "Condition"), ("Organization",))
 
 
-def test_a_server_that_declares_types_without_parameters_or_nothing_at_all_is_asked_by_the_specification() -> None:
+def test_a_server_that_declares_no_parameters_is_searched_by_the_specification() -> None:
     bare = capability_from({"rest": [{"resource": [{"type": "Condition"}, {"type": "ValueSet"}, {"type": "Patient"}]}]})
     assert crawl_types((), GENERIC, bare, everything).types == ("Patient", "Condition")
     assert {"Patient", "Observation", "Device"} <= set(crawl_types((), GENERIC, Capability(), everything).types)
 
 
-def test_bulk_types_are_the_profiles_where_granted() -> None:
+def test_bulk_types_are_the_granted_ones_of_the_profile() -> None:
     plan = bulk_types((), CERNER, lambda t: t != "Goal")
     assert "Goal" not in plan.types
     assert "Goal" in plan.notes[0]
@@ -141,7 +141,7 @@ def test_a_sites_override_is_laid_over_the_vendors_profile_and_checked() -> None
         profile_for("epic", {"limits": {"max_concurrency": 0}})
 
 
-def test_reads_are_known_of_types_that_declare_them_or_no_interaction_at_all() -> None:
+def test_types_can_be_read_if_they_declare_reads_or_no_interactions() -> None:
     declared = {
         "Condition": [{"code": "read"}, {"code": "search-type"}],
         "Observation": [{"code": "search-type"}, {"code": "vread"}],
@@ -154,7 +154,7 @@ def test_reads_are_known_of_types_that_declare_them_or_no_interaction_at_all() -
     assert Capability().reads == frozenset()
 
 
-def test_a_note_names_a_few_types_and_of_many_the_first() -> None:
+def test_a_note_names_a_few_types_or_the_first_of_many() -> None:
     assert named(["A", "B"]) == "A, B"
     many = [f"T{number}" for number in range(85)]
     assert named(many) == "85 types (T0, T1, T2, T3, T4, … 80 more)"

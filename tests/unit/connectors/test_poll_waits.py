@@ -24,25 +24,25 @@ def waits(asked_s: float | None, polls: int, **profile: float) -> list[float]:
     return found
 
 
-def test_a_server_that_always_says_one_second_is_asked_more_and_more_rarely() -> None:
+def test_a_server_that_always_says_one_second_is_polled_less_and_less_often() -> None:
     assert waits(1, 10) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
 
 
-def test_a_server_that_always_says_two_minutes_is_asked_once_early_and_then_as_told() -> None:
+def test_a_server_that_always_says_two_minutes_is_polled_once_early_and_then_as_requested() -> None:
     assert waits(120, 5) == [10, 120, 120, 120, 120]
     assert waits(120, 3, poll__early_s=0) == [120, 120, 120]
 
 
-def test_a_short_wait_is_always_as_told_and_a_long_one_capped() -> None:
+def test_a_short_wait_is_always_honoured_and_a_long_one_is_capped() -> None:
     assert waits(40, 2) == [40, 40]
     assert waits(600, 3) == [10, 300, 300]
 
 
-def test_without_a_word_our_own_waits_grow() -> None:
+def test_without_retry_after_our_own_waits_grow() -> None:
     assert waits(None, 4) == [1, 2, 4, 8]
 
 
-def test_a_job_that_is_old_is_asked_as_told_also_by_the_next_run() -> None:
+def test_an_old_job_is_polled_as_requested_by_the_next_run_too() -> None:
     assert poll_wait_s(PROFILE, server_s=120, own_s=1, age_s=600) == 120
 
 
@@ -51,7 +51,7 @@ def test_a_job_that_is_old_is_asked_as_told_also_by_the_next_run() -> None:
     st.floats(0, 10_000),
     st.floats(-100, 10_000),
 )
-def test_a_wait_is_never_shorter_than_told_but_for_the_early_one_and_never_beyond_its_bounds(
+def test_only_the_early_wait_is_shorter_than_requested_and_all_stay_within_bounds(
     asked: float | None, own: float, age: float
 ) -> None:
     wait = poll_wait_s(PROFILE, server_s=asked, own_s=own, age_s=age)
@@ -62,5 +62,5 @@ def test_a_wait_is_never_shorter_than_told_but_for_the_early_one_and_never_beyon
 
 
 @pytest.mark.parametrize("asked", [61.0, 300.0])
-def test_no_answer_of_the_first_seconds_puts_off_the_early_question(asked: float) -> None:
+def test_answers_of_the_first_seconds_do_not_postpone_the_early_poll(asked: float) -> None:
     assert 4 + poll_wait_s(PROFILE, server_s=asked, own_s=4, age_s=4) == 10

@@ -33,19 +33,19 @@ def at(text, zone=BERLIN):
         ("02:30-05:00", "2026-03-29T04:00", True, "2026-03-29T05:00"),
     ],
 )
-def test_it_is_quiet_within_the_hours(hours, now, quiet, until):
+def test_quiet_hours_apply_within_their_hours(hours, now, quiet, until):
     assert QuietHours(hours, "Europe/Berlin").at(at(now)) == (quiet, at(until))
 
 
 @given(st.integers(0, 1439), st.integers(0, 1439), st.integers(1_767_225_600, 1_798_761_600))
-def test_the_next_moment_to_look_is_always_ahead_and_within_two_days(begin, end, moment):
+def test_the_next_change_is_always_ahead_and_within_two_days(begin, end, moment):
     hours = QuietHours("-".join(f"{m // 60:02}:{m % 60:02}" for m in (begin, end)), "America/New_York")
     now = float(moment)
     assert now < hours.at(now).until <= now + 2 * 86_400
 
 
 @pytest.mark.parametrize("hours", ["7-19", "25:00-26:00", "07:00", "07:00-19:00x", ""])
-def test_other_texts_are_refused(hours):
+def test_malformed_quiet_hours_are_refused(hours):
     with pytest.raises(ValueError, match="quiet hours"):
         QuietHours(hours, "UTC")
     with pytest.raises(ValidationError):

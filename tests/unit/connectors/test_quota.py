@@ -12,7 +12,7 @@ NOW = 1_800_000_000.0
 
 
 @given(st.integers(1, 400), st.lists(st.floats(0, 30), min_size=1, max_size=300))
-def test_no_minute_sees_more_than_the_quota(per_minute, pauses):
+def test_no_minute_exceeds_the_quota(per_minute, pauses):
     quota, now, sent = Quota(per_minute), NOW, []
     for pause in pauses:
         now += pause
@@ -23,7 +23,7 @@ def test_no_minute_sees_more_than_the_quota(per_minute, pauses):
 
 
 @given(st.integers(1, 200), st.floats(0, 200))
-def test_nor_does_the_minute_after_a_rest(per_minute, rest):
+def test_no_minute_after_a_rest_exceeds_the_quota(per_minute, rest):
     quota, now = Quota(per_minute), NOW + rest
     quota.take(NOW)
     sent = []
@@ -35,7 +35,7 @@ def test_nor_does_the_minute_after_a_rest(per_minute, rest):
 
 
 @pytest.mark.parametrize(("per_minute", "least"), [(60, 55), (600, 590), (1, 1)])
-def test_a_minute_is_used(per_minute, least):
+def test_the_quota_of_a_minute_is_used_up(per_minute, least):
     quota, now, count = Quota(per_minute), NOW, 0
     while now < NOW + 60:
         now += quota.take(now)
@@ -43,7 +43,7 @@ def test_a_minute_is_used(per_minute, least):
     assert count >= least
 
 
-def test_the_next_run_goes_on_where_the_last_ended():
+def test_the_next_run_continues_where_the_last_one_ended():
     first, second = Quota(60), Quota(60)
     for _ in range(20):
         first.take(NOW)
@@ -77,7 +77,7 @@ def test_the_next_run_goes_on_where_the_last_ended():
         ({"Content-Type": "text/plain"}, None),
     ],
 )
-def test_what_is_left_is_read(headers, said):
+def test_the_remaining_quota_is_read_from_headers(headers, said):
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     assert allowance_from(raw, NOW) == (None if said is None else Allowance(*said))
 
@@ -85,12 +85,12 @@ def test_what_is_left_is_read(headers, said):
 @given(
     st.lists(st.tuples(st.sampled_from([b"RateLimit", b"X-RateLimit-Remaining", b"X-RateLimit-Reset"]), st.binary()))
 )
-def test_any_header_is_read_or_passed_over(raw):
+def test_any_header_is_read_or_ignored(raw):
     said = allowance_from(raw, NOW)
     assert said is None or (said.left >= 0 and said.reset_s >= 0)
 
 
-def test_nothing_left_stops_until_the_reset_and_little_left_is_spread():
+def test_an_exhausted_quota_waits_for_the_reset_and_a_small_rest_is_spread_out():
     quota = Quota(None)
     assert quota.heard(Allowance(0, 20), NOW, in_use=5) == NOW + 20
     assert not quota.rules(NOW)

@@ -102,7 +102,7 @@ def found_by(find: ReferenceFinder, *records: Record) -> set[tuple[str, str]]:
 
 
 @given(resource=ELEMENTS, spelling=st.sampled_from(SPELLINGS), seed=st.integers())
-def test_one_resource_gives_what_a_walk_of_it_gives_however_it_is_spelt(
+def test_a_resource_in_any_spelling_gives_the_references_that_walking_it_gives(
     resource: Any, spelling: str, seed: int
 ) -> None:
     body = spelt({"resourceType": "Encounter", **resource}, spelling, random.Random(seed))
@@ -111,7 +111,7 @@ def test_one_resource_gives_what_a_walk_of_it_gives_however_it_is_spelt(
 
 
 @given(st.lists(st.tuples(ELEMENTS, st.sampled_from(["p1", None])), max_size=6), st.integers(1, 6))
-def test_many_resources_give_together_what_walks_of_each_give(
+def test_many_resources_together_give_the_references_that_walking_each_gives(
     resources: list[tuple[Any, str | None]], size: int
 ) -> None:
     find, found = finder(), set()
@@ -127,7 +127,9 @@ def test_many_resources_give_together_what_walks_of_each_give(
         max_size=6,
     )
 )
-def test_what_stands_in_any_chart_is_told_with_a_patient_of_one(mentions: list[tuple[str, str | None]]) -> None:
+def test_a_reference_in_several_charts_is_reported_with_one_of_their_patients(
+    mentions: list[tuple[str, str | None]],
+) -> None:
     find = finder()
     told: dict[tuple[str, str], set[str | None]] = {}
     for text, patient in mentions:
@@ -140,7 +142,7 @@ def test_what_stands_in_any_chart_is_told_with_a_patient_of_one(mentions: list[t
         assert bool(patients - {None}) == bool(charts - {None})
 
 
-def test_every_path_that_is_listed_is_looked_at() -> None:
+def test_every_listed_path_is_searched() -> None:
     for path in EVERYTHING:
         resource: Any = f"{path.targets[0]}/x"
         for name in reversed(path.path.split(".")[1:]):
@@ -149,7 +151,7 @@ def test_every_path_that_is_listed_is_looked_at() -> None:
         assert (path.targets[0], "x") in found_by(finder(EVERYTHING), record(body, kind=path.source)), path
 
 
-def test_what_is_mentioned_again_is_told_once_and_after_so_much_else_that_it_is_forgotten_once_more() -> None:
+def test_a_repeated_reference_is_reported_once_and_again_after_it_is_forgotten() -> None:
     find = finder()
 
     def mentioning(number: int) -> Record:
@@ -161,7 +163,7 @@ def test_what_is_mentioned_again_is_told_once_and_after_so_much_else_that_it_is_
     assert find([mentioning(0)]).mentions == [ReferenceTarget("Organization", "0", "p1")]
 
 
-def test_what_leads_nowhere_is_counted_once_however_often_it_comes() -> None:
+def test_a_dangling_reference_is_counted_once_however_often_it_occurs() -> None:
     find = finder()
     far = {"serviceProvider": {"reference": "https://other.example/Organization/1", "display": "x" * 500}}
     counted = [find([record(json.dumps(far).encode(), patient)]).counted for patient in ("p1", None, "p2")]
@@ -179,19 +181,19 @@ def test_what_leads_nowhere_is_counted_once_however_often_it_comes() -> None:
         b'{"serviceProvider":{"reference":"\xff"}}',
     ],
 )
-def test_a_body_that_no_store_takes_mentions_nothing_and_stops_nobody(body: bytes) -> None:
+def test_a_body_that_no_store_accepts_has_no_references_and_fails_nothing_else(body: bytes) -> None:
     good = record(b'{"serviceProvider":{"reference":"Organization/2"}}')
     assert found_by(finder(), record(body), good) == {("Organization", "2")}
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"1" * 6_000, b"1.50"])
-def test_a_number_that_no_double_holds_hides_no_reference_beside_it(number: bytes) -> None:
+def test_a_number_too_large_for_a_double_hides_no_reference_beside_it(number: bytes) -> None:
     body = b'{"serviceProvider":{"reference":"Organization/2","x":%s}}' % number
     assert found_by(finder(), record(body)) == {("Organization", "2")}
 
 
 @pytest.mark.parametrize("identity", ["%00", "a%00b", "é" * 600, "x" * 1025, "\\ud800"])
-def test_an_id_that_no_store_takes_is_odd(identity: str) -> None:
+def test_a_reference_to_an_id_that_no_store_accepts_is_odd(identity: str) -> None:
     find = finder()
     body = b'{"serviceProvider":{"reference":"Organization/%s"}}' % identity.encode()
     assert found_by(find, record(body)) == set()

@@ -36,7 +36,7 @@ IDS = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-."
         ("Medication/a%2Fb", ("Medication", "a/b")),
     ],
 )
-def test_a_reference_to_the_own_base_is_resolved(text: str, target: tuple[str, str] | None) -> None:
+def test_a_reference_below_our_own_base_is_resolved(text: str, target: tuple[str, str] | None) -> None:
     assert Resolver(BASE)(text) == (ReferenceTarget(*target) if target else None)
 
 
@@ -60,12 +60,12 @@ def test_a_reference_to_the_own_base_is_resolved(text: str, target: tuple[str, s
         ("javascript:alert(1)", "odd"),
     ],
 )
-def test_what_cannot_be_asked_of_this_ehr_leads_nowhere_and_says_why(text: str, why: str) -> None:
+def test_a_reference_that_this_ehr_cannot_resolve_says_why(text: str, why: str) -> None:
     assert Resolver(BASE)(text) == why
 
 
 @given(st.text())
-def test_no_text_at_all_leads_off_the_base_or_raises(text: str) -> None:
+def test_no_text_leads_off_the_base_or_raises(text: str) -> None:
     target = Resolver(BASE)(text)
     assert isinstance(target, str) or (target.resource_type.isalpha() and target.id not in {"", ".", ".."})
 
@@ -78,7 +78,7 @@ def test_every_way_to_write_a_reference_gives_the_same_target(
     assert Resolver(BASE)(text) == ReferenceTarget(kind, identity)
 
 
-def test_every_path_is_a_path_and_leads_to_types_that_some_profile_follows() -> None:
+def test_every_path_exists_and_leads_to_types_that_some_profile_follows() -> None:
     followed = {one for profile in PROFILES.values() for one in profile.references.follow}
     for source, elements in PATHS.items():
         assert source.isalpha()
@@ -107,7 +107,7 @@ def test_a_site_adds_paths_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("element", ["a[*]", "a b", "$.x", "a..b", 'a".b'])
-def test_a_path_that_is_no_element_is_refused(element: str) -> None:
+def test_a_path_to_no_element_is_refused(element: str) -> None:
     with pytest.raises(ValueError, match=r"references\.paths"):
         profile_for("generic", {"references": {"paths": {"Encounter": {element: ["Account"]}}}})
 
@@ -122,7 +122,7 @@ def fetcher(vendor: str) -> ReferenceFetcher:
         st.tuples(st.sampled_from(["p1", "p2", "p3"]), IDS), min_size=1, max_size=200, unique_by=lambda one: one[1]
     )
 )
-def test_batches_ask_for_everything_once_in_lists_that_the_vendor_takes(
+def test_batches_request_everything_once_in_lists_that_the_vendor_accepts(
     vendor: str, most: int, found: list[tuple[str, str]]
 ) -> None:
     due = [ReferenceTarget("Observation", identity, patient) for patient, identity in sorted(found)]
@@ -134,7 +134,7 @@ def test_batches_ask_for_everything_once_in_lists_that_the_vendor_takes(
         assert all(len({owner[identity] for identity in batch}) == 1 for batch in batches)
 
 
-def test_a_unit_of_references_names_no_id_in_its_key_or_template() -> None:
+def test_a_reference_unit_has_no_id_in_its_key_or_template() -> None:
     (unit,) = fetcher("cerner").units([ReferenceTarget("Practitioner", "secret-id", "secret-patient")])
     assert "secret" not in unit.key + unit.template
     assert unit.patient_id is None

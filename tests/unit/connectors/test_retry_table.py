@@ -113,12 +113,12 @@ def test_refusals_are_final(status):
     assert judge(a_call(), Seen(status=status)).action == "terminal"
 
 
-def test_a_kickoff_429_is_asked_once_where_it_means_that_a_job_is_running():
+def test_a_kickoff_429_is_not_retried_where_it_means_that_a_job_is_running():
     verdict = judge(a_call("kickoff"), Seen(status=429), busy_means_running=True)
     assert verdict == Verdict(action="retry", tries=1)
 
 
-def test_a_web_page_is_right_where_a_web_page_was_asked_for():
+def test_a_web_page_is_accepted_where_one_was_requested():
     assert (
         judge(a_call("read", accept="text/html"), Seen(status=200, media_type="text/html", body_start=HTML)).action
         == "ok"
@@ -135,7 +135,7 @@ def test_401_without_login_is_a_refusal_of_the_link():
     st.binary(max_size=40),
     st.sampled_from(["", "text/html", "application/fhir+json"]),
 )
-def test_every_answer_has_a_verdict_and_no_status_outside_ok_is_accepted(purpose, status, body, media_type):
+def test_every_answer_has_a_verdict_and_only_ok_statuses_are_accepted(purpose, status, body, media_type):
     verdict = judge(a_call(purpose), Seen(status=status, body_start=body, media_type=media_type))
     assert verdict.action != "ok" or status == 200
 
@@ -171,12 +171,12 @@ def test_every_answer_has_a_verdict_and_no_status_outside_ok_is_accepted(purpose
         ("7, soon", None),
     ],
 )
-def test_retry_after_is_read_in_every_form_and_capped_and_what_nobody_means_is_none(value, expected):
+def test_retry_after_is_read_in_every_form_and_capped_and_nonsense_is_ignored(value, expected):
     assert retry_after_s(value, now=NOW, cap_s=300.0) == expected
 
 
 @pytest.mark.parametrize("value", [int(NOW) + 20, (int(NOW) + 20) * 1000])
-def test_a_moment_is_measured_from_the_servers_own_clock(value):
+def test_a_retry_date_is_measured_by_the_servers_own_clock(value):
     headers = {"retry-after": str(value), "date": format_datetime(datetime.fromtimestamp(NOW, UTC), usegmt=True)}
     assert server_wait_s(headers, now=NOW - 3600, cap_s=300.0) == 20
     assert server_wait_s({"retry-after": str(value)}, now=NOW + 5, cap_s=300.0) == 15
@@ -195,7 +195,7 @@ def test_retry_after_never_leaves_its_bounds_whatever_it_says(value):
 
 
 @given(st.text())
-def test_a_date_header_is_a_time_or_nothing(value):
+def test_a_date_header_is_an_instant_or_ignored(value):
     assert server_time(value) is None or isinstance(server_time(value), float)
 
 
@@ -212,11 +212,11 @@ def test_issue_codes_are_read_from_code_and_details_and_never_from_text():
     "body",
     [b"", b"{", b"[]", b'""', HTML, b'{"resourceType":"Patient"}', outcome(1, None, {"code": 5, "details": []})],
 )
-def test_what_is_no_operationoutcome_has_no_issue_codes(body):
+def test_only_an_operationoutcome_has_issue_codes(body):
     assert issue_codes(body) == ()
 
 
-def test_an_empty_answer_to_a_poll_is_what_it_should_be() -> None:
+def test_an_empty_answer_to_a_poll_is_accepted() -> None:
     assert judge(a_call("status", ok=frozenset({200, 202})), Seen(status=202)) == Verdict(action="ok")
 
 
@@ -234,5 +234,5 @@ def test_an_empty_answer_to_a_poll_is_what_it_should_be() -> None:
         (b'[{"resourceType":"OperationOutcome"}]', "other"),
     ],
 )
-def test_only_an_outcome_is_the_ehrs_own_word(body: bytes, speaker: str) -> None:
+def test_only_an_outcome_counts_as_the_ehrs_own_answer(body: bytes, speaker: str) -> None:
     assert speaker_of(body) == speaker

@@ -24,11 +24,11 @@ TYPES = st.sampled_from(["Patient", "Observation", "Condition", "Encounter", "Bi
         (["Patient"], {"extra_scopes": ("launch",)}, "v1", "launch system/Patient.read"),
     ],
 )
-def test_scopes_are_asked_by_type_or_as_a_wildcard(types, changes, syntax, expected):
+def test_scopes_are_requested_by_type_or_as_a_wildcard(types, changes, syntax, expected):
     assert requested_scopes(types, PROFILE.with_overrides({"login": changes}), syntax) == expected
 
 
-def test_without_types_an_ehr_that_takes_no_wildcard_cannot_be_asked():
+def test_without_types_an_ehr_without_wildcards_cannot_be_asked_for_scopes():
     with pytest.raises(PlanError, match="set the connection's types or scopes"):
         requested_scopes([], PROFILE.with_overrides({"login": {"scope_wildcards": False}}), "v1")
 
@@ -43,7 +43,7 @@ def test_without_types_an_ehr_that_takes_no_wildcard_cannot_be_asked():
         ("v2", [], "v2"),
     ],
 )
-def test_v2_is_spoken_only_where_nothing_else_is(configured, capabilities, expected):
+def test_v2_scopes_are_used_only_where_nothing_else_is_accepted(configured, capabilities, expected):
     assert syntax_for(PROFILE.with_overrides({"login": {"scope_syntax": configured}}), capabilities) == expected
 
 
@@ -65,14 +65,14 @@ def test_v2_is_spoken_only_where_nothing_else_is(configured, capabilities, expec
         "system/Patient.rs?category=a,b,system/Condition.rs",
     ],
 )
-def test_reading_is_found_in_every_spelling(scope):
+def test_read_permission_is_recognised_in_every_spelling(scope):
     assert granted_scopes(scope).may_read("Condition")
 
 
 @pytest.mark.parametrize(
     "scope", ["", "launch", "system/Condition.write", "system/Condition.cud", "system/Patient.read"]
 )
-def test_what_is_not_granted_may_not_be_read(scope):
+def test_ungranted_types_may_not_be_read(scope):
     assert not granted_scopes(scope).may_read("Condition")
 
 
@@ -84,11 +84,11 @@ def test_a_type_granted_only_by_category_is_partly_granted():
 
 
 @given(st.lists(TYPES, unique=True, min_size=1), st.sampled_from(["v1", "v2"]))
-def test_what_was_asked_for_and_granted_may_be_read(types, syntax):
+def test_requested_and_granted_types_may_be_read(types, syntax):
     granted = granted_scopes(requested_scopes(types, PROFILE, syntax))
     assert granted.readable == set(types)
 
 
 @given(st.text())
-def test_any_text_can_be_read_as_a_scope(text):
+def test_any_text_is_parsed_as_a_scope_without_error(text):
     assert granted_scopes(text) == granted_scopes(" ".join(text.split()))

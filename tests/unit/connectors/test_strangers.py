@@ -138,7 +138,7 @@ def changed(document: Any, place: int, stranger: Any, *, insert: bool) -> bytes:
 
 @settings(deadline=None)
 @given(st.sampled_from(READERS), st.integers(0, 500), st.sampled_from(STRANGERS), st.booleans())
-def test_no_reader_falls_over_a_stranger(
+def test_no_reader_crashes_on_malformed_input(
     reader: tuple[Any, Callable[[bytes], Any]], place: int, stranger: Any, insert: bool
 ) -> None:
     document, read = reader
@@ -147,7 +147,7 @@ def test_no_reader_falls_over_a_stranger(
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_a_stranger_among_what_a_server_declares_costs_itself(stranger: Any) -> None:
+def test_a_malformed_declaration_costs_only_itself(stranger: Any) -> None:
     document = copy.deepcopy(CAPABILITY)
     rest = document["rest"][0]
     for listed in (rest["resource"][0]["interaction"], rest["resource"][0]["searchParam"], rest["operation"]):
@@ -161,13 +161,13 @@ def test_a_stranger_among_what_a_server_declares_costs_itself(stranger: Any) -> 
 
 
 @pytest.mark.parametrize("code", [["search-type"], {"x": 1}, 7])
-def test_a_type_with_an_interaction_that_cannot_be_read_is_asked_for(code: Any) -> None:
+def test_a_type_with_an_unreadable_interaction_is_requested(code: Any) -> None:
     document = copy.deepcopy(CAPABILITY)
     document["rest"][0]["resource"][0]["interaction"] = [{"code": "read"}, {"code": code}]
     assert "Condition" in capability_from(document).searchable
 
 
-def test_a_rest_whose_mode_is_null_is_a_servers() -> None:
+def test_a_rest_entry_whose_mode_is_null_counts_as_the_servers() -> None:
     document = copy.deepcopy(CAPABILITY)
     document["rest"][0]["mode"] = None
     assert "Condition" in capability_from(document).search_params

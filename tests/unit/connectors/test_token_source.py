@@ -105,7 +105,7 @@ def source(endpoint, credentials=SMART, types=("Patient",), discovery=None, **ch
     )
 
 
-async def test_a_login_sends_what_the_specification_asks_for(endpoint):
+async def test_a_login_sends_what_the_specification_requires(endpoint):
     token = await source(endpoint).token()
     assert token.value == "token-1"
     form = endpoint.forms[0]
@@ -116,7 +116,7 @@ async def test_a_login_sends_what_the_specification_asks_for(endpoint):
     assert endpoint.headers[0] == {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-async def test_a_good_token_is_used_again_and_renewed_before_it_expires(endpoint):
+async def test_a_valid_token_is_reused_and_renewed_before_it_expires(endpoint):
     tokens = source(endpoint)
     assert (await tokens.token()).value == "token-1"
     endpoint.now += 269
@@ -165,7 +165,7 @@ async def test_twenty_tasks_share_one_failed_login_and_a_refusal_is_final(endpoi
     assert len(endpoint.forms) == 1
 
 
-async def test_an_outage_is_shared_by_those_who_waited_and_asked_again_by_those_who_come_later(endpoint):
+async def test_an_outage_fails_those_who_waited_and_is_retried_by_later_callers(endpoint):
     endpoint.script = [(503, b"")] * 2
     tokens = source(endpoint, retry__max_tries=2)
     got = []
@@ -186,7 +186,7 @@ async def test_only_the_refused_token_is_forgotten(endpoint):
     assert await tokens.token() is new
 
 
-async def test_invalid_client_is_tried_three_times_more_with_a_new_jti(endpoint):
+async def test_invalid_client_is_retried_three_times_with_a_new_jti(endpoint):
     endpoint.script = [(401, {"error": "invalid_client"})] * 4
     with pytest.raises(AuthError) as raised:
         await source(endpoint).token()
@@ -200,7 +200,7 @@ async def test_invalid_client_is_tried_three_times_more_with_a_new_jti(endpoint)
     )
 
 
-async def test_a_refusal_says_when_no_kid_was_sent(endpoint):
+async def test_a_refusal_mentions_that_no_kid_was_sent(endpoint):
     key = jwk.ECKey.generate_key("P-384")
     smart = Credentials(auth="smart", client_id="c1", key=key.as_pem(private=True).decode())
     endpoint.script = [(401, {"error": "invalid_client"})] * 4
@@ -208,7 +208,7 @@ async def test_a_refusal_says_when_no_kid_was_sent(endpoint):
         await source(endpoint, smart, login__audience="https://aud.example").token()
 
 
-async def test_a_flaky_refusal_is_survived(endpoint):
+async def test_an_intermittent_refusal_is_survived(endpoint):
     endpoint.script = [(400, {"error": "invalid_client", "error_description": None})] * 2
     assert (await source(endpoint).token()).value == "token-3"
 
@@ -270,7 +270,7 @@ CERNER_URN = "urn%3Acerner%3Aerror%3Aauthorization-server%3Aoauth2%3Atoken%3Aemp
         {"error_uri": f"https://authorization.example/errors/{CERNER_URN}/instances/1?client=c&tenant=t"},
     ],
 )
-async def test_refused_scopes_are_asked_once_in_the_other_syntax_which_then_stays(endpoint, body):
+async def test_refused_scopes_are_retried_once_in_the_other_syntax_which_is_then_kept(endpoint, body):
     endpoint.script = [(400, body)]
     tokens = source(endpoint)
     tokens.invalidate(await tokens.token())
@@ -304,7 +304,7 @@ async def test_a_clock_that_is_off_is_corrected_by_the_servers_date(endpoint, sk
     assert tokens.skew_s == pytest.approx(skew_s, abs=2)
 
 
-async def test_a_secret_is_sent_as_basic_and_else_in_the_form(endpoint):
+async def test_a_secret_is_sent_by_basic_authentication_or_else_in_the_form(endpoint):
     assert (await source(endpoint, SECRET).token()).value == "token-1"
     endpoint.post_only = True
     tokens = source(endpoint, SECRET)
@@ -313,14 +313,14 @@ async def test_a_secret_is_sent_as_basic_and_else_in_the_form(endpoint):
     assert ["Authorization" in headers for headers in endpoint.headers] == [True, True, False, False]
 
 
-async def test_a_secret_goes_where_the_server_says_it_takes_it(endpoint):
+async def test_a_secret_is_sent_where_the_server_expects_it(endpoint):
     endpoint.post_only = True
     discovery = Discovery(TOKEN_URL, auth_methods=("client_secret_post",))
     await source(endpoint, SECRET, discovery=discovery).token()
     assert len(endpoint.forms) == 1
 
 
-async def test_an_audience_that_is_not_the_token_url_is_signed(endpoint):
+async def test_a_configured_audience_is_signed_in_place_of_the_token_url(endpoint):
     await source(endpoint, login__audience="https://okta.example/aud").token()
     claims = jwt.decode(endpoint.forms[0]["client_assertion"], KEY, algorithms=["ES384"]).claims
     assert claims["aud"] == "https://okta.example/aud"
@@ -335,13 +335,13 @@ async def test_each_patient_has_a_token_where_the_profile_says_so(endpoint):
     assert endpoint.forms[0]["scope"] == "launch system/Patient.read"
 
 
-async def test_a_launch_is_left_out_where_tokens_are_not_bound_to_patients(endpoint):
+async def test_no_launch_is_sent_where_tokens_are_not_bound_to_patients(endpoint):
     tokens = source(endpoint)
     assert await tokens.token("1012V3") is await tokens.token(None)
     assert "launch" not in endpoint.forms[0]
 
 
-async def test_the_tokens_kept_for_patients_are_bounded(endpoint):
+async def test_the_number_of_kept_patient_tokens_is_bounded(endpoint):
     tokens = source(endpoint, SECRET, login__token_per_patient=True)
     for number in range(MAX_LAUNCHES + 1):
         await tokens.token(str(number))
@@ -351,7 +351,7 @@ async def test_the_tokens_kept_for_patients_are_bounded(endpoint):
     assert len(endpoint.forms) == MAX_LAUNCHES + 2
 
 
-async def test_what_was_granted_is_known_and_what_was_not_said_is_not(endpoint):
+async def test_stated_grants_are_known_and_unstated_ones_unknown(endpoint):
     tokens = source(endpoint)
     await tokens.token()
     assert tokens.granted() is None
@@ -363,7 +363,7 @@ async def test_what_was_granted_is_known_and_what_was_not_said_is_not(endpoint):
 
 @pytest.mark.parametrize("kind", ["bearer", "BEARER", "BearerToken", " Bearer "])
 @pytest.mark.parametrize("status", [200, 201])
-async def test_a_bearer_token_is_used_however_its_type_is_spelt_and_whichever_status_grants_it(endpoint, kind, status):
+async def test_a_bearer_token_is_used_in_any_spelling_and_with_any_success_status(endpoint, kind, status):
     endpoint.script = [(status, {"access_token": "t", "token_type": kind, "expires_in": 300})]
     assert (await source(endpoint).token()).authorization == "Bearer t"
 
@@ -380,7 +380,7 @@ async def test_a_bearer_token_is_used_however_its_type_is_spelt_and_whichever_st
         ("launch", set()),
     ],
 )
-async def test_a_scope_of_no_word_says_nothing_and_a_list_of_words_says_what_they_say(endpoint, scope, readable):
+async def test_an_empty_scope_says_nothing_and_a_list_is_read_as_scopes(endpoint, scope, readable):
     endpoint.granted["scope"] = scope
     tokens = source(endpoint)
     await tokens.token()
@@ -389,7 +389,7 @@ async def test_a_scope_of_no_word_says_nothing_and_a_list_of_words_says_what_the
 
 
 @pytest.mark.parametrize("said", [{}, {"token_type": None}, {"token_type": ""}])
-async def test_a_token_whose_type_is_not_said_is_a_bearer_token(endpoint, said):
+async def test_a_token_without_a_type_is_a_bearer_token(endpoint, said):
     endpoint.script = [(200, {"access_token": "t", "expires_in": 300, **said})]
     assert (await source(endpoint).token()).authorization == "Bearer t"
 
@@ -452,12 +452,12 @@ ABOUT = [
 
 @pytest.mark.parametrize(("description", "blame"), ABOUT)
 @pytest.mark.parametrize("status", [400, 401])
-def test_a_wrong_client_id_and_a_wrong_key_are_told_apart_where_the_server_does(status, description, blame):
+def test_a_wrong_client_id_and_a_wrong_key_are_distinguished_where_the_server_does(status, description, blame):
     body = orjson.dumps({"error": "invalid_client", "error_description": description})
     assert judge_token(Reply(status, {}, body, "https://x/token"), now=0).blame == blame
 
 
-async def test_what_the_server_says_is_wrong_is_advised_on_and_not_quoted(endpoint):
+async def test_a_refusal_gets_advice_and_is_not_quoted(endpoint):
     endpoint.script = [(401, {"error": "invalid_client", "error_description": "Signature of SECRET is invalid"})] * 4
     with pytest.raises(AuthError, match="says that the key is wrong") as raised:
         await source(endpoint).token()
@@ -468,7 +468,7 @@ async def test_what_the_server_says_is_wrong_is_advised_on_and_not_quoted(endpoi
     assert "SECRET" not in str(raised.value)
 
 
-async def test_an_oauth_error_with_200_means_what_it_means_with_400(endpoint):
+async def test_an_oauth_error_with_status_200_means_the_same_as_with_400(endpoint):
     endpoint.script = [(200, {"error": "invalid_client", "error_description": "unknown client_id"})] * 4
     with pytest.raises(
         AuthError, match=r"refused us with invalid_client after 4 tries; the server says that it does not know"
@@ -476,7 +476,7 @@ async def test_an_oauth_error_with_200_means_what_it_means_with_400(endpoint):
         await source(endpoint).token()
 
 
-async def test_a_line_end_after_a_token_is_dropped_and_one_within_it_is_named_as_such(endpoint):
+async def test_a_line_end_after_a_token_is_dropped_and_one_within_it_is_reported(endpoint):
     endpoint.script = [(200, {"access_token": "abc\r\n"}), (200, {"access_token": "a\nSECRET"})]
     tokens = source(endpoint)
     token = await tokens.token()
@@ -487,7 +487,7 @@ async def test_a_line_end_after_a_token_is_dropped_and_one_within_it_is_named_as
     assert "SECRET" not in str(raised.value)
 
 
-async def test_a_refused_secret_is_told_of_the_secret_and_not_of_a_key(endpoint):
+async def test_a_refused_secret_is_reported_as_a_secret_and_not_as_a_key(endpoint):
     endpoint.script = [(401, {"error": "invalid_client"})] * 9
     with pytest.raises(AuthError, match="check client_id and client_secret") as raised:
         await source(endpoint, SECRET).token()

@@ -22,7 +22,7 @@ def message(number: int) -> Unit:
     return Unit(key=f"m{number}", kind=UnitKind.LISTING, resource_type="Observation", detail={"text": f"OBX|{number}"})
 
 
-async def test_messages_settle_as_they_come_and_those_that_come_meanwhile_are_fetched_too() -> None:
+async def test_messages_settle_as_they_arrive_and_messages_arriving_meanwhile_are_fetched_too() -> None:
     store = MemoryRunStore()
     shown: list[int] = []
     run = Run(

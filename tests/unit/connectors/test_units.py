@@ -34,14 +34,14 @@ def since_by_patient(
     return SinceByPatient(marks=marks, covered=None if all_ else frozenset(covered), lags=lags or {})
 
 
-def test_epic_observations_are_asked_category_by_category() -> None:
+def test_epic_observations_are_requested_category_by_category() -> None:
     assert [u.detail["path"] for u in charts(["p1"], ["Observation"], EPIC)][:2] == [
         "Observation?patient=p1&category=social-history",
         "Observation?patient=p1&category=vital-signs",
     ]
 
 
-def test_a_types_splits_stand_apart_so_that_the_first_is_answered_before_the_second_is_asked() -> None:
+def test_the_splits_of_a_type_are_spaced_so_that_one_is_answered_before_the_next_is_sent() -> None:
     kinds = [u.resource_type for u in charts(["p1"], ["Observation", "Goal", "Condition"], EPIC)]
     assert kinds[:5] == ["Observation", "Goal", "Condition", "Observation", "Condition"]
 
@@ -51,7 +51,7 @@ types = st.lists(st.sampled_from(["Patient", "Observation", "Condition", "Goal"]
 
 
 @given(patients, types, st.sampled_from(sorted(PROFILES)))
-def test_every_patient_and_type_has_its_units_each_key_once_and_no_id_in_a_template(
+def test_every_patient_and_type_has_units_with_unique_keys_and_no_id_in_a_template(
     ids: list, of: list, vendor: str
 ) -> None:
     plan = UnitPlan(of, PROFILES[vendor], Capability(), FULL)
@@ -64,7 +64,7 @@ def test_every_patient_and_type_has_its_units_each_key_once_and_no_id_in_a_templ
     assert not any(u.patient_id in u.template for u in units if u.patient_id)
 
 
-def test_patients_are_asked_by_the_fifty_where_a_vendor_takes_a_list_and_one_by_one_elsewhere() -> None:
+def test_patients_are_requested_by_fifties_where_a_vendor_accepts_lists_and_one_by_one_elsewhere() -> None:
     ids = [f"p{n}" for n in range(120)]
 
     def sizes(vendor: str, of: list[str]) -> list[int]:
@@ -81,7 +81,7 @@ def test_ids_and_instants_leave_percent_encoded() -> None:
     assert unit.detail["path"] == "Condition?patient=a%20b%2Fc&_lastUpdated=ge2024-01-01T00:00:00%2B02:00&_count=200"
 
 
-def test_each_vendor_is_asked_for_news_in_its_own_way_or_not_at_all() -> None:
+def test_each_vendor_is_searched_for_changes_in_its_own_way_or_not_at_all() -> None:
     marks = since_by_patient(dict.fromkeys(("Observation", "Condition", "Goal", "Immunization"), T1), None, "p")
 
     def asked(profile: Any, kind: str) -> tuple[str, bool]:
@@ -97,7 +97,7 @@ def test_each_vendor_is_asked_for_news_in_its_own_way_or_not_at_all() -> None:
     assert asked(profile_for("cerner", {"changes": {"since_mode": "full"}}), "Observation")[1] is False
 
 
-def test_new_patients_are_asked_for_everything_and_those_behind_from_where_they_were() -> None:
+def test_new_patients_are_fetched_whole_and_lagging_ones_from_where_they_were() -> None:
     marks = since_by_patient(
         {"Condition": T2}, {("Condition", "late"): T1, ("Condition", "lost"): None}, "ok", "late", "lost"
     )
@@ -107,13 +107,13 @@ def test_new_patients_are_asked_for_everything_and_those_behind_from_where_they_
     assert marks.behind(["ok", "late", "new", "lost"], 3) == ("lost", "late", "ok", "new")
 
 
-def test_an_instant_given_by_hand_holds_for_new_patients_too_and_not_for_those_who_are_behind_it() -> None:
+def test_a_manual_instant_applies_to_new_patients_but_not_to_those_who_lag_behind_it() -> None:
     marks = since_by_patient({"Condition": T2}, {("Condition", "late"): T1}, all_=True)
     since = {u.patient_id: u.since for u in charts(["new", "late"], ["Condition"], CERNER, marks)}
     assert since == {"new": T2, "late": T1}
 
 
-def test_a_chart_asked_again_in_full_has_keys_of_its_own() -> None:
+def test_a_chart_requested_again_in_full_has_separate_keys() -> None:
     marks = since_by_patient({"Condition": T2}, None, "p")
     (first,), (second,) = (
         charts(["p"], ["Condition"], CERNER, marks),
@@ -123,6 +123,6 @@ def test_a_chart_asked_again_in_full_has_keys_of_its_own() -> None:
     assert (first.incremental, second.incremental) == (True, False)
 
 
-def test_a_directory_is_one_unit_a_type() -> None:
+def test_a_directory_is_one_unit_per_type() -> None:
     (unit,) = directory_units(["Organization"], GENERIC, Capability(), {})
     assert (unit.patient_id, unit.detail["path"]) == (None, "Organization?_count=200")

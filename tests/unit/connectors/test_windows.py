@@ -75,7 +75,7 @@ def rows_at(offsets: Sequence[int], poison: set[int]) -> list[Row]:
 
 
 @given(st.lists(seconds, unique=True, max_size=40), st.data())
-def test_everything_but_poison_arrives_whatever_the_page_when_each_record_has_its_second(
+def test_everything_but_the_poison_record_arrives_if_records_differ_in_time(
     offsets: list[int], data: st.DataObject
 ) -> None:
     apart = [offset * 3 for offset in offsets]  # more than the finest window from each other
@@ -90,9 +90,7 @@ def test_everything_but_poison_arrives_whatever_the_page_when_each_record_has_it
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.data())
-def test_records_of_one_second_arrive_as_far_as_they_stand_before_the_poison(
-    offsets: list[int], data: st.DataObject
-) -> None:
+def test_records_of_one_second_arrive_up_to_the_poison_record(offsets: list[int], data: st.DataObject) -> None:
     poison = {data.draw(st.integers(0, len(offsets) - 1))} if offsets else set()
     rows = rows_at(offsets, poison)
     got, _ = Server(rows, page=20).all_of()
@@ -102,13 +100,13 @@ def test_records_of_one_second_arrive_as_far_as_they_stand_before_the_poison(
 
 
 @given(st.lists(seconds, unique=True, max_size=60), st.integers(1, 10))
-def test_a_result_that_is_too_large_is_asked_in_windows_until_all_of_it_is_there(offsets: list[int], most: int) -> None:
+def test_a_result_that_is_too_large_is_requested_in_windows_until_complete(offsets: list[int], most: int) -> None:
     server = Server(rows_at([offset * 3 for offset in offsets], set()), page=50, most=most)
     assert server.all_of() == (set(range(len(offsets))), 0)
 
 
 @given(st.integers(1, 60), st.integers(0, 59))
-def test_without_windows_everything_before_the_poison_arrives(count: int, place: int) -> None:
+def test_without_windows_everything_before_the_poison_record_arrives(count: int, place: int) -> None:
     rows = [Row(n, NOW, n == place) for n in range(count)]
     got, lost = Server(rows, page=20, windows=False).all_of()
     assert got == set(range(min(place, count)))
@@ -116,7 +114,7 @@ def test_without_windows_everything_before_the_poison_arrives(count: int, place:
 
 
 @given(st.lists(st.integers(), unique=True, min_size=1, max_size=60), st.data())
-def test_a_list_of_ids_is_halved_down_to_the_one_that_spoils_it(ids: list[int], data: st.DataObject) -> None:
+def test_a_list_of_ids_is_halved_down_to_the_failing_one(ids: list[int], data: st.DataObject) -> None:
     bad = data.draw(st.sampled_from(ids))
     todo, fine = [Piece(ids=tuple(map(str, ids)))], []
     while todo:
@@ -128,7 +126,7 @@ def test_a_list_of_ids_is_halved_down_to_the_one_that_spoils_it(ids: list[int], 
     assert sorted(fine) == sorted(str(one) for one in ids if one != bad)
 
 
-def test_a_slow_page_is_asked_smaller_before_it_is_asked_in_windows() -> None:
+def test_a_slow_page_is_first_made_smaller_and_then_requested_in_windows() -> None:
     limits = SplitLimits(now=NOW, count=100)
     (smaller,) = divide(Piece(), "slow", limits)
     assert smaller.count == 25
@@ -147,7 +145,7 @@ def test_a_slow_page_is_asked_smaller_before_it_is_asked_in_windows() -> None:
         (TerminalFetchError("x", status=403), "note", None),
     ],
 )
-def test_only_troubles_that_a_smaller_question_may_cure_are_divided(error, meaning, trouble) -> None:
+def test_only_errors_that_a_smaller_request_may_cure_are_divided(error, meaning, trouble) -> None:
     assert trouble_of(error, meaning) == trouble
 
 
