@@ -54,7 +54,7 @@ def test_a_signal_lets_the_command_close_and_becomes_the_exit_code(number: signa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_interrupts_what_blocks_and_the_former_handlers_are_back(number: signal.Signals) -> None:
+def test_a_signal_interrupts_a_blocking_call_and_the_former_handlers_are_restored(number: signal.Signals) -> None:
     former = signal.getsignal(number)
 
     def work() -> None:

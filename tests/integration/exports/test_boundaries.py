@@ -71,7 +71,7 @@ def cell(postgres: psycopg.Connection[Any], path: str, content: str) -> Any:
 
 
 @pytest.mark.parametrize(("value", "precision", "low", "high"), NUMBERS)
-def test_of_a_decimal_the_written_digits_count(
+def test_the_boundaries_of_a_decimal_follow_its_written_digits(
     value: str, precision: str, low: str | None, high: str | None, postgres: psycopg.Connection[Any]
 ) -> None:
     for which, wanted in (("low", low), ("high", high)):
@@ -81,7 +81,7 @@ def test_of_a_decimal_the_written_digits_count(
 
 
 @pytest.mark.parametrize(("element", "value", "precision", "low", "high"), MOMENTS)
-def test_of_dates_and_times_what_is_missing_is_filled(
+def test_the_boundaries_of_a_date_or_time_fill_in_what_is_missing(
     element: str, value: str, precision: str, low: str | None, high: str | None, postgres: psycopg.Connection[Any]
 ) -> None:
     path = {"birthDate": "birthDate", "deceasedDateTime": "deceased.ofType(dateTime)"}.get(
@@ -92,7 +92,7 @@ def test_of_dates_and_times_what_is_missing_is_filled(
         assert cell(postgres, f"{path}.{which}Boundary({precision})", content) == wanted, which
 
 
-def test_no_day_and_several_have_no_boundary(postgres: psycopg.Connection[Any]) -> None:
+def test_an_invalid_date_or_several_have_no_boundary(postgres: psycopg.Connection[Any]) -> None:
     assert cell(postgres, "birthDate.lowBoundary()", '"gender": "male"') is None
     for content in ('"birthDate": "2020-02-30"', '"birthDate": ["2020", "2021"]', '"birthDate": true'):
         with pytest.raises(psycopg.DataError, match="chartferry: column v"):
@@ -100,7 +100,7 @@ def test_no_day_and_several_have_no_boundary(postgres: psycopg.Connection[Any]) 
 
 
 @pytest.mark.parametrize(("value", "by", "wanted"), MOVED)
-def test_a_moment_is_moved_to_the_precision_it_has(
+def test_the_boundaries_of_an_instant_respect_its_precision(
     value: str, by: str, wanted: str | None, postgres: psycopg.Connection[Any]
 ) -> None:
     assert cell(postgres, f"deceased.ofType(dateTime) {by}", json.dumps({"deceasedDateTime": value})[1:-1]) == wanted

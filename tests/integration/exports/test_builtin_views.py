@@ -71,7 +71,7 @@ def by_id(resources: list[Json]) -> list[Json]:
 
 
 @pytest.mark.parametrize("resource_type", sorted(set(VIEW_OF) - {"Observation"}))
-def test_a_view_has_one_row_a_resource_in_the_order_of_ids(
+def test_a_view_has_one_row_per_resource_ordered_by_id(
     resource_type: str, synthea_dir: Path, run_view: RunView
 ) -> None:
     resources = load(synthea_dir, resource_type)
@@ -141,7 +141,7 @@ EFFECTIVE: list[tuple[Json, str | None]] = [
 
 
 @pytest.mark.parametrize(("given", "expected"), EFFECTIVE)
-def test_one_column_says_when_it_was_observed_whichever_way_that_is_given(
+def test_one_column_has_the_time_of_observation_from_any_element(
     given: Json, expected: str | None, run_view: RunView
 ) -> None:
     [row] = rows_of(run_view, "Observation", [{"resourceType": "Observation", "id": "o", **given}])
@@ -157,7 +157,7 @@ SSN: list[Json] = [
 ]
 
 
-def test_social_security_numbers_are_only_where_they_are_asked_for(run_view: RunView) -> None:
+def test_social_security_numbers_are_exported_only_on_request(run_view: RunView) -> None:
     others: list[Json] = [{"value": "5"}, {"system": "urn:x", "type": {"coding": [{"code": "MR"}]}, "value": "6"}]
     patient = {"resourceType": "Patient", "id": "p", "identifier": [*SSN, *others]}
     found = {name: run_view(load_view(name).definition, [patient]) for name in (*builtin_names(), "patient_ssn")}
@@ -166,7 +166,7 @@ def test_social_security_numbers_are_only_where_they_are_asked_for(run_view: Run
     assert found["patient"][0]["identifiers"] == ["5", "6"]
 
 
-def test_observations_give_a_row_each_and_one_for_each_component(synthea_dir: Path, run_view: RunView) -> None:
+def test_each_observation_and_each_component_gives_a_row(synthea_dir: Path, run_view: RunView) -> None:
     resources = load(synthea_dir, "Observation")
     expected = []
     for resource in by_id(resources):
@@ -184,7 +184,7 @@ def test_observations_give_a_row_each_and_one_for_each_component(synthea_dir: Pa
 
 
 @pytest.mark.parametrize("resource_type", sorted(VIEW_OF))
-def test_a_resource_that_has_nothing_but_an_id_gives_one_row_of_nulls(resource_type: str, run_view: RunView) -> None:
+def test_a_resource_with_only_an_id_gives_one_row_of_nulls(resource_type: str, run_view: RunView) -> None:
     [row] = rows_of(run_view, resource_type, [{"resourceType": resource_type, "id": "only"}])
     told = {name: value for name, value in row.items() if value not in (None, [], 0)}
     assert {**told, "part": None, "part_index": None} == {
@@ -306,7 +306,7 @@ SEVERAL_OF_EVERYTHING: list[Json] = [
 ]
 
 
-def test_several_values_everywhere_fail_no_view(run_view: RunView) -> None:
+def test_multiple_values_everywhere_break_no_view(run_view: RunView) -> None:
     rows = {kind: rows_of(run_view, kind, SEVERAL_OF_EVERYTHING) for kind in VIEW_OF}
     assert {kind: len(found) for kind, found in rows.items()} == {**dict.fromkeys(VIEW_OF, 1), "Observation": 3}
     patient = rows["Patient"][0]
@@ -336,13 +336,13 @@ def _cut(node: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Any:
 
 @settings(max_examples=60)
 @given(data=st.data(), whole=st.sampled_from(SEVERAL_OF_EVERYTHING))
-def test_holes_in_the_data_fail_no_view(data: st.DataObject, whole: Json, run_view: RunView) -> None:
+def test_missing_data_breaks_no_view(data: st.DataObject, whole: Json, run_view: RunView) -> None:
     kind = whole["resourceType"]
     resource = {key: _cut(value, data.draw) for key, value in whole.items()} | {"resourceType": kind, "id": "x"}
     assert len(rows_of(run_view, kind, [resource])) >= 1
 
 
-def test_numbers_of_the_store_reach_the_table_as_written(postgres: Any) -> None:
+def test_numbers_reach_the_table_with_their_digits_unchanged(postgres: Any) -> None:
     body = '{"resourceType": "Observation", "id": "o", "valueQuantity": {"value": 1.500}}'
     source = sql.SQL("(SELECT 'site'::text AS connection, 'o'::text AS id, {}::jsonb AS body)").format(
         sql.Literal(body)

@@ -43,7 +43,7 @@ async def test_a_chart_on_a_stream_is_plain_ndjson(store: Store) -> None:
     assert (delivered.rows, delivered.bytes) == (3, len(stream.getvalue()))
 
 
-async def test_a_chart_of_nobody_is_an_empty_bundle(store: Store) -> None:
+async def test_the_chart_of_an_unknown_patient_is_an_empty_bundle(store: Store) -> None:
     await fill(store, OTHER)
     stream = io.BytesIO()
     async with store.snapshot(Selection(patients=("nobody",))) as snapshot:
@@ -51,7 +51,7 @@ async def test_a_chart_of_nobody_is_an_empty_bundle(store: Store) -> None:
     assert json.loads(stream.getvalue())["entry"] == []
 
 
-async def test_a_chart_of_another_format_is_refused(store: Store) -> None:
+async def test_a_chart_in_an_unknown_format_is_refused(store: Store) -> None:
     async with store.snapshot(Selection()) as snapshot:
         with pytest.raises(PlanError, match="allowed: ndjson, bundle"):
             await deliver_chart(snapshot, io.BytesIO(), "pdf")

@@ -38,7 +38,7 @@ async def exported(store: Store, out: Path, selection: Selection | None = None, 
         return await export(ExportRequest(out=LocalFolder(out), **wanted), snapshot)
 
 
-async def test_a_deidentified_export_has_what_is_allowed_and_says_what_was_dropped(
+async def test_a_deidentified_export_has_only_allowed_values_and_reports_what_was_dropped(
     store: Store, tmp_path: Path
 ) -> None:
     quill = {"name": [{"family": "Quill"}], "birthDate": "1980-02-03", "address": [{"state": "MA", "city": "Larch"}]}
@@ -69,7 +69,7 @@ async def test_a_deidentified_export_has_what_is_allowed_and_says_what_was_dropp
     assert not [word for word in ("Quill", "zebra", "Larch", "1980-", "2024-05", '"p1"', "kkkk") if word in told]
 
 
-async def test_nobody_without_the_key_can_tell_which_patients_a_sample_has(store: Store, tmp_path: Path) -> None:
+async def test_the_patients_of_a_sample_cannot_be_known_without_the_key(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient(f"p{at}") for at in range(40)])
     await exported(store, tmp_path / "as they are", sample=10, safe_harbor=None)
     await exported(store, tmp_path / "one", sample=10)
@@ -81,7 +81,7 @@ async def test_nobody_without_the_key_can_tell_which_patients_a_sample_has(store
     assert len(drawn[0]) == 10
 
 
-async def test_the_profile_refuses_what_would_tell_more(store: Store, tmp_path: Path) -> None:
+async def test_the_safe_harbor_profile_refuses_options_that_would_reveal_more(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     (tmp_path / "count.sql").write_text("-- @name: count\nSELECT 1 AS n")
     refused: tuple[tuple[dict[str, Any], str], ...] = (
@@ -125,7 +125,7 @@ def cells_of(out: Path) -> Iterator[tuple[str, str, Any]]:
 
 
 @pytest.mark.parametrize("profile", [PROFILE, SHIFTED], ids=lambda one: one.name)
-async def test_nothing_by_which_a_synthetic_patient_could_be_known_is_in_a_table(
+async def test_no_identifying_value_of_a_synthetic_patient_is_in_a_table(
     store: Store, tmp_path: Path, profile: SafeHarbor
 ) -> None:
     resources = [json.loads(to_json_bytes(one)) for one in generate(4)]
@@ -158,7 +158,7 @@ async def test_nothing_by_which_a_synthetic_patient_could_be_known_is_in_a_table
     assert told["dropped"]["Patient.name"] == 4, "counted once, however many tables a type is in"
 
 
-async def test_a_view_shows_of_a_deidentified_resource_what_ndjson_has_of_it(store: Store, tmp_path: Path) -> None:
+async def test_a_view_of_a_deidentified_resource_shows_what_its_ndjson_has(store: Store, tmp_path: Path) -> None:
     """Many megabytes, so that Postgres is given them in several turns."""
     filler = [{"given": ["x" * 50]}] * 4
     written = [
@@ -200,7 +200,7 @@ async def test_several_sessions_write_each_row_of_a_deidentified_table_once(stor
     assert {file.path: file.rows for file in result.files}["device.csv.gz"] == len(many)
 
 
-async def test_who_sees_masks_cannot_deidentify_for_nobody_then_knows_who_is_over_89(
+async def test_masked_readers_cannot_deidentify_because_ages_over_89_would_be_unknown(
     store_url: str, tmp_path: Path
 ) -> None:
     keys = Keyring(current="k1", keys={"k1": b"1" * 32})
@@ -210,7 +210,9 @@ async def test_who_sees_masks_cannot_deidentify_for_nobody_then_knows_who_is_ove
             await exported(store, tmp_path / "out")
 
 
-async def test_an_encrypted_store_gives_the_same_tables_whoever_reads_beside(store_url: str, tmp_path: Path) -> None:
+async def test_an_encrypted_store_gives_the_same_tables_in_any_number_of_sessions(
+    store_url: str, tmp_path: Path
+) -> None:
     keys = Keyring(current="k1", keys={"k1": b"1" * 32})
     charts = [json.loads(to_json_bytes(one)) for one in generate(2)]
     found = []

@@ -73,7 +73,7 @@ async def test_each_view_is_a_table_with_the_rows_and_types_of_its_parquet_file(
     assert not [path for path in (lake, *lake.rglob("*")) if path.stat().st_mode & 0o077]
 
 
-async def test_changes_replace_the_rows_of_their_resources_and_delete_those_of_the_gone_in_one_commit(
+async def test_changes_replace_and_delete_the_rows_of_their_resources_in_one_commit(
     store: Store, tmp_path: Path
 ) -> None:
     await fill(store, [patient(id_, gender="male") for id_ in "abcd"])
@@ -93,7 +93,7 @@ async def test_changes_replace_the_rows_of_their_resources_and_delete_those_of_t
         await load(store, lake, view, since=first.left_by)
 
 
-async def test_a_load_that_breaks_off_between_two_tables_goes_on(
+async def test_a_load_interrupted_between_two_tables_continues(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(store, [patient("a", gender="male")])
@@ -121,7 +121,7 @@ async def test_a_load_that_breaks_off_between_two_tables_goes_on(
     assert (commits(lake, "first"), commits(lake, "second")) == (2, 2)
 
 
-async def test_a_second_load_replaces_the_rows_adds_columns_and_empties_those_that_a_view_has_lost(
+async def test_a_second_load_replaces_the_rows_adds_columns_and_empties_removed_ones(
     store: Store, tmp_path: Path
 ) -> None:
     await fill(store, [patient("a", gender="male", birthDate="2000-01-01"), patient("b")])
@@ -136,7 +136,7 @@ async def test_a_second_load_replaces_the_rows_adds_columns_and_empties_those_th
         await load(store, lake, view_file(tmp_path, "people", *KEYS, retyped))
 
 
-async def test_a_load_that_fails_before_its_commits_leaves_every_table_as_it_was(store: Store, tmp_path: Path) -> None:
+async def test_a_load_that_fails_before_its_commits_changes_no_table(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a", gender="male")])
     lake, good = tmp_path / "lake", view_file(tmp_path, "people", *KEYS, GENDER)
     await load(store, lake, good)
@@ -148,9 +148,7 @@ async def test_a_load_that_fails_before_its_commits_leaves_every_table_as_it_was
     assert not (lake / "zodiac").exists()
 
 
-async def test_a_table_of_somebody_elses_and_names_that_delta_does_not_tell_apart_are_refused(
-    store: Store, tmp_path: Path
-) -> None:
+async def test_a_foreign_table_and_names_that_are_equal_to_delta_are_refused(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a", gender="male")])
     lake = tmp_path / "lake"
     write_deltalake(lake / "people", pa.table({"key": ["theirs"]}))
@@ -176,7 +174,7 @@ def cleaned_up(table: DeltaTable) -> None:
 
 
 @pytest.mark.parametrize("forget", [restored, cleaned_up], ids=lambda one: one.__name__)
-async def test_a_table_that_no_longer_says_what_it_holds_takes_no_changes_and_is_loaded_whole(
+async def test_a_table_that_has_lost_its_description_is_loaded_whole(
     store: Store, tmp_path: Path, forget: Callable[[DeltaTable], None]
 ) -> None:
     await fill(store, [patient("a", gender="male")])
@@ -194,9 +192,7 @@ async def test_a_table_that_no_longer_says_what_it_holds_takes_no_changes_and_is
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-async def test_what_somebody_else_writes_while_a_load_reads_stays_as_they_left_it(
-    store: Store, tmp_path: Path, is_there: bool
-) -> None:
+async def test_foreign_writes_during_a_load_are_left_unchanged(store: Store, tmp_path: Path, is_there: bool) -> None:
     await fill(store, [patient("a", gender="male")])
     lake, view = tmp_path / "lake", view_file(tmp_path, "people", *KEYS, GENDER)
     if is_there:
@@ -240,7 +236,7 @@ async def test_tables_in_a_bucket_follow_the_changes(store: Store, tmp_path: Pat
     ]
 
 
-async def test_keys_are_read_as_csv_has_them(tmp_path: Path) -> None:
+async def test_keys_are_read_as_they_are_in_csv(tmp_path: Path) -> None:
     text = io.StringIO(newline="")
     keys = [("connection", "id"), ("site", "a,b"), ("site", 'c"d\ne')]
     csv.writer(text, lineterminator="\n").writerows(keys)

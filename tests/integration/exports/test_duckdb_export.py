@@ -65,7 +65,7 @@ async def test_each_view_and_query_is_a_table_equal_to_its_parquet_file(store: S
     assert file.rows == sum(one.rows for one in parquet.values())
 
 
-async def test_the_file_is_delivered_and_described_as_every_other(store: Store, tmp_path: Path) -> None:
+async def test_a_duckdb_file_is_delivered_and_described_like_any_other(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     request = ExportRequest(out=LocalFolder(tmp_path), formats=("duckdb",), views=("patient", "patient_name"))
     await exported(store, request)
@@ -84,7 +84,7 @@ async def test_the_file_is_delivered_and_described_as_every_other(store: Store, 
         assert [field["name"] for field in described[0]["schema"]["fields"]] == database.table("patient").columns
 
 
-async def test_an_export_that_fails_leaves_the_former_file_and_nothing_beside_it(store: Store, tmp_path: Path) -> None:
+async def test_a_failed_export_leaves_the_former_file_and_nothing_else(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a"), ODD])
     await exported(store, ExportRequest(out=LocalFolder(tmp_path), formats=("duckdb",), views=("patient",)))
     former = contents(tmp_path)
@@ -94,7 +94,7 @@ async def test_an_export_that_fails_leaves_the_former_file_and_nothing_beside_it
     assert contents(tmp_path) == former
 
 
-async def test_where_duckdb_is_not_installed_nothing_is_written_and_the_command_for_it_is_told(
+async def test_without_duckdb_installed_nothing_is_written_and_the_install_command_is_named(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "duckdb", None)
@@ -105,7 +105,7 @@ async def test_where_duckdb_is_not_installed_nothing_is_written_and_the_command_
     assert not (tmp_path / "out").exists()
 
 
-async def test_columns_that_duckdb_does_not_tell_apart_are_refused(store: Store, tmp_path: Path) -> None:
+async def test_columns_whose_names_are_equal_to_duckdb_are_refused(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     view = view_file(tmp_path, "v", {"path": "id", "name": "id"}, {"path": "gender", "name": "ID"})
     with pytest.raises(PlanError, match="v would have two columns named id"):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 QUILL = {"name": [{"family": "Quill"}], "birthDate": "1974-05-21", "gender": "female"}
 
 
-async def test_each_file_of_every_format_decrypts_to_what_a_plain_export_has_and_the_rest_names_nobody(
+async def test_files_of_every_format_decrypt_to_a_plain_export_and_nothing_else_names_a_patient(
     store: Store, tmp_path: Path
 ) -> None:
     await fill(store, [patient(f"zebra{at}", **QUILL) for at in range(3_000)])

@@ -59,7 +59,7 @@ async def test_ndjson_of_every_type_is_the_default(store: Store, tmp_path: Path)
     assert result.rows == 3
 
 
-async def test_the_manifest_counts_and_sums_what_is_in_the_files(store: Store, tmp_path: Path) -> None:
+async def test_the_manifest_has_the_row_counts_and_checksums_of_the_files(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a"), patient("b")])
     async with store.snapshot(Selection()) as snapshot:
         result = await export(ExportRequest(out=LocalFolder(tmp_path), formats=("csv", "ndjson")), snapshot)
@@ -98,7 +98,7 @@ async def test_several_sessions_give_the_same_bytes_as_one(store: Store, tmp_pat
     assert one == three
 
 
-async def test_what_stops_one_session_stops_all_and_is_the_error_of_the_export(store: Store, tmp_path: Path) -> None:
+async def test_an_error_in_one_session_stops_all_and_is_the_error_of_the_export(store: Store, tmp_path: Path) -> None:
     odd = {"resourceType": "Observation", "id": "o", "valueQuantity": {"value": "q12h"}}
     await fill(store, [odd, *(patient(f"p{number}") for number in range(50))])
     request = ExportRequest(out=LocalFolder(tmp_path), formats=("csv",), strict=True)
@@ -107,7 +107,7 @@ async def test_what_stops_one_session_stops_all_and_is_the_error_of_the_export(s
     assert names_in(tmp_path) == set()
 
 
-async def test_files_and_folder_are_for_their_owner_only(store: Store, tmp_path: Path) -> None:
+async def test_files_and_folder_are_readable_by_their_owner_only(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     async with store.snapshot(Selection()) as snapshot:
         await export(ExportRequest(out=LocalFolder(tmp_path / "out")), snapshot)
@@ -115,7 +115,7 @@ async def test_files_and_folder_are_for_their_owner_only(store: Store, tmp_path:
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o600}
 
 
-async def test_a_failed_export_leaves_the_former_one_as_it_was(store: Store, tmp_path: Path) -> None:
+async def test_a_failed_export_leaves_the_former_one_unchanged(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a", name=[{"family": "Quill"}, {"family": "Wren"}])])
     view = view_file(tmp_path, "names", {"path": "name.family", "name": "family"})
     out = tmp_path / "out"
@@ -129,7 +129,7 @@ async def test_a_failed_export_leaves_the_former_one_as_it_was(store: Store, tmp
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-async def test_what_only_the_former_export_listed_is_cleared_and_foreign_files_stay(
+async def test_files_that_only_the_former_export_listed_are_removed_and_foreign_files_stay(
     store: Store, tmp_path: Path
 ) -> None:
     await fill(store, [patient("a"), {"resourceType": "Device", "id": "d"}])
@@ -202,7 +202,7 @@ async def test_parquet_has_the_rows_of_csv_typed_and_odd_values_are_null_and_cou
     }
 
 
-async def test_files_are_plain_or_compressed_and_csv_is_written_for_its_reader(store: Store, tmp_path: Path) -> None:
+async def test_files_may_be_uncompressed_and_csv_follows_its_dialect(store: Store, tmp_path: Path) -> None:
     family = "=cmd()"
     await fill(store, [patient("a", name=[{"family": family}]), patient("b")])
     request = ExportRequest(
@@ -225,7 +225,7 @@ async def test_files_are_plain_or_compressed_and_csv_is_written_for_its_reader(s
     assert [row["family_name"] for row in rows] == [f"'{family}", ""]
 
 
-async def test_beside_tables_stands_what_each_column_is(store: Store, tmp_path: Path) -> None:
+async def test_tables_come_with_a_description_of_each_column(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     async with store.snapshot(Selection()) as snapshot:
         await export(
@@ -248,7 +248,9 @@ async def test_beside_tables_stands_what_each_column_is(store: Store, tmp_path: 
     assert all(row["meaning"] and row["fhir_path"] for row in told.values())
 
 
-async def test_what_a_views_criteria_cannot_judge_is_left_out_and_counted(store: Store, tmp_path: Path) -> None:
+async def test_resources_that_a_views_criteria_cannot_judge_are_omitted_and_counted(
+    store: Store, tmp_path: Path
+) -> None:
     await fill(store, [patient(str(value), multipleBirthInteger=value) for value in (1, 2, "q12h", 3.5)])
     where = [{"path": "multipleBirth.ofType(integer) > 1"}]
     view = view_file(tmp_path, "twins", {"path": "id", "name": "id"}, where=where)
@@ -274,7 +276,7 @@ async def test_the_manifest_names_the_runs_that_have_not_ended(store: Store, tmp
     assert manifest["not_included"] == [{"run": run.id, "connection": "site", "began": began}]
 
 
-async def test_a_failed_run_is_told_as_such_and_one_that_left_nothing_is_not_shown(
+async def test_a_failed_run_is_reported_as_failed_and_one_without_rows_is_not_shown(
     store: Store, tmp_path: Path
 ) -> None:
     scope = RunScope(connection="site", kind="sync", mode="crawl", selection="all", types=())
@@ -299,7 +301,7 @@ async def test_a_failed_run_is_told_as_such_and_one_that_left_nothing_is_not_sho
     assert len(lines_of(tmp_path / "Patient.ndjson.gz")) == 2
 
 
-async def test_a_wrong_view_is_told_before_anything_is_touched(store: Store, tmp_path: Path) -> None:
+async def test_a_wrong_view_is_reported_before_anything_is_written(store: Store, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     (tmp_path / "bad.json").write_text(
         '{"resource": "Patient", "name": "bad", "select": [{"column": [{"name": "x"}]}]}'
@@ -330,7 +332,7 @@ class KilledFolder(LocalFolder):
 
 
 @pytest.mark.parametrize("name", ["Patient.ndjson.gz", "patient.csv.gz", "datapackage.json", "manifest.json"])
-async def test_a_file_of_somebody_elses_is_not_replaced(store: Store, tmp_path: Path, name: str) -> None:
+async def test_a_foreign_file_is_not_replaced(store: Store, tmp_path: Path, name: str) -> None:
     await fill(store, [patient("p1")])
     (tmp_path / name).write_text("mine")
     request = ExportRequest(out=LocalFolder(tmp_path), formats=("ndjson", "csv"), views=("patient",))
@@ -340,9 +342,7 @@ async def test_a_file_of_somebody_elses_is_not_replaced(store: Store, tmp_path: 
     assert (tmp_path / name).read_text() == "mine"
 
 
-async def test_what_an_export_was_killed_while_placing_is_the_next_ones_to_replace(
-    store: Store, tmp_path: Path
-) -> None:
+async def test_files_placed_by_a_killed_export_may_be_replaced_by_the_next(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("p1"), {"resourceType": "Device", "id": "d"}])
     with pytest.raises(KeyboardInterrupt):
         await exported(store, ExportRequest(out=KilledFolder(tmp_path)))
@@ -351,14 +351,14 @@ async def test_what_an_export_was_killed_while_placing_is_the_next_ones_to_repla
     assert lines_of(tmp_path / "Patient.ndjson.gz") == [patient("p1")]
 
 
-async def test_a_place_that_is_no_folder_is_named(store: Store, tmp_path: Path) -> None:
+async def test_a_destination_that_is_no_folder_is_named(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     async with store.snapshot(Selection()) as snapshot:
         with pytest.raises(DestinationError, match="file"):
             await export(ExportRequest(out=LocalFolder(tmp_path / "file")), snapshot)
 
 
-async def test_an_empty_store_gives_tables_with_a_header_only(store: Store, tmp_path: Path) -> None:
+async def test_an_empty_store_gives_tables_with_only_a_header(store: Store, tmp_path: Path) -> None:
     async with store.snapshot(Selection()) as snapshot:
         result = await export(ExportRequest(out=LocalFolder(tmp_path), formats=("csv",)), snapshot)
     assert len(result.files) == len(builtin_names())
@@ -368,7 +368,7 @@ async def test_an_empty_store_gives_tables_with_a_header_only(store: Store, tmp_
     assert header.count("\n") == 1
 
 
-async def test_progress_tells_rows_and_ends_with_done(store: Store, tmp_path: Path) -> None:
+async def test_progress_shows_rows_and_ends_with_done(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient(f"p{number}") for number in range(10)])
     seen: list[FileProgress] = []
     async with store.snapshot(Selection()) as snapshot:
@@ -376,9 +376,7 @@ async def test_progress_tells_rows_and_ends_with_done(store: Store, tmp_path: Pa
     assert seen[-1] == FileProgress("Patient.ndjson.gz", 10, seen[-1].bytes, 10, done=True)
 
 
-async def test_what_has_changed_since_a_run_comes_in_every_format_with_what_is_deleted(
-    store: Store, tmp_path: Path
-) -> None:
+async def test_changes_and_deletions_since_a_run_are_exported_in_every_format(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a"), patient("b"), {"resourceType": "Device", "id": "d"}])
     await fill(store, [patient("c")], connection="south")
     await fill(store, [patient("b", gender="male"), patient("n")])
@@ -429,7 +427,7 @@ async def test_rows_say_which_connection_they_come_from(store: Store, tmp_path: 
     ]
 
 
-async def test_csv_tells_null_from_empty_and_writes_booleans_lists_and_line_breaks(
+async def test_csv_distinguishes_null_from_empty_and_writes_booleans_lists_and_line_breaks(
     store: Store, tmp_path: Path
 ) -> None:
     columns = [

@@ -226,24 +226,24 @@ def test_an_expression_gives_its_value(path: str, type_: str, value: Any, run_vi
     "path",
     ["name.family", "name.family > 'a'", "x + 1", "generalPractitioner.getReferenceKey()", "contact.telecom and true"],
 )
-def test_two_values_where_one_is_wanted_raise_and_name_the_column(path: str, run_view: RunView) -> None:
+def test_two_values_where_one_is_expected_raise_an_error_that_names_the_column(path: str, run_view: RunView) -> None:
     view = {"resource": "Patient", "select": [{"column": [{"name": "v", "path": path}]}]}
     with pytest.raises(psycopg.DataError, match="chartferry: column v has more than one value"):
         run_view(view, [PATIENT])
 
 
-def test_a_time_of_day_has_no_order_with_a_date(run_view: RunView) -> None:
+def test_a_time_of_day_is_not_comparable_with_a_date(run_view: RunView) -> None:
     view = {"resource": "Patient", "select": [{"column": [{"name": "v", "path": "deceased > @T10:00"}]}]}
     with pytest.raises(psycopg.DataError, match="chartferry: column v compares a time of day with a date"):
         run_view(view, [PATIENT])
 
 
-def test_join_of_something_that_is_no_string_raises(run_view: RunView) -> None:
+def test_join_of_a_non_string_raises(run_view: RunView) -> None:
     with pytest.raises(psycopg.DataError, match="chartferry: column v joins something that is not a string"):
         run_view({"resource": "Patient", "select": [{"column": [{"name": "v", "path": "x.join()"}]}]}, [PATIENT])
 
 
-def test_the_context_of_a_criterion_is_what_is_in_focus_where_the_expression_begins(run_view: RunView) -> None:
+def test_the_context_of_a_criterion_is_the_focus_at_the_start_of_its_expression(run_view: RunView) -> None:
     column = {"name": "v", "path": "given.where($this = %context.given.last()).select(%context.family & $this)"}
     view = {"resource": "Patient", "select": [{"forEach": "name", "column": [column]}]}
     assert run_view(view, [PATIENT]) == [{"v": "AC"}, {"v": None}]
@@ -260,7 +260,7 @@ def test_a_where_computes_with_dates(run_view: RunView) -> None:
         run_view(view, [{**PATIENT, "birthDate": "soon"}])
 
 
-def test_a_where_that_is_no_boolean_raises(run_view: RunView) -> None:
+def test_a_where_with_a_non_boolean_raises(run_view: RunView) -> None:
     view = {"resource": "Claim", "where": [{"path": "own"}], "select": [{"column": [{"name": "id", "path": "id"}]}]}
     with pytest.raises(psycopg.DataError, match="chartferry: where needs a boolean"):
         run_view(view, [{"resourceType": "Claim", "id": "c", "own": "active"}])
@@ -286,7 +286,7 @@ def test_the_null_row_is_null_in_every_column_but_the_row_index(run_view: RunVie
     ]
 
 
-def test_the_null_row_stays_where_more_hangs_below_it(run_view: RunView) -> None:
+def test_the_null_row_stays_if_it_has_nested_iterations(run_view: RunView) -> None:
     inner = {"forEach": "given", "column": [{"name": "given", "path": "$this"}, {"name": "inner", "path": "%rowIndex"}]}
     outer = {"forEachOrNull": "name", "column": [{"name": "outer", "path": "%rowIndex"}], "select": [inner]}
     view = {"resource": "Patient", "select": [{"column": [{"name": "id", "path": "id"}]}, outer]}
@@ -327,7 +327,7 @@ def test_rows_keep_the_order_of_the_data(run_view: RunView) -> None:
     assert [(row["id"], row["given"]) for row in run_view(view, resources)] == expected
 
 
-def test_another_type_with_another_shape_is_never_looked_at(run_view: RunView) -> None:
+def test_resources_of_other_types_are_never_read(run_view: RunView) -> None:
     view = {"resource": "Patient", "select": [{"forEach": "name", "column": [{"name": "f", "path": "family"}]}]}
     assert run_view(view, [{"resourceType": "Organization", "id": "o", "name": "x"}, PATIENT]) == [
         {"f": "A"},
@@ -335,7 +335,7 @@ def test_another_type_with_another_shape_is_never_looked_at(run_view: RunView) -
     ]
 
 
-def test_a_type_that_r4_does_not_have_works_in_a_view_for_another_version(run_view: RunView) -> None:
+def test_a_type_that_r4_lacks_works_in_a_view_for_another_version(run_view: RunView) -> None:
     claim = {
         "resourceType": "Invention",
         "id": "c",
@@ -372,7 +372,7 @@ def test_a_view_for_r5_finds_what_r4_has_as_another_type(
     assert run_view(view, [{"resourceType": resource, "id": "r", **content}]) == [{"v": value}]
 
 
-def test_references_to_contained_resources_have_the_key_of_what_is_contained(run_view: RunView) -> None:
+def test_references_to_contained_resources_have_the_key_of_the_contained_resource(run_view: RunView) -> None:
     resource = {
         "resourceType": "Observation",
         "id": "o",
@@ -392,7 +392,7 @@ def test_references_to_contained_resources_have_the_key_of_what_is_contained(run
     ]
 
 
-def test_data_of_another_shape_than_r4_says_gives_what_it_holds(run_view: RunView) -> None:
+def test_data_that_deviates_from_r4_still_gives_its_values(run_view: RunView) -> None:
     resource = {
         "resourceType": "Observation",
         "id": "o",
@@ -415,7 +415,7 @@ def test_data_of_another_shape_than_r4_says_gives_what_it_holds(run_view: RunVie
         run_view({"resource": "Observation", "select": select}, [{**resource, "status": ["final", "amended"]}])
 
 
-def test_an_iteration_that_keeps_nothing_keeps_its_null_row_and_is_evaluated_once(run_view: RunView) -> None:
+def test_an_empty_iteration_keeps_its_null_row_and_is_evaluated_once(run_view: RunView) -> None:
     inner = {"forEach": "given", "column": [{"name": "given", "path": "$this"}]}
     outer = {
         "forEachOrNull": "name.where(given.count() > 5)",

@@ -46,14 +46,14 @@ def agree_on(charts: dict[str, list[Json]], postgres: Postgres) -> int:
     return sum(1 for found in rows.values() if found)
 
 
-def test_built_in_views_give_what_the_judge_gives_on_synthetic_charts(postgres: Postgres) -> None:
+def test_built_in_views_agree_with_the_judge_on_synthetic_charts(postgres: Postgres) -> None:
     charts: dict[str, list[Json]] = {}
     for resource in generate(3, seed=7):
         charts.setdefault(resource["resourceType"], []).append(read_exactly(to_json_bytes(resource)))
     assert agree_on(charts, postgres) >= 30
 
 
-def test_built_in_views_give_what_the_judge_gives_on_synthea(synthea_dir: Path, postgres: Postgres) -> None:
+def test_built_in_views_agree_with_the_judge_on_synthea(synthea_dir: Path, postgres: Postgres) -> None:
     charts = {}
     for path in synthea_dir.glob("*.ndjson.gz"):
         with gzip.open(path) as lines:
@@ -137,7 +137,7 @@ class Maker:
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=6)
 @given(data=st.data())
-def test_a_built_in_view_gives_what_the_judge_gives_on_resources_of_any_shape(
+def test_built_in_views_agree_with_the_judge_on_resources_of_any_shape(
     name: str, postgres: Postgres, data: st.DataObject
 ) -> None:
     definition = load_view(name).definition

@@ -319,7 +319,7 @@ def test_the_compiler_and_the_judge_agree(view: Json, resources: list[Json], pos
 
 @settings(max_examples=100)
 @given(view=_views(), resources=_resources())
-def test_a_query_without_marks_raises_where_the_judge_finds_something_odd(
+def test_a_query_without_marks_raises_where_the_judge_finds_an_odd_value(
     view: Json, resources: list[Json], postgres: Postgres
 ) -> None:
     view = _accepted(view)
@@ -332,7 +332,7 @@ def test_a_query_without_marks_raises_where_the_judge_finds_something_odd(
         assert len(postgres.execute(query).fetchall()) == len(judgement.rows)
 
 
-def test_the_judge_is_heard(postgres: Postgres) -> None:
+def test_a_disagreement_with_the_judge_fails_the_comparison(postgres: Postgres) -> None:
     """Most views that are made are run, and a wrong row would be seen."""
     view = {"resource": "Patient", "select": [{"column": [{"name": "c", "path": "gender", "type": "code"}]}]}
     resource = {"resourceType": "Patient", "id": "1", "gender": "a"}

@@ -45,9 +45,7 @@ def ids(path: Path) -> list[str]:
     return [line["id"] for line in lines_of(path)]
 
 
-async def test_a_criterion_keeps_of_its_type_what_meets_it_and_leaves_other_types_whole(
-    store: Store, tmp_path: Path
-) -> None:
+async def test_a_criterion_narrows_its_own_type_and_leaves_other_types_whole(store: Store, tmp_path: Path) -> None:
     await fill(store, charts())
     both = {"formats": ("ndjson", "csv"), "views": ("patient", "observation")}
     result = await run(store, tmp_path, **both, where=("Observation.status = 'final'", "Observation.subject.exists()"))
@@ -60,14 +58,14 @@ async def test_a_criterion_keeps_of_its_type_what_meets_it_and_leaves_other_type
     assert not result.undecided
 
 
-async def test_what_a_criterion_cannot_decide_is_left_out_and_counted(store: Store, tmp_path: Path) -> None:
+async def test_resources_that_a_criterion_cannot_judge_are_omitted_and_counted(store: Store, tmp_path: Path) -> None:
     await fill(store, [observation("a", "p", valueInteger=5), observation("b", "p", valueInteger="five")])
     result = await run(store, tmp_path, where=("Observation.value.ofType(integer) > 3",))
     assert ids(tmp_path / "Observation.ndjson.gz") == ["a"]
     assert result.undecided == {"Observation": 1}
 
 
-async def test_a_criterion_knows_the_connection_and_the_moment_of_the_data(store: Store, tmp_path: Path) -> None:
+async def test_a_criterion_can_use_the_connection_and_the_moment_of_the_data(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a", birthDate="1950-01-01")], "north")
     await fill(store, [patient("b", birthDate="1950-01-01"), patient("c", birthDate="2999-01-01")], "south")
     await run(store, tmp_path, where=("Patient.birthDate < today() and %connection = 'south'",))
@@ -85,14 +83,14 @@ async def test_a_criterion_knows_the_connection_and_the_moment_of_the_data(store
         (f"Observation.extension('{STORED_DOCUMENT}').exists()", "only by views"),
     ],
 )
-async def test_a_criterion_that_decides_nothing_is_refused(store: Store, tmp_path: Path, path: str, told: str) -> None:
+async def test_a_criterion_that_never_decides_is_refused(store: Store, tmp_path: Path, path: str, told: str) -> None:
     await fill(store, charts())
     with pytest.raises(PlanError, match=told):
         await run(store, tmp_path / "out", types=("Observation",), where=(path,))
     assert not (tmp_path / "out").exists()
 
 
-async def test_a_sample_is_whole_charts_of_so_many_patients_and_what_they_refer_to(
+async def test_a_sample_has_the_whole_charts_of_its_patients_and_what_they_refer_to(
     store: Store, tmp_path: Path
 ) -> None:
     await fill(store, charts())
@@ -123,7 +121,7 @@ async def test_a_sample_is_drawn_from_the_patients_that_meet_the_criteria(store:
     assert len(ids(tmp_path / "Observation.ndjson.gz")) == 8
 
 
-async def test_a_limit_is_of_each_file_and_of_all_connections_together(store: Store, tmp_path: Path) -> None:
+async def test_a_limit_applies_to_each_file_and_to_all_connections_together(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a"), patient("b")], "north")
     await fill(store, [patient("c"), patient("d"), observation("o", "c")], "south")
     result = await run(store, tmp_path, formats=("ndjson", "csv"), views=("patient",), limit=3)
@@ -135,9 +133,7 @@ async def test_a_limit_is_of_each_file_and_of_all_connections_together(store: St
 
 
 @pytest.mark.parametrize("part", [{"limit": 1}, {"sample": 1}, {"where": ("Patient.id.exists()",)}])
-async def test_changes_are_not_narrowed_because_nobody_could_follow_them(
-    store: Store, tmp_path: Path, part: dict[str, Any]
-) -> None:
+async def test_narrowing_an_export_of_changes_is_refused(store: Store, tmp_path: Path, part: dict[str, Any]) -> None:
     await fill(store, charts())
     async with store.snapshot(Selection(changed_since=1)) as snapshot:
         with pytest.raises(PlanError, match="--changed-since"):
@@ -151,7 +147,7 @@ def a_view(tmp_path: Path, *columns: tuple[str, str, str]) -> str:
     return str(file)
 
 
-async def test_columns_that_changed_since_the_last_export_are_told(store: Store, tmp_path: Path) -> None:
+async def test_columns_that_changed_since_the_last_export_are_reported(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a", gender="female")])
     out, key, sex = tmp_path / "out", ("key", "id", "id"), ("sex", "gender", "code")
     first = await run(store, out, views=(a_view(tmp_path, key, sex, ("born", "birthDate", "date")),))
@@ -171,7 +167,7 @@ async def test_columns_that_changed_since_the_last_export_are_told(store: Store,
     ]
 
 
-async def test_a_frozen_export_with_other_columns_leaves_the_last_one_as_it_was(store: Store, tmp_path: Path) -> None:
+async def test_a_frozen_export_with_other_columns_leaves_the_last_one_unchanged(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a", gender="female")])
     out, key = tmp_path / "out", ("key", "id", "id")
     frozen = {"freeze": True, "formats": ("csv", "parquet")}
@@ -184,9 +180,7 @@ async def test_a_frozen_export_with_other_columns_leaves_the_last_one_as_it_was(
     assert {name: (out / name).read_bytes() for name in names_in(out)} == before
 
 
-async def test_columns_of_the_last_export_that_cannot_be_read_are_not_taken_for_the_same(
-    store: Store, tmp_path: Path
-) -> None:
+async def test_unreadable_columns_of_the_last_export_do_not_count_as_unchanged(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     out, view = tmp_path / "out", a_view(tmp_path, ("key", "id", "id"))
     await run(store, out, views=(view,))

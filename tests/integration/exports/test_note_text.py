@@ -94,7 +94,7 @@ def notes_in(out: Path) -> dict[str, tuple[str, ...]]:
     return {row["key"]: tuple(row[name] for name in NOTE) for row in table_of(out / "document_reference.csv.gz")}
 
 
-async def test_a_note_has_the_text_of_its_first_content_that_has_one_and_otherwise_says_why_not(
+async def test_a_note_has_the_first_available_text_or_the_reason_why_there_is_none(
     any_store: Store, tmp_path: Path
 ) -> None:
     await night(
@@ -131,7 +131,7 @@ async def test_a_note_has_the_text_of_its_first_content_that_has_one_and_otherwi
     assert "stored-document" not in json.dumps(lines_of(out / "DocumentReference.ndjson.gz"))
 
 
-async def test_typed_files_have_the_longest_text_that_the_store_keeps(any_store: Store, tmp_path: Path) -> None:
+async def test_typed_files_can_hold_the_longest_text_of_the_store(any_store: Store, tmp_path: Path) -> None:
     text = "é" * TEXT_CHARACTERS
     await night(any_store, note("a", "text/plain"), documents=(read("a", text),))
     out = await exported(any_store, tmp_path, "parquet", "duckdb")
@@ -140,7 +140,7 @@ async def test_typed_files_have_the_longest_text_that_the_store_keeps(any_store:
         assert database.execute("SELECT note_text = ? FROM document_reference", [text]).fetchall() == [(True,)]
 
 
-async def test_who_sees_masks_sees_of_a_note_that_there_is_one(store_url: str, tmp_path: Path) -> None:
+async def test_a_masked_reader_sees_only_that_a_note_exists(store_url: str, tmp_path: Path) -> None:
     async with opened_store(store_url, keyring=KEYS) as store:
         await night(store, note("a", "text/plain"), note("b", "text/plain"), documents=(read("a", QUOTED),))
     async with opened_store(store_url, actor=Actor(name="ben", masked=True), keyring=KEYS) as store:
@@ -150,7 +150,7 @@ async def test_who_sees_masks_sees_of_a_note_that_there_is_one(store_url: str, t
     assert "note_text" in masked["columns"]["document_reference"]
 
 
-async def test_a_text_belongs_to_the_version_that_has_it_attached(any_store: Store, tmp_path: Path) -> None:
+async def test_a_text_belongs_to_the_version_that_it_is_attached_to(any_store: Store, tmp_path: Path) -> None:
     await night(any_store, note("a", "text/plain"), documents=(read("a", "first"),))
     await night(any_store, note("a", "text/plain", status="superseded"))
     assert notes_in(await exported(any_store, tmp_path)) == {"a": ("", "wanted", "text/plain")}
@@ -164,9 +164,7 @@ async def test_a_text_belongs_to_the_version_that_has_it_attached(any_store: Sto
     assert notes_in(await exported(any_store, tmp_path)) == {"a": ("", "", "")}
 
 
-async def test_a_store_that_is_encrypted_in_place_keeps_the_texts_of_each_moment(
-    store_url: str, tmp_path: Path
-) -> None:
+async def test_encrypting_a_store_in_place_keeps_the_texts_of_each_moment(store_url: str, tmp_path: Path) -> None:
     async with opened_store(store_url) as store:
         first = await night(store, note("a", "text/plain"), documents=(read("a", QUOTED),))
         await night(store, note("a", "text/plain", status="superseded"), documents=(read("a", "second"),))
@@ -177,14 +175,14 @@ async def test_a_store_that_is_encrypted_in_place_keeps_the_texts_of_each_moment
         assert notes_in(await exported(store, tmp_path, as_of=first))["a"][0] == QUOTED
 
 
-async def test_an_export_is_given_nothing_of_a_run_that_has_not_ended(any_store: Store, tmp_path: Path) -> None:
+async def test_an_export_has_no_texts_of_an_open_run(any_store: Store, tmp_path: Path) -> None:
     await night(any_store, note("a", "text/plain"))
     async with await any_store.begin_run(SCOPE) as run:
         await run.write(Batch(documents=(read("a", "early"),)))
         assert notes_in(await exported(any_store, tmp_path))["a"][0] == ""
 
 
-async def test_a_view_of_ones_own_reads_the_text_and_may_choose_by_it(store: Store, tmp_path: Path) -> None:
+async def test_a_custom_view_can_read_and_filter_by_the_text(store: Store, tmp_path: Path) -> None:
     await night(
         store, note("a", "text/plain"), note("b", "text/plain"), documents=(read("a", "sore throat"), read("b", "fine"))
     )
@@ -196,9 +194,7 @@ async def test_a_view_of_ones_own_reads_the_text_and_may_choose_by_it(store: Sto
     assert table_of(out / "mine.csv.gz") == [{"text": "sore throat"}]
 
 
-async def test_queries_and_sql_views_have_the_text_in_a_plain_store_and_are_refused_in_an_encrypted_one(
-    store_url: str, tmp_path: Path
-) -> None:
+async def test_queries_and_sql_views_can_read_the_text_only_in_a_plain_store(store_url: str, tmp_path: Path) -> None:
     query = tmp_path / "q.sql"
     query.write_text(
         "-- @relatedDependency: document_reference as document_reference\nSELECT note_text FROM document_reference"
@@ -221,7 +217,7 @@ async def test_queries_and_sql_views_have_the_text_in_a_plain_store_and_are_refu
     assert rows(store_url, "SELECT key, note_text FROM document_reference") == [("a", "fine")]
 
 
-async def test_a_text_that_was_altered_in_the_store_ends_the_export(store_url: str, tmp_path: Path) -> None:
+async def test_a_text_altered_in_the_store_stops_the_export(store_url: str, tmp_path: Path) -> None:
     async with opened_store(store_url, keyring=KEYS) as store:
         await night(store, note("a", "text/plain"), documents=(read("a", "fine"),))
         execute(store_url, "UPDATE attachment SET text = regexp_replace(text, '.{3}~$', 'abc~')")
@@ -229,7 +225,7 @@ async def test_a_text_that_was_altered_in_the_store_ends_the_export(store_url: s
             await exported(store, tmp_path)
 
 
-async def test_a_note_is_read_at_each_moment_as_it_was_and_what_stays_so_writes_no_history(
+async def test_a_note_reads_back_as_of_each_moment_and_an_unchanged_one_writes_no_history(
     any_store: Store, store_url: str, tmp_path: Path
 ) -> None:
     amended = note("a", "text/plain", status="superseded")
@@ -273,7 +269,7 @@ async def test_a_note_is_read_at_each_moment_as_it_was_and_what_stays_so_writes_
 
 
 @pytest.mark.parametrize("patients", [None, ("p1", "p2")])
-async def test_a_note_whose_text_came_later_has_changed_since_and_its_patient_is_audited(
+async def test_a_note_whose_text_arrived_later_counts_as_changed_and_its_patient_is_audited(
     store: Store, store_url: str, tmp_path: Path, patients: tuple[str, ...] | None
 ) -> None:
     of_another = note("b", "text/plain", subject={"reference": "Patient/p2"})
@@ -285,7 +281,7 @@ async def test_a_note_whose_text_came_later_has_changed_since_and_its_patient_is
     assert notes_in(await exported(store, tmp_path / "no more", changed_since=second, patients=patients)) == {}
 
 
-async def test_a_warehouse_that_follows_changes_gets_a_text_that_came_later_and_loses_no_row_of_other_views(
+async def test_a_warehouse_following_changes_gets_a_later_text_and_loses_no_rows_of_other_views(
     store: Store, warehouse: str, tmp_path: Path
 ) -> None:
     keys = [{"name": "connection", "path": "%connection"}, {"name": "key", "path": "getResourceKey()"}]
@@ -304,7 +300,7 @@ async def test_a_warehouse_that_follows_changes_gets_a_text_that_came_later_and_
         assert conn.execute("SELECT key FROM charts.other ORDER BY key").fetchall() == [("a",), ("b",)]
 
 
-async def test_a_pruned_history_takes_along_the_documents_that_are_attached_nowhere_any_more(
+async def test_pruning_history_deletes_documents_that_are_attached_nowhere_any_more(
     store: Store, store_url: str
 ) -> None:
     await night(store, note("a", "text/plain"), note("b", "text/plain"), documents=(read("a", "x"), read("b", "y")))

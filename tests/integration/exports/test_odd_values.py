@@ -95,7 +95,7 @@ def cells(postgres: Postgres, view: dict[str, Any], *bodies: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("type_", FITS)
-def test_a_cell_holds_what_fits_its_column_and_nothing_else(type_: str, postgres: Postgres) -> None:
+def test_a_cell_holds_only_values_that_fit_its_column(type_: str, postgres: Postgres) -> None:
     table = FITS[type_]
     bodies = [patient(content) for content in table]
     for path in ("x", "x.first()", "x.where($this.exists())"):
@@ -115,7 +115,7 @@ def test_a_cell_holds_what_fits_its_column_and_nothing_else(type_: str, postgres
         ("deceased.ofType(dateTime)", "deceasedDateTime", "dateTime"),
     ],
 )
-def test_an_element_that_is_known_to_be_one_is_judged_alike(
+def test_a_known_single_element_is_judged_like_any_other(
     path: str, element: str, type_: str, postgres: Postgres
 ) -> None:
     table = FITS[type_]
@@ -144,7 +144,7 @@ FIRST_OF = {  # the codes of system a among codings, however they are written
 }
 
 
-def test_the_first_of_a_system_is_found_however_codings_are_written(postgres: Postgres) -> None:
+def test_the_first_coding_of_a_system_is_found_in_any_shape_of_codings(postgres: Postgres) -> None:
     for within in ('{"coding": %s}', '[{"coding": %s}]'):
         bodies = [patient(within % codings, "maritalStatus") for codings in FIRST_OF]
         view = column("maritalStatus.coding.where(system = 'http://a').code.first()", "code")
@@ -157,7 +157,7 @@ def test_the_first_of_a_system_is_found_however_codings_are_written(postgres: Po
 
 
 @pytest.mark.parametrize("type_", sorted(set(FITS) - {"string"}))
-def test_a_query_without_marks_raises_and_tells_column_and_type_but_no_value(type_: str, postgres: Postgres) -> None:
+def test_a_query_without_marks_raises_with_column_and_type_but_no_value(type_: str, postgres: Postgres) -> None:
     for content, wanted in FITS[type_].items():
         statement = query(column("x", type_), patient(content), marked=False)
         if wanted != ODD:
@@ -189,7 +189,7 @@ ANSI = [
 
 
 @pytest.mark.parametrize(("path", "type_", "ansi", "content", "wanted"), ANSI)
-def test_a_sql_type_that_a_column_asks_for_holds_what_fits_it(
+def test_a_column_with_a_sql_type_holds_only_values_that_fit_it(
     path: str, type_: str, ansi: str, content: str, wanted: str | None, postgres: Postgres
 ) -> None:
     view, body = column(path, type_, tag=[{"name": "ansi/type", "value": ansi}]), patient(content, path)
@@ -226,7 +226,7 @@ COMPUTED = [
 
 
 @pytest.mark.parametrize(("path", "type_", "value"), COMPUTED)
-def test_what_is_computed_from_an_odd_value_is_odd(
+def test_a_value_computed_from_an_odd_value_is_odd(
     path: str, type_: str | None, value: str, postgres: Postgres
 ) -> None:
     assert cells(postgres, column(path, type_), SEVERAL) == [value]
@@ -238,7 +238,7 @@ def test_numbers_too_large_to_calculate_with_are_odd(postgres: Postgres) -> None
     assert cells(postgres, column("x.first() > 1"), huge) == [ODD]
 
 
-def test_a_list_of_what_an_undecided_criterion_leaves_is_odd_too(postgres: Postgres) -> None:
+def test_a_list_filtered_by_an_undecided_criterion_is_odd(postgres: Postgres) -> None:
     assert cells(postgres, column("name.where(rank > 1).family", collection=True), SEVERAL) == [ODD]
 
 
@@ -262,7 +262,7 @@ def test_nulls_in_a_list_are_no_items(path: str, type_: str | None, value: str, 
     assert cells(postgres, column(path, type_), NULLS) == [value]
 
 
-def test_nulls_in_a_list_make_no_rows_and_are_not_there(postgres: Postgres) -> None:
+def test_nulls_in_a_list_give_no_rows_and_do_not_exist(postgres: Postgres) -> None:
     family = {"column": [{"name": "v", "path": "family"}]}
     for how in ("forEach", "forEachOrNull"):
         assert cells(postgres, {"resource": "Patient", "select": [{how: "name", **family}]}, NULLS) == ["A", "C"]
@@ -271,7 +271,7 @@ def test_nulls_in_a_list_make_no_rows_and_are_not_there(postgres: Postgres) -> N
     assert cells(postgres, column("name.exists()"), empty, patient("null", "name")) == ["false", "false"]
 
 
-def test_resources_that_where_cannot_judge_are_left_out_and_counted(postgres: Postgres) -> None:
+def test_resources_that_a_where_cannot_judge_are_omitted_and_counted(postgres: Postgres) -> None:
     bodies = [patient(content, "multipleBirthInteger") for content in ("2", "1", '"q12h"', "[1, 2]", "[1]", "null")]
     view = {**column("id"), "where": [{"path": "multipleBirth.ofType(integer) > 1"}]}
     source = sql.SQL("(SELECT 'site' AS connection, 'p' AS id, b.body FROM (VALUES {}) AS b(body))").format(
@@ -296,7 +296,7 @@ def test_items_that_an_iterations_criterion_cannot_judge_are_counted(postgres: P
         postgres.execute(compile_view(view, source.format(patient('[{"x": [4, true]}]', "name"))).query)
 
 
-def test_a_view_whose_criteria_can_always_judge_asks_for_no_second_look() -> None:
+def test_a_view_whose_criteria_can_always_judge_needs_no_second_query() -> None:
     source = sql.SQL("x")
     view = {**column("id"), "where": [{"path": "gender = 'female' and name.exists(use = 'old')"}]}
     assert compile_view(view, source, marked=True).undecided is None

@@ -42,7 +42,7 @@ def _cases() -> list[Any]:
 
 
 @pytest.mark.parametrize(("resources", "test"), _cases())
-def test_an_official_view_gives_the_rows_it_should(
+def test_an_official_view_gives_the_expected_rows(
     resources: list[dict[str, Any]], test: dict[str, Any], run_view: RunView
 ) -> None:
     if test.get("expectError"):
@@ -52,7 +52,7 @@ def test_an_official_view_gives_the_rows_it_should(
     assert mistake(test, run_view(test["view"], resources)) is None
 
 
-def test_the_official_tests_are_all_there() -> None:
+def test_all_official_tests_are_present() -> None:
     if not FOLDER.is_dir():
         pytest.skip("shared/sql-on-fhir-tests is not beside this checkout")
     run = [case for case in _cases() if not case.marks]

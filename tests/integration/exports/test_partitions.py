@@ -46,9 +46,7 @@ async def filled(store: Store) -> None:
     await fill(store, [observation("p", status="preliminary"), observation("q", status="final")], connection="b c")
 
 
-async def test_a_table_is_divided_by_its_states_and_read_whole_by_duckdb_pandas_and_pyarrow(
-    store: Store, tmp_path: Path
-) -> None:
+async def test_a_partitioned_table_is_read_whole_by_duckdb_pandas_and_pyarrow(store: Store, tmp_path: Path) -> None:
     await filled(store)
     result = await exported(store, tmp_path)
     folders = {"status=final": 4, "status=preliminary": 1, NULL: 2}
@@ -70,7 +68,7 @@ async def test_a_table_is_divided_by_its_states_and_read_whole_by_duckdb_pandas_
     assert len(pd.read_parquet(tmp_path / "observation" / "status=final")) == 4
 
 
-async def test_the_next_export_clears_the_folders_of_the_former_and_nothing_else(store: Store, tmp_path: Path) -> None:
+async def test_the_next_export_removes_only_the_former_ones_folders(store: Store, tmp_path: Path) -> None:
     await filled(store)
     await exported(store, tmp_path, formats=("csv",), part_size=1)
     assert "observation/status=final/observation.0001.csv.gz" in files_in(tmp_path)
@@ -90,7 +88,7 @@ async def test_the_next_export_clears_the_folders_of_the_former_and_nothing_else
     assert theirs.read_bytes() == b"precious"
 
 
-async def test_a_file_where_a_folder_is_to_be_stops_an_export_before_it_replaces_anything(
+async def test_a_file_in_place_of_a_partition_folder_stops_an_export_before_it_replaces_anything(
     store: Store, tmp_path: Path
 ) -> None:
     await filled(store)
@@ -110,7 +108,7 @@ async def test_a_file_where_a_folder_is_to_be_stops_an_export_before_it_replaces
     assert files_in(tmp_path) == {*before, "observation"}
 
 
-async def test_connections_and_types_name_folders_and_a_name_is_escaped(store: Store, tmp_path: Path) -> None:
+async def test_folders_are_named_by_connection_or_type_and_escaped(store: Store, tmp_path: Path) -> None:
     await filled(store)
     await exported(store, tmp_path, formats=("ndjson",), views=(), partition_by="type")
     assert {path for path in files_in(tmp_path) if "/" in path} == {
@@ -125,7 +123,7 @@ async def test_connections_and_types_name_folders_and_a_name_is_escaped(store: S
     }
 
 
-async def test_what_may_tell_of_a_patient_never_names_a_folder(store: Store, tmp_path: Path) -> None:
+async def test_values_that_may_identify_a_patient_never_name_a_folder(store: Store, tmp_path: Path) -> None:
     await filled(store)
     key = {"name": "status", "path": "id"}
     told = view_file(tmp_path, "people", key)

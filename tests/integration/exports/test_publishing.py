@@ -81,7 +81,7 @@ async def test_a_follower_stays_equal_over_thirty_random_nights(store: Store, tm
 
 
 @pytest.mark.quick
-async def test_a_rerun_takes_what_a_killed_one_has_written(store: Store, tmp_path: Path) -> None:
+async def test_a_rerun_reuses_the_files_of_a_killed_publication(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a"), {"resourceType": "Device", "id": "d"}])
 
     def kill(progress: FileProgress) -> None:
@@ -117,7 +117,7 @@ async def test_the_same_runs_publish_nothing_twice(store: Store, tmp_path: Path)
 
 
 @pytest.mark.parametrize("loss", ["page", "file"])
-async def test_a_chain_that_has_lost_a_part_is_begun_anew_and_says_why(store: Store, tmp_path: Path, loss: str) -> None:
+async def test_a_chain_that_has_lost_a_part_is_restarted_and_says_why(store: Store, tmp_path: Path, loss: str) -> None:
     await fill(store, [patient("a")])
     await published(store, tmp_path)
     (lost,) = files_in(tmp_path, "page-*" if loss == "page" else "Patient-*").values()
@@ -132,7 +132,7 @@ async def test_a_chain_that_has_lost_a_part_is_begun_anew_and_says_why(store: St
     assert follower.copy == await live(store)
 
 
-async def test_what_another_store_has_published_is_replaced(store: Store, tmp_path: Path) -> None:
+async def test_a_dataset_of_another_store_is_replaced(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     await published(store, tmp_path)
     rewrite(tmp_path, '"valueInstant": "2', '"valueInstant": "1')
@@ -141,7 +141,7 @@ async def test_what_another_store_has_published_is_replaced(store: Store, tmp_pa
     assert (await published(store, tmp_path)).why == "the store has no run 9, which was published"
 
 
-async def test_another_request_makes_another_snapshot_and_closes_the_chain(store: Store, tmp_path: Path) -> None:
+async def test_a_different_request_makes_a_new_snapshot_and_closes_the_chain(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a"), {"resourceType": "Device", "id": "d"}])
     await published(store, tmp_path)
     with static(tmp_path) as url:
@@ -153,7 +153,7 @@ async def test_another_request_makes_another_snapshot_and_closes_the_chain(store
     assert (set(follower.copy), follower.begun) == ({("Patient", "a")}, 2)
 
 
-async def test_pages_with_a_base_url_have_absolute_ones(store: Store, tmp_path: Path) -> None:
+async def test_pages_with_a_base_url_have_absolute_urls(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     with static(tmp_path) as url:
         request = PublishRequest(connections=("site",), base_url=url.rpartition("/")[0])
@@ -180,7 +180,7 @@ async def test_files_of_a_snapshot_stay_until_the_one_after_the_next(store: Stor
     assert len(kept[2]) == len(kept[1]) == 4  # two snapshots, each with its stub
 
 
-async def test_after_an_erasure_a_follower_begins_anew_and_no_file_has_the_chart(store: Store, tmp_path: Path) -> None:
+async def test_after_an_erasure_a_follower_starts_over_and_no_file_has_the_chart(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("kept"), patient("gone")])
     with static(tmp_path) as url:
         await published(store, tmp_path)
@@ -194,7 +194,7 @@ async def test_after_an_erasure_a_follower_begins_anew_and_no_file_has_the_chart
     assert (await published(store, tmp_path)).what == "unchanged"
 
 
-async def test_a_publication_after_an_erasure_that_is_killed_anywhere_leaves_no_file_with_the_chart_to_the_next(
+async def test_a_publication_killed_after_an_erasure_leaves_the_next_no_file_with_the_chart(
     store: Store, tmp_path: Path
 ) -> None:
     await fill(store, [patient("kept"), patient("gone"), {"resourceType": "Device", "id": "d"}])
@@ -210,9 +210,7 @@ async def test_a_publication_after_an_erasure_that_is_killed_anywhere_leaves_no_
         assert verified(folder).problems == []
 
 
-async def test_a_publication_that_an_erasure_has_overtaken_takes_nothing_of_what_it_wrote(
-    store: Store, tmp_path: Path
-) -> None:
+async def test_a_publication_overtaken_by_an_erasure_reuses_none_of_its_files(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("kept"), patient("gone"), {"resourceType": "Zygote", "id": "z"}])
 
     def kill(progress: FileProgress) -> None:

@@ -123,7 +123,7 @@ async def test_libraries_depend_on_views_and_libraries_in_files(store: Store, tm
         (PEOPLE + "SELECT nothing FROM p", 'q: .* column "nothing" does not exist'),
     ],
 )
-async def test_what_there_is_not_or_may_not_be_is_named(store: Store, tmp_path: Path, sql: str, told: str) -> None:
+async def test_missing_or_forbidden_names_are_reported(store: Store, tmp_path: Path, sql: str, told: str) -> None:
     with pytest.raises(QueryError, match=told):
         await answer(store, written(tmp_path, sql))
 
@@ -142,7 +142,7 @@ async def test_a_value_that_does_not_fit_is_not_quoted(store: Store, tmp_path: P
 
 
 @pytest.mark.parametrize(("value", "cast"), [("quill", "regclass"), ("quill &", "tsquery")])
-async def test_a_value_that_names_nothing_is_not_quoted(store: Store, tmp_path: Path, value: str, cast: str) -> None:
+async def test_an_invalid_parameter_value_is_not_quoted(store: Store, tmp_path: Path, value: str, cast: str) -> None:
     await fill(store, [patient("a", gender=value)])
     with pytest.raises(QueryError, match="SQLSTATE 42") as caught:
         await answer(store, written(tmp_path, PEOPLE + f"SELECT gender::{cast} FROM p"))
@@ -155,7 +155,7 @@ async def test_a_column_may_have_the_name_of_a_function(store: Store, tmp_path: 
     assert await answer(store, written(tmp_path, PEOPLE + sql)) == [{"time": "male", "name": "b", "system": "c"}]
 
 
-async def test_a_query_to_a_file_is_whole_or_not_there(store: Store, tmp_path: Path) -> None:
+async def test_a_query_written_to_a_file_is_complete_or_absent(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a"), patient("b")])
     async with store.snapshot(Selection()) as snapshot:
         file = written(tmp_path, PEOPLE + "SELECT key FROM p ORDER BY key DESC")
@@ -210,7 +210,7 @@ SELECT true AS yes, 7::bigint AS n, 1.50 AS exact, DATE '2024-02-29' AS day, ARR
 """
 
 
-async def test_queries_are_written_in_the_formats_of_tables_that_are_asked_for(store: Store, tmp_path: Path) -> None:
+async def test_queries_are_written_in_the_requested_table_formats(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     out, query = tmp_path / "out", written(tmp_path, EVERY_TYPE)
     request = ExportRequest(
@@ -243,7 +243,7 @@ async def test_queries_are_written_in_the_formats_of_tables_that_are_asked_for(s
 
 
 @pytest.mark.parametrize("name", ["q.csv", "q.csv.gz", "q.csv.zst", "q.parquet"])
-async def test_the_name_of_a_querys_file_says_how_it_is_written(store: Store, tmp_path: Path, name: str) -> None:
+async def test_the_name_of_a_querys_file_decides_its_format(store: Store, tmp_path: Path, name: str) -> None:
     await fill(store, [patient("a"), patient("b")])
     file = written(tmp_path, PEOPLE + "SELECT key, key = 'a' AS first FROM p ORDER BY key")
     async with store.snapshot(Selection()) as snapshot:

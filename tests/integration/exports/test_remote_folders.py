@@ -130,7 +130,7 @@ def fetched(place: RemoteFolder, folder: Path) -> None:
         (folder / name).write_bytes(b"".join(place.chunks(name)))
 
 
-async def test_a_dataset_elsewhere_is_followed_night_after_night(store: Store, tmp_path: Path, url: str) -> None:
+async def test_a_remote_dataset_is_followed_over_several_nights(store: Store, tmp_path: Path, url: str) -> None:
     rng = random.Random(3)
     request = PublishRequest(connections=("site",), increments=2)
     place = RemoteFolder(url)
@@ -165,7 +165,7 @@ async def test_a_dataset_elsewhere_is_followed_night_after_night(store: Store, t
     assert not [name for name in place.names() if name.startswith(".")]
 
 
-async def test_what_lies_there_is_read_back_and_a_difference_told(store: Store, tmp_path: Path, url: str) -> None:
+async def test_uploaded_files_are_read_back_and_differences_reported(store: Store, tmp_path: Path, url: str) -> None:
     class Forgetful(RemoteFolder):
         """Loses the end of what it takes."""
 
@@ -190,7 +190,7 @@ def contents(place: Destination) -> dict[str, bytes]:
     return {name: b"".join(place.chunks(name)) for name in place.names()}
 
 
-async def test_an_export_elsewhere_has_the_bytes_of_one_here_and_clears_only_what_the_former_listed(
+async def test_a_remote_export_has_the_bytes_of_a_local_one_and_removes_only_the_former_ones_files(
     store: Store, tmp_path: Path, url: str
 ) -> None:
     await fill(store, [patient("a"), {"resourceType": "Device", "id": "d1"}])
@@ -204,7 +204,7 @@ async def test_an_export_elsewhere_has_the_bytes_of_one_here_and_clears_only_wha
     assert {name for name in there._all_names() if name.startswith(".")} == set(), "nothing is left beside the files"
 
 
-async def test_an_export_elsewhere_is_divided_into_folders_and_the_next_one_clears_them(
+async def test_a_remote_export_is_partitioned_into_folders_and_the_next_one_removes_them(
     store: Store, tmp_path: Path, url: str
 ) -> None:
     await fill(store, [patient("a"), {"resourceType": "Device", "id": "d1"}])
@@ -244,9 +244,7 @@ class Broken(RemoteFolder):
             super()._clear_staged()
 
 
-async def test_an_export_elsewhere_that_breaks_off_is_never_seen_by_half(
-    store: Store, tmp_path: Path, url: str
-) -> None:
+async def test_an_interrupted_remote_export_is_never_partly_visible(store: Store, tmp_path: Path, url: str) -> None:
     there = RemoteFolder(url)
     await fill(store, [patient("a")])
     await exported(store, there)
@@ -264,7 +262,7 @@ async def test_an_export_elsewhere_that_breaks_off_is_never_seen_by_half(
     assert {name for name in there._all_names() if name.startswith(".")} == set()
 
 
-async def test_an_export_elsewhere_is_read_back_before_it_takes_the_place_of_the_former(store: Store, url: str) -> None:
+async def test_a_remote_export_is_read_back_before_it_replaces_the_former_one(store: Store, url: str) -> None:
     class Lossy(RemoteFolder):
         """Loses the end of what it takes."""
 
@@ -278,7 +276,7 @@ async def test_an_export_elsewhere_is_read_back_before_it_takes_the_place_of_the
     assert RemoteFolder(url)._all_names() == frozenset()
 
 
-async def test_only_encrypted_files_reach_a_folder_elsewhere(store: Store, url: str) -> None:
+async def test_only_encrypted_files_reach_a_remote_folder(store: Store, url: str) -> None:
     await fill(store, [patient("a")])
     identity = pyrage.x25519.Identity.generate()
     there = RemoteFolder(url)
@@ -290,7 +288,7 @@ async def test_only_encrypted_files_reach_a_folder_elsewhere(store: Store, url: 
     assert b'"id": "a"' in gzip.decompress(pyrage.decrypt(found["Patient.ndjson.gz.age"], [identity]))
 
 
-async def test_an_export_leaves_a_dataset_elsewhere_alone(store: Store, url: str) -> None:
+async def test_an_export_into_a_remote_dataset_is_refused(store: Store, url: str) -> None:
     await fill(store, [patient("a")])
     there = RemoteFolder(url)
     request = PublishRequest(connections=("site",))
@@ -301,7 +299,7 @@ async def test_an_export_leaves_a_dataset_elsewhere_alone(store: Store, url: str
     assert contents(there) == before
 
 
-def test_a_file_url_is_a_folder_of_this_machine_and_what_only_looks_like_a_url_is_refused(tmp_path: Path) -> None:
+def test_a_file_url_is_a_local_folder_and_a_malformed_url_is_refused(tmp_path: Path) -> None:
     assert str(destination_of(f"file://{tmp_path}/my%20charts")) == str(destination_of(f"{tmp_path}/my charts"))
     for place in ("file://elsewhere/charts", "file://"):
         with pytest.raises(PlanError, match="names a folder on this machine"):
@@ -312,7 +310,7 @@ def test_a_file_url_is_a_folder_of_this_machine_and_what_only_looks_like_a_url_i
         destination_of("sftp://carrier:hunter2@[x/charts")
 
 
-async def test_a_bucket_that_does_not_exist_is_to_be_made_first(
+async def test_a_missing_bucket_is_reported_and_not_created(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(store, [patient("a")])
@@ -322,7 +320,7 @@ async def test_a_bucket_that_does_not_exist_is_to_be_made_first(
         RemoteFolder("s3://nowhere/nightly").put("manifest.json", b"{}")
 
 
-def test_a_place_that_cannot_be_reached_is_named_without_its_password() -> None:
+def test_an_unreachable_destination_is_named_without_its_password() -> None:
     with socket.socket() as taken:  # bound, and listening to nobody
         taken.bind(("127.0.0.1", 0))
         where = f"127.0.0.1:{taken.getsockname()[1]}/x"
@@ -331,7 +329,7 @@ def test_a_place_that_cannot_be_reached_is_named_without_its_password() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_scheme_that_no_library_has_is_refused_with_those_there_are() -> None:
+def test_an_unknown_url_scheme_is_refused_with_the_known_ones() -> None:
     with pytest.raises(PlanError, match="no destination has ftp:// URLs; allowed: file, s3, gs, az, sftp, or a folder"):
         RemoteFolder("ftp://example.org/x")
     with pytest.raises(PlanError, match=r"pip install 'chartferry\[gs\]'"):

@@ -30,16 +30,16 @@ def links(run_view: RunView, selection: Json, *resources: Json) -> list[Any]:
     return [tuple(row.values()) if len(row) > 1 else row["link"] for row in run_view(view, list(resources or [FORM]))]
 
 
-def test_items_come_before_what_is_in_them(run_view: RunView) -> None:
+def test_items_come_before_their_children(run_view: RunView) -> None:
     assert links(run_view, {"repeat": ["item"], "column": [LINK]}) == ["1", "1.1", "1.1.1", "1.2", "2"]
 
 
-def test_a_second_path_reaches_what_it_leads_to_at_its_place(run_view: RunView) -> None:
+def test_several_paths_are_followed_at_each_item_in_order(run_view: RunView) -> None:
     found = links(run_view, {"repeat": ["item", "answer.item"], "column": [LINK]})
     assert found == ["1", "1.1", "1.1.1", "1.2", "1.2.1", "1.2.2", "2"]
 
 
-def test_a_path_from_the_resource_by_its_name_is_followed_once(run_view: RunView) -> None:
+def test_a_path_that_begins_with_the_resource_type_is_followed_once(run_view: RunView) -> None:
     assert links(run_view, {"repeat": ["QuestionnaireResponse.item"], "column": [LINK]}) == ["1", "2"]
     found = links(run_view, {"repeat": ["QuestionnaireResponse.item", "answer.item"], "column": [LINK]})
     assert found == ["1", "2"]
@@ -56,7 +56,7 @@ def test_a_path_that_leads_nowhere_gives_no_rows(run_view: RunView) -> None:
     assert links(run_view, {"column": [column], "select": [{"repeat": ["part"], "column": [LINK]}]}) == []
 
 
-def test_iterations_within_drop_or_keep_items_without_rows(run_view: RunView) -> None:
+def test_nested_iterations_drop_or_keep_items_without_rows(run_view: RunView) -> None:
     def inner(how: str) -> Json:
         return {how: "answer", "column": [{"name": "answer", "path": "value.ofType(string)", "type": "string"}]}
 
@@ -65,20 +65,20 @@ def test_iterations_within_drop_or_keep_items_without_rows(run_view: RunView) ->
         assert found == [*more, ("1.2", "yes"), ("1.2", "no"), *([("2", None)] if more else [])]
 
 
-def test_a_repeat_within_another_begins_at_the_items_of_the_outer(run_view: RunView) -> None:
+def test_a_nested_repeat_begins_at_the_items_of_the_outer_one(run_view: RunView) -> None:
     below = {"repeat": ["item"], "column": [{"name": "below", "path": "linkId", "type": "string"}]}
     found = links(run_view, {"repeat": ["item"], "column": [LINK], "select": [below]})
     assert found == [("1", "1.1"), ("1", "1.1.1"), ("1", "1.2"), ("1.1", "1.1.1")]
 
 
-def test_a_repeat_stands_within_a_for_each_and_a_union(run_view: RunView) -> None:
+def test_a_repeat_works_within_a_for_each_and_a_union(run_view: RunView) -> None:
     repeat = {"repeat": ["item"], "column": [LINK]}
     assert links(run_view, {"forEach": "item", "select": [repeat]}) == ["1.1", "1.1.1", "1.2"]
     first = {"forEach": "item.first()", "column": [LINK]}
     assert links(run_view, {"unionAll": [first, repeat, repeat]}) == ["1", *["1", "1.1", "1.1.1", "1.2", "2"] * 2]
 
 
-def test_criteria_hold_at_every_depth(run_view: RunView) -> None:
+def test_criteria_apply_at_every_depth(run_view: RunView) -> None:
     found = links(run_view, {"repeat": ["item.where(linkId != '1.1')"], "column": [LINK]})
     assert found == ["1", "1.2", "2"]
 
@@ -92,7 +92,7 @@ def test_depth_has_no_limit(run_view: RunView) -> None:
 
 
 @pytest.mark.parametrize("selection", [{"forEachOrNull": "item"}, {"forEach": "item"}])
-def test_the_row_index_of_an_inherited_place_is_that_of_the_iteration(selection: Json, run_view: RunView) -> None:
+def test_an_inherited_row_index_is_that_of_the_iteration(selection: Json, run_view: RunView) -> None:
     union = {"unionAll": [{"column": [ROW]}, {"repeat": ["item"], "column": [ROW]}]}
     rows = run_view({"resource": "QuestionnaireResponse", "select": [{**selection, **union}]}, [FORM])
     assert [row["row"] for row in rows] == [0, 0, 1, 2, 1]

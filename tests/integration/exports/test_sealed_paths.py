@@ -60,7 +60,7 @@ def secrets_in(url: str) -> set[str]:
     return {one for one in SECRETS if one in body}
 
 
-async def test_what_a_path_names_is_ciphertext_in_the_store_and_exports_are_those_of_a_plain_one(
+async def test_values_at_an_encrypted_path_are_ciphertext_in_the_store_and_plain_in_exports(
     store_url: str, tmp_path: Path
 ) -> None:
     async with opened_store(store_url, "plain") as plain, opened_store(store_url, keyring=MORE) as sealed:
@@ -97,7 +97,7 @@ async def test_what_a_path_names_is_ciphertext_in_the_store_and_exports_are_thos
         "contained.ofType(Observation).note.text.first().upper()",
     ],
 )
-async def test_a_view_that_computes_with_a_path_s_elements_is_refused(
+async def test_a_view_that_computes_with_encrypted_elements_is_refused(
     store_url: str, tmp_path: Path, path: str
 ) -> None:
     view = view_file(tmp_path, "computing", {"name": "x", "path": path}, resource="Observation")
@@ -117,7 +117,7 @@ def iterating(folder: Path, name: str, column: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     "path", ["$this.upper()", "%context = 'ill'", "%resource.status.where(%context = 'ill').exists()"]
 )
-async def test_an_iteration_over_encrypted_values_is_as_encrypted_as_they_are(
+async def test_iterating_over_encrypted_values_gives_encrypted_values(
     store_url: str, tmp_path: Path, path: str
 ) -> None:
     shown = iterating(tmp_path, "shown", {"name": "x", "path": "$this", "type": "string"})
@@ -131,7 +131,7 @@ async def test_an_iteration_over_encrypted_values_is_as_encrypted_as_they_are(
 
 
 @pytest.mark.parametrize("built_in", ["condition", "patient", "questionnaire_answer", "observation"])
-async def test_built_in_views_that_compute_with_nothing_of_a_path_go_on(
+async def test_built_in_views_that_do_not_compute_with_the_path_still_work(
     store_url: str, tmp_path: Path, built_in: str
 ) -> None:
     paths = {
@@ -145,7 +145,7 @@ async def test_built_in_views_that_compute_with_nothing_of_a_path_go_on(
         assert f"{built_in}.csv.gz" in await exported(store, tmp_path / "out", "csv", views=(built_in,))
 
 
-async def test_paths_within_each_other_and_items_of_items_are_encrypted_wherever_they_end(store_url: str) -> None:
+async def test_nested_paths_and_items_are_encrypted_wherever_they_end(store_url: str) -> None:
     paths = {"Observation.component", "Observation.component.valueCodeableConcept.text", "Questionnaire.item.text"}
     coded = {"resourceType": "Observation", "id": "o", "component": [{"valueCodeableConcept": {"text": "angry"}}]}
     asked = {"resourceType": "Questionnaire", "id": "q", "item": [{"linkId": "1", "item": [{"text": "ill"}]}]}
@@ -158,7 +158,7 @@ async def test_paths_within_each_other_and_items_of_items_are_encrypted_wherever
     ]
 
 
-async def test_a_column_that_is_encrypted_divides_no_table(store_url: str, tmp_path: Path) -> None:
+async def test_an_encrypted_column_cannot_partition_a_table(store_url: str, tmp_path: Path) -> None:
     async with opened_store(store_url, keyring=replace(KEYS, paths=frozenset({"Observation.status"}))) as store:
         await fill(store, CHART)
         async with store.snapshot(Selection()) as snapshot:
@@ -182,7 +182,7 @@ async def test_a_path_of_a_contained_resource_is_out_of_a_view_s_reach(store_url
             await exported(store, tmp_path / "out", "csv", views=(view,))
 
 
-async def test_what_no_path_names_can_be_computed_with(store_url: str, tmp_path: Path) -> None:
+async def test_unencrypted_elements_can_be_computed_with(store_url: str, tmp_path: Path) -> None:
     columns = [
         {"name": "code", "path": "code.coding.where(system = 'http://loinc.org').code.first().lower()"},
         {"name": "noted", "path": "note.count()"},
@@ -195,9 +195,7 @@ async def test_what_no_path_names_can_be_computed_with(store_url: str, tmp_path:
     assert table_of(tmp_path / "out" / "computing.csv.gz") == [{"code": "29463-7", "noted": "2", "note": "ill"}]
 
 
-async def test_a_path_that_is_added_later_is_encrypted_by_a_rotation_and_by_that_alone_once(
-    store_url: str, tmp_path: Path
-) -> None:
+async def test_a_path_added_later_is_encrypted_once_by_the_next_rotation_only(store_url: str, tmp_path: Path) -> None:
     async with opened_store(store_url, keyring=KEYS) as store:
         await fill(store, CHART)
         before = await exported(store, tmp_path / "before", "ndjson")
@@ -209,9 +207,7 @@ async def test_a_path_that_is_added_later_is_encrypted_by_a_rotation_and_by_that
         assert await exported(store, tmp_path / "after", "ndjson") == before
 
 
-async def test_a_store_goes_on_encrypting_a_path_that_its_configuration_names_no_more(
-    store_url: str, tmp_path: Path
-) -> None:
+async def test_a_store_keeps_encrypting_a_path_removed_from_its_configuration(store_url: str, tmp_path: Path) -> None:
     view = view_file(tmp_path, "computing", {"name": "x", "path": "note.text.first() = 'ill'"}, resource="Observation")
     async with opened_store(store_url, keyring=MORE):
         pass
@@ -222,9 +218,7 @@ async def test_a_store_goes_on_encrypting_a_path_that_its_configuration_names_no
             await exported(store, tmp_path / "out", "csv", views=(view,))
 
 
-async def test_a_reader_knows_a_path_that_was_added_after_it_had_opened_the_store(
-    store_url: str, tmp_path: Path
-) -> None:
+async def test_a_reader_knows_a_path_added_after_it_opened_the_store(store_url: str, tmp_path: Path) -> None:
     view = view_file(tmp_path, "computing", {"name": "x", "path": "note.text.first() = 'ill'"}, resource="Observation")
     async with opened_store(store_url, keyring=KEYS) as reader, opened_store(store_url, keyring=MORE) as store:
         await fill(store, CHART)
@@ -234,7 +228,7 @@ async def test_a_reader_knows_a_path_that_was_added_after_it_had_opened_the_stor
             assert there.sealed == SealedElements(PATHS | TEXT_PATHS)
 
 
-async def test_a_reader_without_keys_is_refused_where_the_store_has_been_encrypted_since_it_opened_it(
+async def test_a_reader_without_keys_is_refused_if_the_store_was_encrypted_meanwhile(
     store_url: str, tmp_path: Path
 ) -> None:
     async with opened_store(store_url) as reader, opened_store(store_url, keyring=KEYS) as store:

@@ -44,7 +44,7 @@ async def exported(store: Store, out: Path, *formats: str, views: tuple[str, ...
     return {name: (out / name).read_bytes() for name in names_in(out) - {"manifest.json"}}
 
 
-async def test_every_built_in_view_of_an_encrypted_store_is_that_of_a_plain_one(store_url: str, tmp_path: Path) -> None:
+async def test_every_built_in_view_gives_the_same_rows_from_an_encrypted_store(store_url: str, tmp_path: Path) -> None:
     dataset = load_dataset(MockConfig(patients=2, documents=True))
     charts = [json.loads(row.raw) for kind in dataset.types for row in dataset.of_type(kind)]
     async with opened_store(store_url) as plain, opened_store(store_url, "sealed", keyring=KEYS) as sealed:
@@ -85,7 +85,7 @@ def files(folder: Path) -> list[dict[str, Any]]:
         ("text.div.length()", 6),
     ],
 )
-async def test_a_column_that_computes_with_an_encrypted_element_says_at_which_character(
+async def test_a_column_that_computes_with_an_encrypted_element_is_refused_with_its_position(
     store_url: str, tmp_path: Path, path: str, at: int
 ) -> None:
     view = view_file(tmp_path, "computing", {"name": "x", "path": path})
@@ -110,7 +110,7 @@ async def test_a_person_within_another_resource_is_out_of_a_view_s_reach(
             await exported(store, tmp_path / "out", "csv", views=(view,))
 
 
-async def test_whether_and_how_often_an_encrypted_element_is_there_can_be_asked(store_url: str, tmp_path: Path) -> None:
+async def test_existence_and_count_of_an_encrypted_element_can_be_queried(store_url: str, tmp_path: Path) -> None:
     columns = [
         {"name": "there", "path": "birthDate.exists()"},
         {"name": "names", "path": "name.given.count()"},
@@ -133,7 +133,7 @@ async def test_whether_and_how_often_an_encrypted_element_is_there_can_be_asked(
         "name.period.extension('x').value.ofType(string) = 'y'",
     ],
 )
-async def test_what_stays_plain_beside_encrypted_elements_can_be_computed_with(
+async def test_plain_elements_beside_encrypted_ones_can_be_computed_with(
     store_url: str, tmp_path: Path, path: str
 ) -> None:
     view = view_file(tmp_path, "computing", {"name": "x", "path": path})
@@ -154,7 +154,7 @@ async def test_names_that_a_collection_joins_are_decrypted_one_by_one(store_url:
     assert table_of(tmp_path / "out" / "joining.csv.gz") == [{"names": '["b\\" ~sealed:c~", "d"]'}]
 
 
-async def test_a_value_of_another_type_s_row_is_not_shown(store_url: str, tmp_path: Path) -> None:
+async def test_a_value_moved_from_a_row_of_another_type_is_not_shown(store_url: str, tmp_path: Path) -> None:
     person = {
         "resourceType": "RelatedPerson",
         "id": "r",

@@ -30,7 +30,7 @@ async def created(store: Store, view: str, *, materialized: bool = False) -> Sql
         return await there.create(loaded.name, query, digest=loaded.digest, materialized=materialized)
 
 
-async def test_every_built_in_view_is_created_and_shows_what_ended_runs_have_left(store: Store, store_url: str) -> None:
+async def test_every_built_in_view_is_created_and_shows_only_ended_runs(store: Store, store_url: str) -> None:
     for name in builtin_names():
         await created(store, name)
     await fill(store, [patient("a", birthDate="1990-01-01", multipleBirthInteger=2), patient("b")])
@@ -86,7 +86,7 @@ async def test_a_materialised_view_has_the_rows_of_its_last_refresh(store: Store
     assert rows(store_url, "SELECT key FROM patient ORDER BY 1") == [("a",), ("b",)]
 
 
-async def test_a_view_that_changes_keeps_its_rights_and_tells_the_columns_it_loses(
+async def test_a_changed_view_keeps_its_grants_and_reports_removed_columns(
     store: Store, store_url: str, tmp_path: Path
 ) -> None:
     await created(store, view_file(tmp_path, "people", KEY, SEX))
@@ -102,7 +102,7 @@ async def test_a_view_that_changes_keeps_its_rights_and_tells_the_columns_it_los
     assert not (await created(store, view_file(tmp_path, "people", KEY, BORN))).materialized
 
 
-async def test_what_is_not_chartferrys_is_left_alone(store: Store, store_url: str, tmp_path: Path) -> None:
+async def test_foreign_objects_are_left_alone(store: Store, store_url: str, tmp_path: Path) -> None:
     execute(store_url, "CREATE VIEW people AS SELECT 1 AS mine")
     for name in ("people", "resource"):
         with pytest.raises(StoreError, match=f"{name} is a table or view that is not chartferry's"):

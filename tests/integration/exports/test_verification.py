@@ -77,7 +77,7 @@ def delete_otherwise(folder: Path) -> None:
         (delete_otherwise, ["line 1: an entry that is not a DELETE", "differs from what its name states"]),
     ],
 )
-async def test_each_damage_is_named(
+async def test_each_kind_of_damage_is_named(
     store: Store, tmp_path: Path, damage: Callable[[Path], None], told: list[str]
 ) -> None:
     await fill(store, [patient("a"), patient("b")])
@@ -92,7 +92,7 @@ async def test_each_damage_is_named(
     assert all(part in problem for part, problem in zip(told, problems, strict=True)), problems
 
 
-def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no manifest at https"):
         verified(tmp_path)
     (tmp_path / "manifest.json").write_text('{"manifestType": "other"}')

@@ -73,7 +73,7 @@ async def test_each_view_is_a_table_with_its_types(store: Store, warehouse: str)
     assert found == [("2000-02-29", True, odd, None, [])]
 
 
-async def test_a_second_load_replaces_the_rows_and_keeps_what_depends_on_the_table(
+async def test_a_second_load_replaces_the_rows_and_keeps_dependent_objects(
     store: Store, warehouse: str, tmp_path: Path
 ) -> None:
     await fill(store, [patient("a", gender="male"), patient("b", gender="male")])
@@ -87,7 +87,7 @@ async def test_a_second_load_replaces_the_rows_and_keeps_what_depends_on_the_tab
     assert rows(warehouse, "SELECT key FROM men") == [("a",)]
 
 
-async def test_a_column_that_a_view_has_gained_is_added_and_one_that_it_has_lost_is_empty(
+async def test_a_views_new_column_is_added_and_its_removed_column_is_emptied(
     store: Store, warehouse: str, tmp_path: Path
 ) -> None:
     await fill(store, [patient("a", gender="male", birthDate="2000-01-01")])
@@ -103,7 +103,7 @@ async def test_a_column_that_a_view_has_gained_is_added_and_one_that_it_has_lost
         await load(store, warehouse, retyped)
 
 
-async def test_changes_replace_the_rows_of_their_resources_and_delete_those_of_the_gone(
+async def test_changes_replace_and_delete_the_rows_of_their_resources(
     store: Store, warehouse: str, tmp_path: Path
 ) -> None:
     await fill(store, [patient(id_, gender="male") for id_ in "abcd"])
@@ -123,9 +123,7 @@ async def test_changes_replace_the_rows_of_their_resources_and_delete_those_of_t
     assert [(one.rows, one.deleted) for one in again.tables] == [(0, 0)]
 
 
-async def test_changes_go_on_from_the_run_that_ended_last_and_from_no_other(
-    store: Store, warehouse: str, tmp_path: Path
-) -> None:
+async def test_changes_continue_only_from_the_run_that_ended_last(store: Store, warehouse: str, tmp_path: Path) -> None:
     view = view_file(tmp_path, "people", *KEYS, GENDER)
     scope = RunScope(connection="slow", kind="sync", mode="crawl", selection="all", types=())
     async with await store.begin_run(scope) as slow:
@@ -143,7 +141,7 @@ async def test_changes_go_on_from_the_run_that_ended_last_and_from_no_other(
     assert (people(warehouse), then.left_by) == ([("a", "male"), ("b", "male")], slow.id)
 
 
-async def test_changes_are_refused_where_the_table_is_of_another_selection_view_or_key(
+async def test_changes_are_refused_for_a_table_of_another_selection_view_or_key(
     store: Store, warehouse: str, tmp_path: Path
 ) -> None:
     await fill(store, [patient("a", gender="male")])
@@ -177,7 +175,7 @@ async def test_after_an_erasure_changes_are_refused_until_the_tables_are_loaded_
     assert people(warehouse) == [("b", "female")]
 
 
-async def test_a_load_that_fails_leaves_every_table_as_it_was(store: Store, warehouse: str, tmp_path: Path) -> None:
+async def test_a_failed_load_changes_no_table(store: Store, warehouse: str, tmp_path: Path) -> None:
     await fill(store, [patient("a", gender="male")])
     good = view_file(tmp_path, "people", *KEYS, GENDER)
     await load(store, warehouse, good)
@@ -189,7 +187,7 @@ async def test_a_load_that_fails_leaves_every_table_as_it_was(store: Store, ware
     assert rows(warehouse, "SELECT to_regclass('charts.zodiac')") == [(None,)]
 
 
-async def test_a_table_of_somebody_elses_and_a_load_in_progress_stop_the_load(
+async def test_a_foreign_table_or_a_load_in_progress_stops_the_load(
     store: Store, warehouse: str, tmp_path: Path
 ) -> None:
     await fill(store, [patient("a", gender="male")])
@@ -205,7 +203,7 @@ async def test_a_table_of_somebody_elses_and_a_load_in_progress_stop_the_load(
             await load(store, warehouse, view)
 
 
-async def test_a_refusal_of_the_database_quotes_no_row_and_no_password(
+async def test_a_refusal_by_the_database_quotes_no_row_or_password(
     store: Store, warehouse: str, tmp_path: Path
 ) -> None:
     await fill(store, [patient("a", gender="hunter2")])
@@ -231,12 +229,12 @@ async def test_a_refusal_of_the_database_quotes_no_row_and_no_password(
         await load(store, warehouse, of_postgres)
 
 
-async def test_before_the_first_run_nothing_is_touched(store: Store, warehouse: str) -> None:
+async def test_before_the_first_run_nothing_is_written(store: Store, warehouse: str) -> None:
     assert (await load(store, warehouse)).tables == ()
     assert rows(warehouse, "SELECT to_regnamespace('charts')") == [(None,)]
 
 
-async def test_an_encrypted_store_gives_the_tables_of_a_plain_one(store_url: str, warehouse: str) -> None:
+async def test_an_encrypted_store_gives_the_same_tables_as_a_plain_one(store_url: str, warehouse: str) -> None:
     keys = Keyring(current="k1", keys={"k1": b"1" * 32})
     charts = [patient("a", birthDate="1940-02-03", name=[{"text": 'a, "b"\n'}]), patient("b", birthDate="2020-02-30")]
     found = []

@@ -53,7 +53,7 @@ def cells(conn: psycopg.Connection[Any], path: str, type_: str, texts: list[str]
 
 
 @pytest.mark.parametrize("asks", [True, False])
-def test_a_moment_is_in_utc_and_a_day_is_one_that_there_is_beside_what_is_written(
+def test_instants_are_in_utc_and_dates_valid_beside_the_written_form(
     postgres: psycopg.Connection[Any], asks: bool
 ) -> None:
     if asks and postgres.info.server_version < 160_000:
@@ -63,7 +63,7 @@ def test_a_moment_is_in_utc_and_a_day_is_one_that_there_is_beside_what_is_writte
 
 
 @pytest.mark.anyio
-async def test_csv_and_parquet_have_the_same_days_and_moments_and_count_odd_ones_once(
+async def test_csv_and_parquet_have_the_same_dates_and_instants_and_count_odd_ones_once(
     store: Store, tmp_path: Path
 ) -> None:
     written = [("1970-01-02", "2020-01-02T03:04:05-05:00"), ("1970-01", "2020"), ("soon", "2020-13")]

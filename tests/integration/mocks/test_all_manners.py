@@ -31,7 +31,7 @@ def test_a_careful_client_pages_through_all_observations_of_a_patient(serve_ehr:
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_a_client_that_counts_by_summary_everywhere_is_given_pages_by_some(serve_ehr: ServeEhr, vendor: str) -> None:
+def test_some_vendors_answer_a_summary_count_with_pages(serve_ehr: ServeEhr, vendor: str) -> None:
     ehr = serve_ehr(vendor)
     with client(ehr, patient="pat-1") as http:
         counted = http.get(lab("pat-1") + "&_summary=count").json()
@@ -70,7 +70,7 @@ def test_a_group_export_gives_every_row_of_its_types_as_source_bytes(serve_ehr: 
         assert http.get(status_url).status_code == 404
 
 
-def test_a_file_is_plain_ndjson_for_those_who_do_not_take_gzip(serve_ehr: ServeEhr) -> None:
+def test_a_file_is_plain_ndjson_for_clients_that_do_not_accept_gzip(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", open=True)
     with client(ehr) as http:
         manifest, _ = export(http, "$export?_type=Location")
@@ -114,7 +114,7 @@ def test_an_assertion_without_jti_is_refused(serve_ehr: ServeEhr, vendor: str) -
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_a_jti_opens_only_once(serve_ehr: ServeEhr, vendor: str) -> None:
+def test_a_jti_is_accepted_only_once(serve_ehr: ServeEhr, vendor: str) -> None:
     ehr = serve_ehr(vendor)
     text = assertion(ehr)
     assert ask_token(ehr, jwt_text=text).status_code == 200
@@ -129,11 +129,11 @@ def test_an_assertion_of_another_key_is_refused(serve_ehr: ServeEhr) -> None:
 
 
 @pytest.mark.parametrize("alg", ["ES384", "RS384"])
-def test_both_smart_algorithms_open(serve_ehr: ServeEhr, alg: str) -> None:
+def test_both_smart_algorithms_are_accepted(serve_ehr: ServeEhr, alg: str) -> None:
     assert ask_token(serve_ehr("generic", alg=alg)).status_code == 200
 
 
-def test_a_client_secret_opens_by_basic_and_by_post(serve_ehr: ServeEhr) -> None:
+def test_a_client_secret_is_accepted_by_basic_and_by_post(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", client_secret="s3cret/+")
     form = {"grant_type": "client_credentials", "scope": "system/*.read"}
     basic = post(ehr.token_url, data=form, auth=(ehr.client_id, quote("s3cret/+", safe="")))
@@ -171,7 +171,7 @@ def test_the_capability_statement_names_what_the_server_does(serve_ehr: ServeEhr
     assert any("operation" in one for one in rest["resource"]) == bool(MANNERS[vendor].bulk_levels)
 
 
-def test_an_open_server_asks_for_no_login(serve_ehr: ServeEhr) -> None:
+def test_an_open_server_requires_no_login(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", open=True)
     assert get(f"{ehr.base_url}/Patient?_count=2").json()["total"] == 3
     assert get(f"{ehr.base_url}/.well-known/smart-configuration").status_code == 404

@@ -8,7 +8,7 @@ from tests.integration.mocks.raw_client import JSON, SCOPES, ask_token, assertio
 OBSERVATIONS = "Observation?patient=pat-1"
 
 
-def test_allscripts_misspells_its_discovery_and_names_a_foreign_issuer(serve_ehr: ServeEhr) -> None:
+def test_allscripts_misspells_a_discovery_key_and_names_a_foreign_issuer(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("allscripts")
     smart = get(f"{ehr.base_url}/.well-known/smart-configuration").json()
     assert "token_endpoint_auth_methods_supported" not in smart
@@ -17,7 +17,7 @@ def test_allscripts_misspells_its_discovery_and_names_a_foreign_issuer(serve_ehr
     assert smart["token_endpoint"] == ehr.token_url
 
 
-def test_allscripts_speaks_an_old_content_type_and_answers_unknown_paths_with_a_page(serve_ehr: ServeEhr) -> None:
+def test_allscripts_sends_an_old_content_type_and_a_web_page_for_unknown_paths(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("allscripts")
     with client(ehr) as http:
         assert http.get(OBSERVATIONS).headers["content-type"] == "application/json+fhir; charset=utf-8"
@@ -25,7 +25,7 @@ def test_allscripts_speaks_an_old_content_type_and_answers_unknown_paths_with_a_
     assert (soft.status_code, soft.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
-def test_allscripts_pages_tell_the_total_and_the_previous_page(serve_ehr: ServeEhr) -> None:
+def test_allscripts_pages_have_a_total_and_a_previous_link(serve_ehr: ServeEhr) -> None:
     with client(serve_ehr("allscripts")) as http:
         found = pages(http, OBSERVATIONS)
     assert [page["total"] for page in found] == [120, 120, 120]
@@ -57,7 +57,7 @@ def test_allscripts_exports_with_a_kickoff_body_and_percent_progress(serve_ehr: 
     assert {"Organization", "Observation"} <= {one["type"] for one in manifest["output"]}
 
 
-def test_va_wants_its_own_audience_and_rs256(serve_ehr: ServeEhr) -> None:
+def test_va_requires_its_own_audience_and_rs256(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("va")
     assert ehr.audience != ehr.token_url
     refused = ask_token(ehr, jwt_text=assertion(ehr, aud=ehr.token_url))
@@ -65,7 +65,7 @@ def test_va_wants_its_own_audience_and_rs256(serve_ehr: ServeEhr) -> None:
     assert ask_token(ehr).status_code == 200
 
 
-def test_va_wants_the_launch_scope_and_its_patient(serve_ehr: ServeEhr) -> None:
+def test_va_requires_the_launch_scope_and_its_patient(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("va")
     assert ask_token(ehr, scope=SCOPES).json()["error"] == "invalid_scope"
     assert ask_token(ehr, scope="launch system/*.read").json()["error"] == "invalid_scope"
@@ -73,7 +73,7 @@ def test_va_wants_the_launch_scope_and_its_patient(serve_ehr: ServeEhr) -> None:
     assert ask_token(ehr, launch=None).json()["error"] == "invalid_request"
 
 
-def test_va_holds_a_token_to_its_patient(serve_ehr: ServeEhr) -> None:
+def test_va_restricts_a_token_to_its_patient(serve_ehr: ServeEhr) -> None:
     with client(serve_ehr("va"), patient="pat-2") as http:
         other = [http.get(path) for path in (OBSERVATIONS, "Patient/pat-1", "Patient?_id=pat-1", "Condition/con-1-0")]
         nobody = http.get("Condition")
@@ -108,7 +108,7 @@ def test_va_pages_by_number_and_clamps_the_count(serve_ehr: ServeEhr) -> None:
     assert (counted["total"], "entry" in counted) == (120, False)
 
 
-def test_va_is_silent_about_categories_that_it_does_not_know(serve_ehr: ServeEhr) -> None:
+def test_va_ignores_unknown_categories_silently(serve_ehr: ServeEhr) -> None:
     with client(serve_ehr("va")) as http:
         answer = http.get(OBSERVATIONS + "&category=nonsense")
         assert http.get("Condition?patient=pat-1&_id=con-1-0").status_code == 400

@@ -116,7 +116,7 @@ def test_allscripts_10_a_kickoff_has_a_body_and_the_way_on_is_a_header(serve_ehr
         assert http.get(begun.headers["Content-Location"]).status_code == 202
 
 
-def test_allscripts_11_provenance_comes_when_it_is_named(serve_ehr: ServeEhr) -> None:
+def test_allscripts_11_provenance_is_exported_only_if_named(serve_ehr: ServeEhr) -> None:
     provenance = _line("Provenance", "prov-1", '"target":[{"reference":"Patient/pat-1"}]')
     ehr = serve_ehr("allscripts", data=[*small_data(), provenance])
     with NaiveClient(ehr, scope="system/*.read") as naive:
@@ -126,7 +126,7 @@ def test_allscripts_11_provenance_comes_when_it_is_named(serve_ehr: ServeEhr) ->
         assert "Provenance" in {file["type"] for file in naive.manifest(named)["output"]}
 
 
-def test_allscripts_12_a_refused_login_says_one_word(serve_ehr: ServeEhr) -> None:
+def test_allscripts_12_a_refused_login_is_one_word(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("allscripts")
     with NaiveClient(ehr) as naive:
         refused = naive.login.for_ten_minutes()
@@ -135,7 +135,7 @@ def test_allscripts_12_a_refused_login_says_one_word(serve_ehr: ServeEhr) -> Non
     assert (refused.status_code, refused.json()) == (400, {"error": "invalid_client"})
 
 
-def test_allscripts_13_changes_can_be_asked_for_though_it_is_not_declared(serve_ehr: ServeEhr) -> None:
+def test_allscripts_13_changes_can_be_searched_for_although_undeclared(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("allscripts")
     with client(ehr) as http:
         (declared,) = [
@@ -147,7 +147,7 @@ def test_allscripts_13_changes_can_be_asked_for_though_it_is_not_declared(serve_
         assert rows(http, "Condition?patient=pat-1&_lastUpdated=ge2027-01-01") == {}
 
 
-def test_allscripts_14_searches_name_their_patient(serve_ehr: ServeEhr) -> None:
+def test_allscripts_14_searches_must_name_a_patient(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("allscripts")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         assert naive.first_page("Condition") == []

@@ -36,7 +36,7 @@ DATA = [
         ("generic", "application/json", 200, "application/fhir+json"),
     ],
 )
-def test_a_binary_comes_in_the_form_that_accept_and_vendor_say(vendor: str, accept: str, status: int, got: str) -> None:
+def test_the_form_of_a_binary_depends_on_accept_and_vendor(vendor: str, accept: str, status: int, got: str) -> None:
     with serve(MockConfig(vendor=vendor, data=DATA, open=True)) as served:  # type: ignore[arg-type]
         reply = get(f"{served.base_url}/Binary/TR-1", headers={"Accept": accept})
     assert (reply.status_code, reply.headers.get("content-type", "").partition(";")[0]) == (status, got)

@@ -16,7 +16,7 @@ REPEATED = {
 }
 
 
-def test_a_stu4_server_takes_no_get_and_no_comma_lists(serve_ehr: ServeEhr) -> None:
+def test_a_stu4_server_accepts_no_get_and_no_comma_lists(serve_ehr: ServeEhr) -> None:
     with client(serve_ehr("generic", bulk_version=4)) as http:
         assert http.get("$export", headers=PREFER).status_code == 405
         assert http.post("$export", headers=PREFER, json=LIST).status_code == 400
@@ -45,7 +45,7 @@ def test_soarian_refuses_the_same_export_until_the_old_one_is_deleted(serve_ehr:
     assert (again.status_code, again.json()["resourceType"]) == (202, "OperationOutcome")
 
 
-def test_a_manifest_that_is_not_done_grows_by_pages_only_for_those_who_asked(serve_ehr: ServeEhr) -> None:
+def test_an_unfinished_manifest_grows_by_pages_only_on_request(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", partial_manifests=True, files_per_manifest=1, polls=4)
     with client(ehr) as http:
         begun = http.get("$export?allowPartialManifests=true", headers=PREFER)
@@ -73,7 +73,7 @@ def test_a_range_is_honoured_for_the_same_file_only(serve_ehr: ServeEhr, tag: st
     assert beyond.status_code == 416
 
 
-def test_a_manifests_links_end_and_a_new_manifest_renews_them(serve_ehr: ServeEhr) -> None:
+def test_links_in_a_manifest_expire_and_a_new_manifest_renews_them(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", manifest_life_s=60)
     with client(ehr) as http:
         manifest, status = export(http, "$export?_type=Patient")
@@ -84,7 +84,7 @@ def test_a_manifests_links_end_and_a_new_manifest_renews_them(serve_ehr: ServeEh
         assert http.get(http.get(status).json()["output"][0]["url"]).status_code == 200
 
 
-def test_blocks_begin_with_their_header_and_a_block_that_goes_on_says_where(serve_ehr: ServeEhr) -> None:
+def test_blocks_begin_with_a_header_and_name_their_continuation(serve_ehr: ServeEhr) -> None:
     with client(serve_ehr("generic", rows_per_file=50)) as http:
         manifest, _ = export(http, "$export?organizeOutputBy=Patient")
         output = manifest.json()["output"]
@@ -95,7 +95,7 @@ def test_blocks_begin_with_their_header_and_a_block_that_goes_on_says_where(serv
     assert output[0]["continuesInFile"] == output[1]["url"]
 
 
-def test_elements_come_tagged_and_deleted_resources_as_bundles(serve_ehr: ServeEhr) -> None:
+def test_partial_resources_are_tagged_and_deleted_ones_are_bundles(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", deleted_file=True)
     ehr.dataset.delete("Condition", "con-1-0")
     with client(ehr) as http:
@@ -107,7 +107,7 @@ def test_elements_come_tagged_and_deleted_resources_as_bundles(serve_ehr: ServeE
     assert bundle["entry"] == [{"request": {"method": "DELETE", "url": "Condition/con-1-0"}}]
 
 
-def test_a_status_said_apart_is_200_with_the_jobs_own_in_a_header(serve_ehr: ServeEhr) -> None:
+def test_a_separate_job_status_is_200_with_the_real_status_in_a_header(serve_ehr: ServeEhr) -> None:
     with client(serve_ehr("generic", separate_status=True)) as http:
         begun = http.get("$export", headers={"Prefer": "respond-async, separate-export-status"})
         first = http.get(begun.headers["Content-Location"])

@@ -40,7 +40,7 @@ def test_cerner_01_scopes_are_listed_one_by_one(serve_ehr: ServeEhr, habit) -> N
     assert ask_token(ehr, scope="system/Patient.read system/Observation.read").status_code == 200
 
 
-def test_cerner_02_a_token_ends_within_the_run(serve_ehr: ServeEhr) -> None:
+def test_cerner_02_a_token_expires_within_the_run(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("cerner")
     assert ask_token(ehr).json()["expires_in"] == 570
     assert ask_token(serve_ehr("cerner", token_life_s=7)).json()["expires_in"] == 7
@@ -93,7 +93,7 @@ def test_cerner_05_page_links_are_followed_as_they_come(serve_ehr: ServeEhr) -> 
         assert len(rows(http, OBSERVATIONS)) == 120
 
 
-def test_cerner_05_a_row_comes_twice(serve_ehr: ServeEhr) -> None:
+def test_cerner_05_a_row_is_repeated(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("cerner")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         assert len(naive.by_links(OBSERVATIONS)) == 121
@@ -141,7 +141,7 @@ def test_cerner_09_type_is_given_once(serve_ehr: ServeEhr) -> None:
     assert sorted(file["type"] for file in found["output"]) == ["Condition", "Patient"]
 
 
-def test_cerner_10_progress_is_a_word_and_waiting_can_be_absurd(serve_ehr: ServeEhr) -> None:
+def test_cerner_10_progress_is_a_word_and_waits_can_be_absurd(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("cerner", retry_after_s=18_000, polls=3)
     with NaiveClient(ehr) as naive, client(ehr) as http:
         url = naive.export(f"Group/{ehr.group_id}/$export").headers["Content-Location"]
@@ -162,7 +162,7 @@ def test_cerner_11_files_lie_in_a_store_that_refuses_the_token(serve_ehr: ServeE
         assert get(hop.headers["Location"]).text.count("\n") == 3
 
 
-def test_cerner_11_a_link_to_the_store_ends(serve_ehr: ServeEhr) -> None:
+def test_cerner_11_a_link_to_the_store_expires(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("cerner", link_life_s=-1)
     with client(ehr) as http:
         url = manifest(ehr, http)["output"][0]["url"]
@@ -214,7 +214,7 @@ def test_cerner_15_id_excludes_every_other_parameter(serve_ehr: ServeEhr) -> Non
         assert sorted(rows(http, "Condition?_id=con-1-0,con-1-1")) == ["con-1-0", "con-1-1"]
 
 
-def test_cerner_16_observations_take_one_kind_of_date(serve_ehr: ServeEhr) -> None:
+def test_cerner_16_observations_accept_one_kind_of_date(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("cerner")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         both = f"{OBSERVATIONS}&date=ge2020-01-01&_lastUpdated=ge2020-01-01T00:00:00Z"
@@ -231,7 +231,7 @@ def test_cerner_17_searches_are_not_posted(serve_ehr: ServeEhr) -> None:
 
 
 @pytest.mark.parametrize("path", ["Patient?_id=pat-1", "Device?patient=pat-1"])
-def test_cerner_18_some_types_cannot_be_asked_for_changes(serve_ehr: ServeEhr, path: str) -> None:
+def test_cerner_18_some_types_cannot_be_searched_for_changes(serve_ehr: ServeEhr, path: str) -> None:
     device = _line("Device", "dev-1", '"patient":{"reference":"Patient/pat-1"}')
     ehr = serve_ehr("cerner", data=[*small_data(), device])
     with NaiveClient(ehr, scope="system/Patient.read system/Device.read") as naive:
@@ -247,7 +247,7 @@ def test_cerner_19_scopes_are_spelt_as_the_app_is_registered(serve_ehr: ServeEhr
     assert ask_token(ehr, scope="system/Patient.rs").status_code == 200
 
 
-def test_cerner_20_a_scope_for_reading_does_not_open_searching(serve_ehr: ServeEhr) -> None:
+def test_cerner_20_a_read_scope_does_not_permit_searching(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("cerner")
     with NaiveClient(ehr, scope="system/Condition.r") as naive:
         assert naive.first_page("Condition?patient=pat-1") == []
@@ -278,7 +278,7 @@ def test_cerner_22_the_manifest_counts_nothing(serve_ehr: ServeEhr) -> None:
 @pytest.mark.parametrize(
     "query", ["_type=Organization", "_type=Claim", "_elements=id", "_typeFilter=Condition%3Fcategory%3Dx"]
 )
-def test_cerner_23_an_export_takes_few_parameters(serve_ehr: ServeEhr, query: str) -> None:
+def test_cerner_23_an_export_accepts_few_parameters(serve_ehr: ServeEhr, query: str) -> None:
     ehr = serve_ehr("cerner")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         assert naive.export(f"Group/{ehr.group_id}/$export?{query}").status_code == 400
@@ -296,7 +296,7 @@ def test_cerner_24_a_signed_link_is_not_encoded_again(serve_ehr: ServeEhr) -> No
         assert get(signed).status_code == 200
 
 
-def test_cerner_25_a_poll_sooner_than_asked_can_be_refused(serve_ehr: ServeEhr) -> None:
+def test_cerner_25_an_early_poll_can_be_refused(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("cerner", least_poll_gap_s=60, polls=2)
     with NaiveClient(ehr) as naive, client(ehr) as http:
         url = naive.export(f"Group/{ehr.group_id}/$export").headers["Content-Location"]

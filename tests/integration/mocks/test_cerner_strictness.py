@@ -23,13 +23,13 @@ def test_scopes_must_be_listed_and_the_reason_is_in_the_error_uri(serve_ehr: Ser
     assert answer.headers["cerner-correlation-id"]
 
 
-def test_a_v1_scope_asked_of_a_v2_app_is_refused(serve_ehr: ServeEhr) -> None:
+def test_a_v1_scope_for_a_v2_app_is_refused(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("cerner", scope_versions=("v2",))
     assert ask_token(ehr, scope="system/Patient.read").json()["error"] == "invalid_scope"
     assert ask_token(ehr, scope="system/Patient.rs").json()["expires_in"] == 570
 
 
-def test_a_scope_for_reading_does_not_open_searching(serve_ehr: ServeEhr) -> None:
+def test_a_read_scope_does_not_permit_searching(serve_ehr: ServeEhr) -> None:
     with client(serve_ehr("cerner"), scope="system/Patient.r system/Observation.rs") as http:
         assert http.get("Patient/pat-1").status_code == 200
         assert http.get("Patient?_id=pat-1").status_code == 403
@@ -60,7 +60,7 @@ def test_pages_have_no_total_and_repeat_one_entry(serve_ehr: ServeEhr) -> None:
     assert not any("total" in page for page in found)
 
 
-def test_a_page_link_must_come_back_as_it_was_given(serve_ehr: ServeEhr) -> None:
+def test_a_page_link_must_be_requested_unchanged(serve_ehr: ServeEhr) -> None:
     with client(serve_ehr("cerner")) as http:
         link = str(next_link(http.get(OBSERVATIONS).json()))
         assert "%2B" in link
@@ -95,7 +95,7 @@ def test_a_second_kickoff_while_one_runs_is_throttled_until_it_is_deleted(serve_
         assert http.get(path, headers=PREFER).status_code == 202
 
 
-def test_kickoff_parameters_that_cerner_refuses(serve_ehr: ServeEhr) -> None:
+def test_cerner_refuses_these_kickoff_parameters(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("cerner")
     bad = (
         "_type=Patient&_type=Observation",
@@ -143,7 +143,7 @@ def test_files_lie_in_an_object_store_that_refuses_the_token(serve_ehr: ServeEhr
         assert get(signed).content.count(b"\n") == 3
 
 
-def test_a_signed_link_ends_and_the_file_gives_a_fresh_one(serve_ehr: ServeEhr) -> None:
+def test_a_signed_link_expires_and_the_file_url_gives_a_new_one(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("cerner", link_life_s=-1)
     with client(ehr) as http:
         link = file_link(ehr, http)

@@ -37,7 +37,7 @@ def test_epic_01_an_unknown_path_is_a_web_page_not_json(serve_ehr: ServeEhr) -> 
         assert len(rows(http, "Condition?patient=pat-1")) == 2, "a careful client notes the type and goes on"
 
 
-def test_epic_02_who_does_not_ask_for_json_gets_xml(serve_ehr: ServeEhr) -> None:
+def test_epic_02_a_client_that_does_not_ask_for_json_gets_xml(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         for path in (LABS, "Patient/pat-1", "metadata"):
@@ -59,7 +59,7 @@ def test_epic_03_a_refused_token_has_a_body_of_two_quotes(serve_ehr: ServeEhr) -
         assert len(rows(http, LABS)) == 90
 
 
-def test_epic_04_observations_are_asked_by_category(serve_ehr: ServeEhr) -> None:
+def test_epic_04_observations_are_searched_by_category(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         assert naive.first_page("Observation?patient=pat-1") == []
@@ -77,7 +77,7 @@ def test_epic_05_total_is_only_the_pages(serve_ehr: ServeEhr) -> None:
         assert http.get(LABS + "&_summary=count").json()["total"] == 90
 
 
-def test_epic_05_pages_are_sessions_and_offsets_of_ones_own_are_ignored(serve_ehr: ServeEhr) -> None:
+def test_epic_05_pages_are_sessions_and_made_up_offsets_are_ignored(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic")
     path = LABS.removesuffix("&_count=40")
     with NaiveClient(ehr) as naive, client(ehr) as http:
@@ -86,7 +86,7 @@ def test_epic_05_pages_are_sessions_and_offsets_of_ones_own_are_ignored(serve_eh
         assert len(rows(http, LABS)) == 90
 
 
-def test_epic_05_a_session_that_ends_is_4113_and_the_search_starts_again(serve_ehr: ServeEhr) -> None:
+def test_epic_05_an_expired_session_is_4113_and_the_search_starts_again(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic", session_life_s=-1)
     with NaiveClient(ehr) as naive, client(ehr) as http:
         assert len(naive.by_links(LABS)) == 40
@@ -196,7 +196,7 @@ def test_epic_14_an_assertion_is_short_lived_used_once_and_for_the_token_url(ser
     assert ask_token(ehr, jwt_text=without_kid).status_code == 200, "kid is recommended, not required"
 
 
-def test_epic_15_a_merged_patient_is_a_redirect_to_the_one_that_stays(serve_ehr: ServeEhr) -> None:
+def test_epic_15_a_merged_patient_redirects_to_the_survivor(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic", merged={"old-1": "pat-1"})
     with NaiveClient(ehr) as naive, client(ehr) as http:
         assert naive.read("Patient/old-1") is None
@@ -205,7 +205,7 @@ def test_epic_15_a_merged_patient_is_a_redirect_to_the_one_that_stays(serve_ehr:
         assert http.get(answer.headers["Location"]).json()["id"] == "pat-1"
 
 
-def test_epic_16_documents_run_out_for_the_day(serve_ehr: ServeEhr) -> None:
+def test_epic_16_documents_have_a_daily_quota(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic", daily_documents=1)
     paths = [f"{kind}?patient=pat-{n}" for n in (1, 2, 3) for kind in ("DocumentReference", "Encounter")]
     with NaiveClient(ehr) as naive, client(ehr) as http:
@@ -262,7 +262,7 @@ def test_epic_20_the_query_of_a_posted_search_is_ignored(serve_ehr: ServeEhr) ->
         assert http.post("Observation/_search", json=form).status_code == 400
 
 
-def test_epic_21_more_than_a_hundred_people_are_none(serve_ehr: ServeEhr) -> None:
+def test_epic_21_a_search_that_matches_more_than_a_hundred_people_finds_none(serve_ehr: ServeEhr) -> None:
     names = '"name":[{"family":"Fam%d"}],"birthDate":"1980-01-01"'
     ehr = serve_ehr("epic", data=[_line("Patient", f"pat-{n}", names % n) for n in range(1, 102)])
     path = "Patient?family=Fam&birthdate=1980-01-01"
@@ -273,7 +273,7 @@ def test_epic_21_more_than_a_hundred_people_are_none(serve_ehr: ServeEhr) -> Non
         assert list(rows(http, "Patient?family=Fam101&birthdate=1980-01-01")) == ["pat-101"]
 
 
-def test_epic_22_one_patient_a_search(serve_ehr: ServeEhr) -> None:
+def test_epic_22_a_search_names_one_patient(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         assert naive.first_page("Condition?patient=pat-1,pat-2") == []
@@ -316,7 +316,7 @@ def test_epic_26_episodes_cannot_be_listed_and_are_read_one_by_one(serve_ehr: Se
         assert http.get("EpisodeOfCare/epi-1").json()["id"] == "epi-1"
 
 
-def test_epic_27_an_api_that_is_not_on_the_app_is_a_bare_403(serve_ehr: ServeEhr) -> None:
+def test_epic_27_an_api_missing_from_the_app_is_a_bare_403(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic", forbidden_types=("Condition",))
     with NaiveClient(ehr) as naive, client(ehr) as http:
         assert naive.trusting_200("Condition?patient=pat-1") == [], "passes for no data"
@@ -343,7 +343,7 @@ def test_epic_29_patients_alone_and_changes_are_not_exported(serve_ehr: ServeEhr
         assert export(http, f"Group/{ehr.group_id}/$export?_type=Patient,Condition")[0].status_code == 200
 
 
-def test_epic_30_a_login_is_refused_now_and_then(serve_ehr: ServeEhr) -> None:
+def test_epic_30_a_login_is_refused_occasionally(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic")
     ehr.faults.add({"match": {"purpose": "token"}, "nth": 1, "action": {"status": 400}})
     with pytest.raises(json.JSONDecodeError):

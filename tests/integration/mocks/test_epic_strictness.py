@@ -33,7 +33,7 @@ def test_a_client_that_does_not_ask_for_json_gets_xml(serve_ehr: ServeEhr, accep
     assert answer.content.startswith(b"<?xml")
 
 
-def test_a_refused_token_is_told_by_two_quotes_and_a_header(serve_ehr: ServeEhr) -> None:
+def test_a_refused_token_gets_two_quotes_and_a_header(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic")
     answer = get(f"{ehr.base_url}/{VITALS}", headers={"Accept": JSON, "Authorization": "Bearer old"})
     assert (answer.status_code, answer.content) == (401, b'""')
@@ -98,7 +98,7 @@ def test_outcomes_come_as_entries_of_a_successful_search(serve_ehr: ServeEhr) ->
     assert warned["entry"][-1]["resource"]["issue"][0]["details"]["coding"][0]["code"] == "4119"
 
 
-def test_meta_can_be_taken_out_and_is_else_left_as_it_came(serve_ehr: ServeEhr) -> None:
+def test_meta_can_be_removed_and_is_otherwise_unchanged(serve_ehr: ServeEhr) -> None:
     for strip in (True, False):
         with client(serve_ehr("epic", strip_meta=strip)) as http:
             assert ("meta" in http.get("Patient/pat-1").json()) is not strip
@@ -135,7 +135,7 @@ def test_the_status_url_lies_outside_r4_and_the_manifest_says_true_as_a_string(s
     assert b"59205" in error.content
 
 
-def test_bulk_parameters_that_epic_refuses(serve_ehr: ServeEhr) -> None:
+def test_epic_refuses_these_bulk_parameters(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic")
     with client(ehr) as http:
         for query in (
@@ -158,7 +158,7 @@ def test_a_refused_login_says_nothing_more_and_scopes_follow_the_registration(se
     assert by_get.json()["error"] == "invalid_request"
 
 
-def test_a_merged_patient_redirects_a_deleted_one_is_4103_and_documents_run_out(serve_ehr: ServeEhr) -> None:
+def test_a_merged_patient_redirects_a_deleted_one_is_4103_and_documents_have_a_quota(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic", merged={"old-1": "pat-1"}, daily_documents=1)
     ehr.dataset.delete("Condition", "con-1-0")
     with client(ehr) as http:

@@ -24,7 +24,7 @@ def test_hapi_pages_lie_at_the_base_and_not_at_the_type(serve_ehr: ServeEhr) -> 
         assert http.get(link).status_code == 410
 
 
-def test_hapi_wraps_files_for_who_does_not_ask_for_ndjson_and_deletes_finished_jobs_itself(serve_ehr: ServeEhr) -> None:
+def test_hapi_wraps_files_unless_ndjson_is_requested_and_deletes_finished_jobs_itself(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", family="hapi")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         manifest, url = export(http, "Patient/$export?_type=Patient")
@@ -35,7 +35,7 @@ def test_hapi_wraps_files_for_who_does_not_ask_for_ndjson_and_deletes_finished_j
         assert http.delete(url).status_code == 404
 
 
-def test_azure_continues_by_tokens_longer_than_many_a_limit(serve_ehr: ServeEhr) -> None:
+def test_azure_pages_by_tokens_longer_than_many_url_limits(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", family="azure")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         link = str(next_link(http.get(OBSERVATIONS).json()))

@@ -14,7 +14,7 @@ from tests.integration.mocks.raw_client import client, export
 OBSERVATIONS = "Observation?patient=pat-1&_count=100"
 
 
-def test_an_answer_can_be_cut_in_the_middle_of_its_body(serve_ehr: ServeEhr) -> None:
+def test_an_answer_can_be_truncated_within_its_body(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", open=True)
     ehr.faults.add({"match": {"purpose": "search"}, "nth": 1, "action": {"cut_after_bytes": 500}})
     with client(ehr) as http:
@@ -25,7 +25,7 @@ def test_an_answer_can_be_cut_in_the_middle_of_its_body(serve_ehr: ServeEhr) -> 
     assert ehr.faults.hits == 1
 
 
-def test_a_file_can_be_cut_in_the_middle_of_its_body(serve_ehr: ServeEhr) -> None:
+def test_a_file_can_be_truncated_within_its_body(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", open=True)
     with client(ehr) as http:
         manifest, _ = export(http, "$export?_type=Observation")
@@ -48,7 +48,7 @@ def test_a_connection_can_be_dropped_without_an_answer(serve_ehr: ServeEhr) -> N
         assert http.get("Patient").status_code == 200
 
 
-def test_a_stalled_request_stays_without_an_answer_and_does_not_hold_up_the_end(serve_ehr: ServeEhr) -> None:
+def test_a_stalled_request_gets_no_answer_and_does_not_delay_the_shutdown(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", open=True)
     ehr.faults.add({"nth": 1, "action": {"stall": True}})
     with client(ehr) as http, pytest.raises(httpx.ReadTimeout):
@@ -94,7 +94,7 @@ def test_more_requests_a_second_than_allowed_are_throttled(serve_ehr: ServeEhr) 
     assert statuses == [200, 429, 429]
 
 
-def test_a_quota_refuses_what_is_above_it_and_tells_what_is_left(serve_ehr: ServeEhr) -> None:
+def test_a_quota_refuses_what_exceeds_it_and_states_what_remains(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("va", open=True, quota=2, rate_limit_headers="ratelimit", throttle_retry_after="7")
     with client(ehr) as http:
         answers = [http.get("Location/loc-1") for _ in range(3)]

@@ -21,7 +21,7 @@ def test_everyone_is_listed_in_pages_by_offset(serve_ehr: ServeEhr) -> None:
     assert [link["relation"] for link in found[1]["link"]] == ["self", "previous"]
 
 
-def test_searches_narrow_by_what_is_asked(serve_ehr: ServeEhr) -> None:
+def test_searches_are_narrowed_by_their_parameters(serve_ehr: ServeEhr) -> None:
     with client(serve_ehr("generic")) as http:
 
         def total(query: str) -> int:
@@ -77,13 +77,13 @@ def test_a_kickoff_can_be_posted_for_some_patients(serve_ehr: ServeEhr) -> None:
     assert manifest["output"][0]["count"] == 1
 
 
-def test_a_kickoff_must_ask_for_an_asynchronous_answer(serve_ehr: ServeEhr) -> None:
+def test_a_kickoff_must_request_an_asynchronous_answer(serve_ehr: ServeEhr) -> None:
     with client(serve_ehr("generic")) as http:
         assert http.get("$export").status_code == 400
         assert http.get("$export", headers={**PREFER, "Accept": "text/html"}).status_code == 406
 
 
-def test_resources_without_last_updated_are_exported_whatever_since_says(serve_ehr: ServeEhr) -> None:
+def test_resources_without_last_updated_are_exported_for_any_since(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", data=[{"resourceType": "Patient", "id": "p"}], open=True)
     with client(ehr) as http:
         manifest, _ = export(http, "$export?_since=2030-01-01T00:00:00Z")
@@ -108,7 +108,7 @@ def test_a_server_can_offer_bulk_only(serve_ehr: ServeEhr) -> None:
         assert export(http, f"Group/{ehr.group_id}/$export")[0].status_code == 200
 
 
-def test_groups_of_the_data_hold_their_members_only(serve_ehr: ServeEhr) -> None:
+def test_groups_in_the_data_have_only_their_members(serve_ehr: ServeEhr) -> None:
     group = b'{"resourceType":"Group","id":"g2","member":[{"entity":{"reference":"Patient/pat-2"}}]}'
     ehr = serve_ehr("generic", data=[*small_data(), group])
     with client(ehr) as http:
@@ -139,7 +139,7 @@ def test_changes_and_deletions_show_at_once_but_not_in_a_job_under_way(serve_ehr
     assert b'"n":1.0' in searched
 
 
-def test_the_log_tells_purposes_headers_and_how_many_ran_at_once(serve_ehr: ServeEhr) -> None:
+def test_the_log_records_purposes_headers_and_concurrency(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic")
     with client(ehr) as http:
         http.get("Condition?patient=pat-1")
@@ -154,7 +154,7 @@ def test_the_log_tells_purposes_headers_and_how_many_ran_at_once(serve_ehr: Serv
     assert ehr.log.max_concurrency == 1
 
 
-def test_the_servers_clock_can_be_off_and_its_date_header_tells(serve_ehr: ServeEhr) -> None:
+def test_the_servers_clock_can_be_off_and_its_date_header_shows_it(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("generic", clock_skew_s=-3600)
     answer = get(f"{ehr.base_url}/metadata")
     assert len(answer.headers.get_list("date")) == 1

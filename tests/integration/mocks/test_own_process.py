@@ -37,7 +37,7 @@ def test_it_announces_itself_answers_and_ends_quickly_on_an_interrupt() -> None:
         assert process.stderr.read() == ""
 
 
-def test_a_port_that_is_taken_is_told() -> None:
+def test_a_port_in_use_is_reported() -> None:
     config = MockConfig(data=[{"resourceType": "Patient", "id": "p1"}], open=True)
     with serve(config) as first:
         port = int(first.base_url.split(":")[2].split("/")[0])

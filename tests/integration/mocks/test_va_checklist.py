@@ -60,7 +60,7 @@ def test_va_04_pages_are_numbers_and_shift_with_the_data(serve_ehr: ServeEhr) ->
         assert "obs-1-100" in rows(http, OBSERVATIONS)
 
 
-def test_va_05_a_firewalls_page_has_200(serve_ehr: ServeEhr) -> None:
+def test_va_05_a_firewall_page_has_status_200(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("va")
     ehr.faults.add({"match": {"purpose": "search"}, "nth": 1, "action": {"wrong_content": True}})
     ehr.faults.add({"match": {"purpose": "search"}, "nth": 2, "action": {"wrong_content": True}})
@@ -72,7 +72,7 @@ def test_va_05_a_firewalls_page_has_200(serve_ehr: ServeEhr) -> None:
         assert len(rows(http, OBSERVATIONS)) == 120, "asked again"
 
 
-def test_va_06_what_takes_long_is_504_and_smaller_pages_are_quick(serve_ehr: ServeEhr) -> None:
+def test_va_06_a_slow_search_is_504_and_smaller_pages_are_quick(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("va", row_cost_s=0.002, gateway_timeout_s=0.1)
     with NaiveClient(ehr) as naive, client(ehr) as http:
         large = f"{OBSERVATIONS}&_count=100"
@@ -81,7 +81,7 @@ def test_va_06_what_takes_long_is_504_and_smaller_pages_are_quick(serve_ehr: Ser
         assert len(rows(http, f"{OBSERVATIONS}&_count=30")) == 120
 
 
-def test_va_07_an_unknown_category_is_silently_nothing(serve_ehr: ServeEhr) -> None:
+def test_va_07_an_unknown_category_finds_nothing_silently(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("va")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         answer = http.get(f"{OBSERVATIONS}&category=labs")
@@ -122,7 +122,7 @@ def test_va_10_patient_id_and_identifier_exclude_each_other(serve_ehr: ServeEhr,
         assert len(rows(http, "Condition?patient=pat-1")) == 2
 
 
-def test_va_11_a_page_is_at_most_a_hundred_rows_whatever_is_asked(serve_ehr: ServeEhr) -> None:
+def test_va_11_a_page_has_at_most_a_hundred_rows(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("va")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         assert len(naive.until_a_short_page(OBSERVATIONS, 1000)) == 100
@@ -144,7 +144,7 @@ def test_va_13_a_posted_search_is_its_query_and_its_body(serve_ehr: ServeEhr) ->
 
 
 @pytest.mark.parametrize("count", ["-1", "all"])
-def test_va_14_a_count_is_a_number_and_nought_counts(serve_ehr: ServeEhr, count: str) -> None:
+def test_va_14_a_count_must_be_a_number_and_zero_is_one(serve_ehr: ServeEhr, count: str) -> None:
     ehr = serve_ehr("va")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         assert naive.trusting_200(f"{OBSERVATIONS}&_count={count}") == []
@@ -153,7 +153,7 @@ def test_va_14_a_count_is_a_number_and_nought_counts(serve_ehr: ServeEhr, count:
 
 
 @pytest.mark.parametrize("query", ["date=ge2020-01-01&patient=pat-1", "category=laboratory"])
-def test_va_15_observation_filters_lean_on_each_other(serve_ehr: ServeEhr, query: str) -> None:
+def test_va_15_observation_filters_depend_on_each_other(serve_ehr: ServeEhr, query: str) -> None:
     ehr = serve_ehr("va")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         assert naive.trusting_200(f"Observation?{query}") == []
@@ -161,7 +161,7 @@ def test_va_15_observation_filters_lean_on_each_other(serve_ehr: ServeEhr, query
         assert len(rows(http, f"{OBSERVATIONS}&category=laboratory&date=ge2020-01-01")) == 90
 
 
-def test_va_16_the_patient_is_named_in_every_search(serve_ehr: ServeEhr) -> None:
+def test_va_16_every_search_must_name_the_patient(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("va")
     with NaiveClient(ehr) as naive:
         assert naive.trusting_200("Condition") == []
@@ -178,7 +178,7 @@ def test_va_17_there_is_no_export(serve_ehr: ServeEhr) -> None:
         ] * 3
 
 
-def test_va_18_unknown_parameters_vanish_from_the_links(serve_ehr: ServeEhr) -> None:
+def test_va_18_unknown_parameters_are_missing_from_the_links(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("va")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         path = f"{OBSERVATIONS}&recorded-date=gt2027-01-01"
@@ -186,7 +186,7 @@ def test_va_18_unknown_parameters_vanish_from_the_links(serve_ehr: ServeEhr) -> 
         assert "recorded-date" not in str(http.get(path).json()["link"])
 
 
-def test_va_19_changes_can_be_asked_of_few_types(serve_ehr: ServeEhr) -> None:
+def test_va_19_changes_can_be_searched_for_few_types(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("va")
     with NaiveClient(ehr) as naive, client(ehr) as http:
         assert naive.changed_since("Condition?patient=pat-1", "2027-01-01") == ["con-1-0", "con-1-1"]

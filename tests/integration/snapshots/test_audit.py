@@ -57,7 +57,7 @@ async def whose(store: Store, patient: str) -> list[ReadEvent]:
     return await store.audit.who_saw(patient)
 
 
-async def test_an_export_notes_who_read_which_types_of_whom_and_why(store_url: str) -> None:
+async def test_an_export_is_audited_with_reader_types_patients_and_reason(store_url: str) -> None:
     async with open_store(store_url, "default", ANA) as store:
         run = await filled(store)
         await read(store, ["Observation", "Location"])
@@ -82,7 +82,7 @@ async def test_an_export_notes_who_read_which_types_of_whom_and_why(store_url: s
         (["Patient"], Selection(types=("Patient",)), {"p1", "p2", "p3"}),
     ],
 )
-async def test_a_read_notes_those_and_only_those_whose_rows_it_was_given(
+async def test_a_read_is_audited_for_exactly_the_patients_whose_rows_it_returned(
     store: Store, store_url: str, wanted: list[str], selection: Selection, patients: set[str]
 ) -> None:
     await filled(store)
@@ -90,7 +90,7 @@ async def test_a_read_notes_those_and_only_those_whose_rows_it_was_given(
     assert list(audited(store_url).values()) == [patients]
 
 
-async def test_what_sessions_beside_each_other_were_given_is_one_event(store: Store, store_url: str) -> None:
+async def test_parallel_sessions_of_one_read_are_one_event(store: Store, store_url: str) -> None:
     await filled(store)
     async with store.snapshot(Selection()) as snapshot, snapshot.beside() as second:
         assert [chunk async for chunk in snapshot.ndjson("Location")]
@@ -98,7 +98,7 @@ async def test_what_sessions_beside_each_other_were_given_is_one_event(store: St
     assert list(audited(store_url).values()) == [{"p1"}]
 
 
-async def test_a_read_of_changes_notes_who_changed_and_whose_rows_are_gone(store: Store, store_url: str) -> None:
+async def test_a_read_of_changes_is_audited_for_changed_and_deleted_patients(store: Store, store_url: str) -> None:
     first = await filled(store)
     given = [*(person(one) for one in ("p1", "p2", "p3")), record("o1", "new", patient="p1")]
     await full_run(await store.begin_run(scope()), given, [])
@@ -109,7 +109,7 @@ async def test_a_read_of_changes_notes_who_changed_and_whose_rows_are_gone(store
     assert list(audited(store_url).values()) == [{"p1", "p2"}]
 
 
-async def test_a_comparison_notes_whose_rows_differ_and_whose_they_were_before(store: Store, store_url: str) -> None:
+async def test_a_comparison_is_audited_for_the_patients_before_and_after(store: Store, store_url: str) -> None:
     first = await filled(store)
     given = [record("o2", 2, patient="p1"), record("c2", kind="Condition", patient="p4")]
     await full_run(await store.begin_run(scope()), given, [])
@@ -121,7 +121,7 @@ async def test_a_comparison_notes_whose_rows_differ_and_whose_they_were_before(s
     assert audited(store_url)[event.id] == {"p1", "p2", "p3", "p4"}
 
 
-async def test_what_an_error_breaks_off_is_neither_read_nor_audited(store: Store, store_url: str) -> None:
+async def test_a_read_broken_off_by_an_error_returns_and_audits_nothing(store: Store, store_url: str) -> None:
     await filled(store)
 
     async def broken_off() -> None:
@@ -158,9 +158,7 @@ async def test_a_chart_that_cannot_be_audited_is_not_shown_on_a_stream_either(st
         assert audited(store_url).popitem()[1] == {"p1"}
 
 
-async def test_a_charts_history_a_proof_and_the_audit_itself_are_read_through_the_same_door(
-    store: Store, store_url: str
-) -> None:
+async def test_reads_of_history_proofs_and_the_audit_itself_are_audited(store: Store, store_url: str) -> None:
     await filled(store)
     assert (await store.chart_history("mercy", "p1")).changes
     async with store.proof("mercy") as proof:
@@ -177,7 +175,7 @@ async def test_a_charts_history_a_proof_and_the_audit_itself_are_read_through_th
     assert [one.types for one in await whose(store, "p2") if one.action is Action.PROOF] == [("Observation",)]
 
 
-async def test_between_two_moments_only_their_reads_are_told(store: Store) -> None:
+async def test_an_audit_of_a_period_lists_only_its_reads(store: Store) -> None:
     await filled(store)
     await read(store, ["Patient"])
     (event,) = await whose(store, "p1")
@@ -191,7 +189,7 @@ async def test_between_two_moments_only_their_reads_are_told(store: Store) -> No
         ]
 
 
-async def test_a_long_read_holds_nobody_elses_seal_and_is_sealed_when_it_ends(store: Store, store_url: str) -> None:
+async def test_a_long_read_delays_no_other_seal_and_is_sealed_when_it_ends(store: Store, store_url: str) -> None:
     await filled(store)
     async with store.snapshot(Selection()) as long:
         assert [chunk async for chunk in long.ndjson("Condition")]
@@ -203,7 +201,7 @@ async def test_a_long_read_holds_nobody_elses_seal_and_is_sealed_when_it_ends(st
     assert (found.seals, found.events, found.unsealed, found.unused, found.faults) == (3, 3, 0, 0, ())
 
 
-async def test_a_range_is_not_closed_while_somebody_is_adding_an_event_to_it(store: Store, store_url: str) -> None:
+async def test_a_range_is_not_sealed_while_an_event_is_being_added(store: Store, store_url: str) -> None:
     await filled(store)
     with psycopg.connect(store_url) as other:
         other.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended('chartferry audit default', 0))")
@@ -241,7 +239,7 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("what", TAMPERED)
-async def test_whatever_is_tampered_with_is_found(store: Store, store_url: str, what: str) -> None:
+async def test_any_tampering_is_found(store: Store, store_url: str, what: str) -> None:
     await filled(store)
     for each in ("Patient", "Observation", "Condition"):
         await read(store, [each])
@@ -256,7 +254,7 @@ async def test_whatever_is_tampered_with_is_found(store: Store, store_url: str, 
     assert {one.kind for one in found.faults} - {kind for kind, _, _ in faults} <= {"chain broken"}
 
 
-async def test_what_was_kept_long_enough_is_deleted_and_the_chain_stays_whole(store: Store, store_url: str) -> None:
+async def test_expired_events_are_deleted_and_the_chain_stays_valid(store: Store, store_url: str) -> None:
     await filled(store)
     await read(store, ["Patient"])
     head = (await store.audit.verify()).head
@@ -270,7 +268,7 @@ async def test_what_was_kept_long_enough_is_deleted_and_the_chain_stays_whole(st
 
 
 @pytest.mark.parametrize(("through", "hidden"), [("9000000000000000000", {1}), ("NULL", set())])
-async def test_an_event_that_claims_to_have_pruned_hides_nothing_that_was_deleted_later(
+async def test_a_claim_of_pruning_hides_no_later_deletion(
     store: Store, store_url: str, through: str, hidden: set[int]
 ) -> None:
     await filled(store)
@@ -287,7 +285,7 @@ async def test_an_event_that_claims_to_have_pruned_hides_nothing_that_was_delete
     assert {(one.kind, one.event) for one in found.faults} == {("missing", event) for event in {1, 3} - hidden}
 
 
-async def test_a_seal_covers_a_thousand_events_and_the_next_goes_on(store: Store, store_url: str) -> None:
+async def test_a_seal_covers_a_thousand_events_and_the_next_continues(store: Store, store_url: str) -> None:
     execute(
         store_url,
         "INSERT INTO audit_event (actor, account, roles, origin, action, connections, types, runs)"

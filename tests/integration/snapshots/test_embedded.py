@@ -98,7 +98,7 @@ def _revived(directory: Path) -> str:
         return url
 
 
-def test_a_stale_file_that_names_a_living_stranger_does_not_hinder_the_start(directory: Path):
+def test_a_stale_pid_file_naming_a_foreign_process_does_not_prevent_the_start(directory: Path):
     with embedded_postgres(directory):
         text = (directory / "data" / "postmaster.pid").read_text()
     lines = text.splitlines()
@@ -108,14 +108,14 @@ def test_a_stale_file_that_names_a_living_stranger_does_not_hinder_the_start(dir
         assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_an_unfinished_first_start_is_begun_anew(directory: Path):
+def test_an_unfinished_first_start_is_restarted(directory: Path):
     (directory / "making").mkdir(parents=True)
     (directory / "making" / "PG_VERSION").write_text("18\n")
     with embedded_postgres(directory) as url, psycopg.connect(url) as conn:
         assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_long_directory_gets_a_socket_elsewhere_that_others_cannot_enter(directory: Path):
+def test_a_long_directory_gets_a_private_socket_elsewhere(directory: Path):
     deep = directory / ("d" * 60) / ("e" * 60)
     with embedded_postgres(deep) as url, psycopg.connect(url) as conn:
         assert conn.execute("SELECT 1").fetchone() == (1,)
@@ -163,7 +163,7 @@ def test_an_ordinary_user_runs_the_server_as_itself(directory: Path):
     assert not runs(directory)
 
 
-def test_the_server_runs_as_ourselves_and_for_root_as_an_account_that_is_not_root(directory: Path):
+def test_the_server_runs_as_the_user_or_for_root_as_another_account(directory: Path):
     with embedded_postgres(directory):
         number = int((directory / "data" / "postmaster.pid").read_text().split()[0])
         root = os.geteuid() == 0
@@ -172,7 +172,7 @@ def test_the_server_runs_as_ourselves_and_for_root_as_an_account_that_is_not_roo
         assert psutil.Process(number).uids().effective == (directory / "data").stat().st_uid == expected
 
 
-def test_a_directory_that_cannot_be_made_is_named_with_what_to_do(directory: Path):
+def test_a_directory_that_cannot_be_created_is_reported_with_the_next_step(directory: Path):
     directory.parent.joinpath("file").touch()
     with (
         pytest.raises(StoreUnavailableError, match="embedded:DIR"),

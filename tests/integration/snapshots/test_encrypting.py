@@ -132,7 +132,7 @@ async def require_all_encrypted(url: str, before: list[bytes]) -> None:
     assert {"resource", "resource_history", "rival", "quarantine", "attachment", "attachment text"} <= done.rows.keys()
 
 
-async def test_a_store_that_was_plain_is_what_one_is_that_was_encrypted_from_its_first_run_on(store_url: str) -> None:
+async def test_a_store_encrypted_later_equals_one_encrypted_from_its_first_run(store_url: str) -> None:
     before = await filled(store_url)
     assert plain_in(store_url) == set(NAMED)
     async with opened_store(store_url, keyring=KEYS, encrypts=True) as store:
@@ -140,7 +140,7 @@ async def test_a_store_that_was_plain_is_what_one_is_that_was_encrypted_from_its
     await require_all_encrypted(store_url, before)
 
 
-async def test_a_rival_content_that_no_encrypted_store_could_have_is_quarantined(store_url: str) -> None:
+async def test_a_rival_content_that_cannot_be_encrypted_is_quarantined(store_url: str) -> None:
     plain = patient("p1", "Frank")
     beyond = plain._replace(body=plain.body.replace(b"1.50", b"1e200000"), content_hash=b"beyond")
     async with opened_store(store_url) as store:
@@ -153,7 +153,7 @@ async def test_a_rival_content_that_no_encrypted_store_could_have_is_quarantined
     assert "number" in reason
 
 
-async def test_the_planner_keeps_no_sample_of_a_table_that_has_been_emptied(store_url: str) -> None:
+async def test_the_planner_keeps_no_sample_of_an_emptied_table(store_url: str) -> None:
     await filled(store_url)
     plain = {bytes(token).hex() for (token,) in rows(store_url, "SELECT token FROM patient_token")}
     async with opened_store(store_url) as store:
@@ -167,7 +167,7 @@ async def test_the_planner_keeps_no_sample_of_a_table_that_has_been_emptied(stor
     assert {one for one in (*NAMED, *plain) if one in samples} == set()
 
 
-async def test_of_large_rows_few_are_in_memory_and_in_one_transaction(store_url: str) -> None:
+async def test_only_a_few_large_rows_are_in_memory_and_in_one_transaction(store_url: str) -> None:
     data = base64.b64encode(random.Random(1).randbytes(1 << 20)).decode()  # which Postgres cannot compress
     ids = [f"o{number}" for number in range(5)]
     large = [record(id_, f'{{"resourceType":"Observation","id":"{id_}","data":"{data}"}}'.encode()) for id_ in ids]
@@ -189,7 +189,7 @@ async def test_of_large_rows_few_are_in_memory_and_in_one_transaction(store_url:
         assert set(after) - set(before), table
 
 
-async def test_wherever_it_is_killed_the_next_call_goes_on_and_until_then_nothing_else_opens_the_store(
+async def test_a_killed_encryption_is_continued_and_until_then_nothing_else_opens_the_store(
     store_url: str,
 ) -> None:
     before = await filled(store_url)
@@ -207,7 +207,7 @@ async def test_wherever_it_is_killed_the_next_call_goes_on_and_until_then_nothin
     await require_all_encrypted(store_url, before)
 
 
-async def test_who_opened_the_store_while_it_was_plain_reads_writes_and_erases_nothing_any_more(store_url: str) -> None:
+async def test_a_process_that_opened_the_store_while_plain_can_no_longer_use_it(store_url: str) -> None:
     await filled(store_url)
     async with opened_store(store_url) as early:
         async with await early.begin_run(scope()), opened_store(store_url) as other:

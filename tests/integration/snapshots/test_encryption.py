@@ -89,7 +89,7 @@ async def read(store: Store, kind: str = "Patient", form: str = "ndjson") -> byt
         return b"".join([chunk async for chunk in getattr(snapshot, form)(kind)])
 
 
-async def test_what_differs_between_two_runs_is_told_as_a_plain_store_tells_it(store_url: str) -> None:
+async def test_a_comparison_of_two_runs_is_the_same_as_from_a_plain_store(store_url: str) -> None:
     async with opened_store(store_url, "plain") as plain, opened_store(store_url, "sealed", keyring=KEYS) as store:
         told = []
         for each in (plain, store):
@@ -102,7 +102,7 @@ async def test_what_differs_between_two_runs_is_told_as_a_plain_store_tells_it(s
     assert '"Frank"' in other["new"]
 
 
-async def test_who_sees_masks_sees_where_two_runs_differ_and_no_value(store_url: str) -> None:
+async def test_a_masked_reader_sees_where_two_runs_differ_but_no_values(store_url: str) -> None:
     for_ben = Actor(name="ben", masked=True)
     async with (
         opened_store(store_url, keyring=KEYS) as store,
@@ -120,7 +120,7 @@ async def test_who_sees_masks_sees_where_two_runs_differ_and_no_value(store_url:
     assert b"Frank" not in line
 
 
-async def test_of_what_came_under_a_new_key_masks_differ_only_where_values_do(store_url: str) -> None:
+async def test_under_a_new_key_masks_differ_only_where_values_differ(store_url: str) -> None:
     for_ben = Actor(name="ben", masked=True)
     async with opened_store(store_url, keyring=KEYS) as store:
         await brought(store, patient(), seen())
@@ -137,7 +137,7 @@ async def test_of_what_came_under_a_new_key_masks_differ_only_where_values_do(st
     assert old["name"][0]["given"] == new["name"][0]["given"]
 
 
-async def test_no_table_has_anything_that_says_who_a_patient_is(store_url: str) -> None:
+async def test_no_table_contains_anything_that_identifies_a_patient(store_url: str) -> None:
     line = Quarantined("Patient", "page 1", "not JSON", b'{"name": [{"family": "Zappa"', UNITS[0].key)
     note = Document(
         "Observation", "o1", 0, "stored", content=b"Zappa was here", content_type="text/plain", text="Zappa was"
@@ -154,7 +154,7 @@ async def test_no_table_has_anything_that_says_who_a_patient_is(store_url: str) 
 
 
 @pytest.mark.parametrize("form", ["ndjson", "entries"])
-async def test_who_has_the_keys_reads_byte_for_byte_what_a_plain_store_gives(store_url: str, form: str) -> None:
+async def test_a_reader_with_the_keys_gets_the_bytes_of_a_plain_store(store_url: str, form: str) -> None:
     async with opened_store(store_url) as plain, opened_store(store_url, "sealed", keyring=KEYS) as sealed:
         for store in (plain, sealed):
             await brought(store, patient(), patient("p2", 'Zap"pa \\ \t é'), seen())
@@ -162,7 +162,7 @@ async def test_who_has_the_keys_reads_byte_for_byte_what_a_plain_store_gives(sto
             assert await read(sealed, kind, form) == await read(plain, kind, form)
 
 
-async def test_an_unchanged_chart_writes_nothing_even_where_its_white_space_differs(store_url: str) -> None:
+async def test_an_unchanged_chart_with_other_white_space_writes_nothing(store_url: str) -> None:
     async with opened_store(store_url, keyring=KEYS) as store:
         await brought(store, patient(), seen())
         before = rows(store_url, "SELECT xmin::text, ctid::text, id FROM resource_stored ORDER BY id")
@@ -178,7 +178,7 @@ async def test_an_unchanged_chart_writes_nothing_even_where_its_white_space_diff
 @pytest.mark.parametrize(
     "keyring", [BOTH, replace(KEYS, paths=frozenset({"Observation.code"}))], ids=["a new key", "a new path"]
 )
-async def test_what_comes_again_with_its_keys_in_another_order_is_unchanged_and_encrypted_as_it_would_be_now(
+async def test_content_with_reordered_keys_is_unchanged_and_encrypted_as_it_would_be_now(
     store_url: str, keyring: Keyring
 ) -> None:
     async with opened_store(store_url, keyring=KEYS) as store:
@@ -226,14 +226,14 @@ SEALED: dict[str, tuple[object, bool]] = {
 
 
 @pytest.mark.parametrize("what", SEALED)
-def test_what_identifies_in_other_types_is_told_by_its_structure(what: str) -> None:
+def test_identifying_values_in_other_types_are_recognised_by_structure(what: str) -> None:
     more, sealed = SEALED[what]
     body = orjson.dumps({"resourceType": "Observation", "id": "o1", **more})  # type: ignore[dict-item]
     sealer = Sealer("default", KEYS, b"s" * 32)
     assert (b"MRN" not in sealed_record(record("o1", body), sealer).body) is sealed
 
 
-async def test_a_hash_tells_nothing_without_the_key(store_url: str) -> None:
+async def test_a_hash_reveals_nothing_without_the_key(store_url: str) -> None:
     async with opened_store(store_url, keyring=KEYS) as store:
         await brought(store, patient())
     ((kept,),) = rows(store_url, "SELECT content_hash FROM resource")
@@ -250,7 +250,7 @@ async def test_an_encrypted_store_opens_with_its_key_alone(store_url: str, keyri
     assert rows(store_url, "SELECT key_id FROM sealing_key") == [("k1",)]
 
 
-async def test_a_store_that_has_charts_is_not_encrypted_by_keys_alone(store_url: str) -> None:
+async def test_configuring_keys_alone_does_not_encrypt_a_store_with_charts(store_url: str) -> None:
     async with opened_store(store_url) as store:
         await brought(store, patient())
     with pytest.raises(StoreKeyError, match="plain text: `chartferry keys rotate-store` encrypts"):
@@ -259,7 +259,7 @@ async def test_a_store_that_has_charts_is_not_encrypted_by_keys_alone(store_url:
     assert rows(store_url, "SELECT count(*) FROM sealing_key") == [(0,)]
 
 
-async def test_who_opened_a_store_before_it_was_encrypted_begins_no_run(store_url: str) -> None:
+async def test_a_process_that_opened_the_store_before_encryption_begins_no_run(store_url: str) -> None:
     async with opened_store(store_url) as early:
         async with opened_store(store_url, keyring=KEYS):
             pass
@@ -268,7 +268,7 @@ async def test_who_opened_a_store_before_it_was_encrypted_begins_no_run(store_ur
     assert rows(store_url, "SELECT count(*) FROM run") == [(0,)]
 
 
-async def test_after_a_new_key_the_old_one_still_opens_what_it_sealed(store_url: str) -> None:
+async def test_after_a_new_key_the_old_one_still_decrypts_its_values(store_url: str) -> None:
     async with opened_store(store_url, keyring=KEYS) as store:
         await brought(store, patient())
     async with opened_store(store_url, keyring=BOTH) as store:
@@ -281,7 +281,7 @@ async def test_after_a_new_key_the_old_one_still_opens_what_it_sealed(store_url:
             await read(store)
 
 
-async def test_another_tenant_s_values_do_not_open_with_the_same_key(store_url: str) -> None:
+async def test_another_tenants_values_cannot_be_decrypted_with_the_same_key(store_url: str) -> None:
     async with opened_store(store_url, keyring=KEYS) as store, opened_store(store_url, "other", keyring=KEYS) as other:
         await brought(store, patient())
         await brought(other, patient())
@@ -301,7 +301,7 @@ TAMPERED: dict[str, str] = {
 
 
 @pytest.mark.parametrize("how", TAMPERED)
-async def test_a_value_that_was_altered_or_moved_is_an_error_that_quotes_nothing(store_url: str, how: str) -> None:
+async def test_an_altered_or_moved_value_is_an_error_that_quotes_nothing(store_url: str, how: str) -> None:
     async with opened_store(store_url, keyring=KEYS) as store:
         await brought(store, patient(), patient("p2", "Beefheart"))
         execute(store_url, TAMPERED[how])
@@ -324,7 +324,7 @@ async def test_erasing_finds_a_patient_in_encrypted_values_and_in_quarantined_in
     assert rows(store_url, "SELECT id FROM resource") == [("o9",)]
 
 
-async def test_a_value_that_no_key_opens_stays_and_is_named_and_whose_it_certainly_is_is_erased_unread(
+async def test_an_undecryptable_value_is_kept_and_named_but_erased_with_its_known_patient(
     store_url: str,
 ) -> None:
     lines = [Quarantined("Patient", f"page {n}", "not JSON", b'{"id": "p2"', UNITS[0].key) for n in (1, 2)]
@@ -346,7 +346,7 @@ async def test_a_value_that_no_key_opens_stays_and_is_named_and_whose_it_certain
     assert (again.rows, again.unread) == ({}, erased.unread)
 
 
-async def test_what_postgres_would_refuse_is_quarantined_and_encrypted(store_url: str) -> None:
+async def test_values_that_postgres_would_refuse_are_quarantined_and_encrypted(store_url: str) -> None:
     bad = record("p2", patient("p2").body.replace(b"Zappa,", b"Zappa\\u0000,"), kind="Patient", patient="p2")
     cut = record("p3", patient("p3").body.replace(b"Moon", b"Moon\\ud800"), kind="Patient", patient="p3")
     torn = record("o5", b'{"resourceType":"Observation","id":"o5","valueString":"\\u0041\xe9"}')
@@ -358,7 +358,7 @@ async def test_what_postgres_would_refuse_is_quarantined_and_encrypted(store_url
     assert "Zappa" not in everything(store_url)
 
 
-async def test_inline_documents_are_opened_for_who_reads_their_text(store_url: str) -> None:
+async def test_inline_documents_are_decrypted_for_reading_their_text(store_url: str) -> None:
     body = {
         "resourceType": "DocumentReference",
         "id": "d1",
@@ -384,7 +384,7 @@ NUMBERS = st.from_regex(r"-?(0|[1-9][0-9]{0,4})(\.[0-9]{1,4})?([eE][+-]?[0-9]{1,
 
 @given(JSON, NUMBERS, st.booleans())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_what_was_sealed_opens_to_what_postgres_would_have_kept(
+def test_encrypted_values_decrypt_to_what_postgres_would_have_stored(
     store_server: str, value: object, number: str, ascii_: bool
 ) -> None:
     sealer = Sealer("default", KEYS, b"s" * 32)

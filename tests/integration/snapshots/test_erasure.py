@@ -111,7 +111,7 @@ def traces(url: str) -> dict[str, list[str]]:
     return {table: some for table, some in found.items() if not table.startswith("audit_")}
 
 
-async def test_nothing_of_an_erased_patient_remains_and_nothing_of_others_is_gone(store: Store, store_url: str) -> None:
+async def test_erasing_a_patient_leaves_nothing_of_them_and_everything_of_others(store: Store, store_url: str) -> None:
     await known(store)
     execute(store_url, beside(WHO, OTHER))
     before = traces(store_url)
@@ -141,9 +141,7 @@ def sampled(url: str) -> set[str]:
     return {table for table, text in texts if TRACE.search(text)}
 
 
-async def test_the_planners_samples_of_tables_that_have_rows_left_have_nothing_of_an_erased_patient(
-    store: Store, store_url: str
-) -> None:
+async def test_the_planners_samples_contain_nothing_of_an_erased_patient(store: Store, store_url: str) -> None:
     await known(store)
     execute(store_url, "ANALYZE")
     assert "resource_patient" in sampled(store_url)
@@ -153,7 +151,7 @@ async def test_the_planners_samples_of_tables_that_have_rows_left_have_nothing_o
 
 
 @pytest.mark.parametrize("table", ["resource", "unit", "quarantine", "audit_event"])
-async def test_an_erasure_that_is_killed_at_any_statement_has_erased_nothing_and_can_be_done_again(
+async def test_an_erasure_killed_at_any_statement_has_erased_nothing_and_can_be_repeated(
     store: Store, store_url: str, table: str
 ) -> None:
     await known(store)
@@ -182,9 +180,7 @@ async def test_the_charts_under_former_ids_of_an_erased_patient_are_erased_with_
     assert rows(store_url, "SELECT patient_id FROM audit_patient ORDER BY 1") == [("before",), ("former",), (WHO,)]
 
 
-async def test_what_another_page_said_of_the_patient_with_an_escaped_slash_is_erased(
-    store: Store, store_url: str
-) -> None:
+async def test_a_quarantined_mention_with_an_escaped_slash_is_erased(store: Store, store_url: str) -> None:
     await known(store)
     said = orjson.dumps({"resourceType": "Observation", "id": "b", "subject": f"Patient/{WHO}"}).replace(b"/", b"\\/")
     rival = "INSERT INTO rival (connection, resource_type, id, way, content_hash, run, patient_id, body)"
@@ -196,7 +192,7 @@ async def test_what_another_page_said_of_the_patient_with_an_escaped_slash_is_er
     assert rows(store_url, "SELECT id FROM rival") == []
 
 
-async def test_who_is_not_there_is_not_erased_and_not_noted(store: Store, store_url: str) -> None:
+async def test_erasing_an_unknown_patient_does_and_records_nothing(store: Store, store_url: str) -> None:
     await full_run(await store.begin_run(scope()), [person(OTHER)], [search()])
     assert (await store.erase("mercy", WHO)).rows == {}
     assert rows(store_url, "SELECT action FROM audit_event") == []
@@ -204,7 +200,7 @@ async def test_who_is_not_there_is_not_erased_and_not_noted(store: Store, store_
         await store.erase("nowhere", WHO)
 
 
-async def test_nobody_is_erased_while_a_run_may_bring_the_patient_again(store: Store) -> None:
+async def test_nobody_is_erased_while_a_run_may_fetch_the_patient_again(store: Store) -> None:
     async with await store.begin_run(scope()):
         with pytest.raises(ConnectionBusyError):
             await store.erase("mercy", WHO)
@@ -212,7 +208,7 @@ async def test_nobody_is_erased_while_a_run_may_bring_the_patient_again(store: S
         await store.erase("mercy", WHO)
 
 
-async def test_where_anything_would_remain_nothing_is_erased(store: Store, store_url: str) -> None:
+async def test_nothing_is_erased_if_anything_would_remain(store: Store, store_url: str) -> None:
     await known(store)
     execute(store_url, "CREATE TABLE remark (connection int, remark text)")
     execute(store_url, f"INSERT INTO remark VALUES (2, 'Patient/{WHO}'), (1, 'Patient/{OTHER}')")

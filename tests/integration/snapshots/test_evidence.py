@@ -72,7 +72,7 @@ def said(report: RunReport) -> tuple[str, int, list[str]]:
 @pytest.mark.parametrize(
     "way", [None, Way("reference", WayScope.NOTHING), GROUP], ids=["read", "referenced", "exported"]
 )
-async def test_what_comes_in_any_way_is_alive_again_and_nothing_stands_open_about_it(
+async def test_a_row_that_any_way_lists_is_alive_again_and_no_longer_doubted(
     store: Store, store_url: str, way: Way | None
 ):
     await weighed(store, [*ALL, record("a3", 3)], ASKED)
@@ -82,7 +82,7 @@ async def test_what_comes_in_any_way_is_alive_again_and_nothing_stands_open_abou
     assert (live(store_url), open_evidence(store_url)) == (IDS | {"a3"}, {})
 
 
-async def test_a_merged_patient_who_comes_by_the_former_id_is_merged_no_more(store: Store, store_url: str):
+async def test_a_merged_patient_listed_by_the_former_id_is_no_longer_merged(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     merged = [Deletion("Patient", "p2", Said.MERGED, PATIENTS)]
     await weighed(store, [ONE, A1, A2], [R1, P1], words=merged, aliases=[Alias("p2", "p1", gone=True)])
@@ -96,7 +96,7 @@ async def test_a_merged_patient_who_comes_by_the_former_id_is_merged_no_more(sto
 
 
 @pytest.mark.parametrize("word", [Said.NOT_FOUND, Said.GONE])
-async def test_a_missed_row_that_is_not_there_when_asked_for_is_gone_and_its_tombstone_keeps_the_content(
+async def test_a_missed_row_that_its_read_does_not_find_is_gone_and_its_tombstone_keeps_the_content(
     store: Store, store_url: str, word: Said
 ):
     await weighed(store, ALL, ASKED)
@@ -120,7 +120,7 @@ async def test_a_missed_row_that_is_not_there_when_asked_for_is_gone_and_its_tom
     ],
     ids=["beyond the cap", "no reads of the type", "no control", "no answer"],
 )
-async def test_a_missed_row_of_which_nothing_is_known_for_sure_is_doubted_and_a_hole(
+async def test_a_missed_row_without_certain_evidence_is_doubted_and_a_hole(
     store: Store, store_url: str, asking: dict[str, Any]
 ):
     await weighed(store, ALL, ASKED)
@@ -129,13 +129,13 @@ async def test_a_missed_row_of_which_nothing_is_known_for_sure_is_doubted_and_a_
     assert (live(store_url), open_evidence(store_url)) == (IDS, {"a2": "doubted"})
 
 
-async def test_a_404_means_nothing_where_no_row_of_the_type_was_listed(store: Store, store_url: str):
+async def test_a_404_proves_nothing_if_no_row_of_the_type_was_listed(store: Store, store_url: str):
     await weighed(store, [ONE, A2], [R1, P1])
     report = await weighed(store, [ONE], [R1, P1], answers={"a2": Said.NOT_FOUND})
     assert said(report) == ("partial", 0, ["Observation"])
 
 
-async def test_no_more_than_the_cap_is_asked_for_and_patients_come_first(store: Store, store_url: str):
+async def test_no_more_rows_than_the_cap_are_read_and_patients_come_first(store: Store, store_url: str):
     await weighed(store, [*MEMBERS, *CHARTS], FILES, asked=EXPORT, watermark=T1)
     gone = dict.fromkeys(("p2", "a2", "b1"), Said.NOT_FOUND)
     report = await weighed(store, [MEMBERS[0], CHARTS[0]], FILES, asked=EXPORT, answers=gone, limit=2, watermark=T2)
@@ -146,7 +146,7 @@ async def test_no_more_than_the_cap_is_asked_for_and_patients_come_first(store: 
 # --- the same again -----------------------------------------------------------------------------------------------------
 
 
-async def test_what_was_doubted_and_is_missed_again_by_a_later_run_is_gone(store: Store, store_url: str):
+async def test_a_doubted_row_that_a_later_run_misses_again_is_gone(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     await weighed(store, LESS, ASKED, limit=0)
     report = await weighed(store, LESS, ASKED, limit=0)
@@ -154,7 +154,7 @@ async def test_what_was_doubted_and_is_missed_again_by_a_later_run_is_gone(store
     assert (live(store_url), open_evidence(store_url)) == (IDS - {"a2"}, {})
 
 
-async def test_what_was_doubted_and_could_not_be_read_stays_doubted(store: Store, store_url: str):
+async def test_a_doubted_row_that_could_not_be_read_stays_doubted(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     await weighed(store, LESS, ASKED, limit=0)
     report = await weighed(store, LESS, ASKED, answers={"a2": Said.UNANSWERED})
@@ -162,7 +162,7 @@ async def test_what_was_doubted_and_could_not_be_read_stays_doubted(store: Store
     assert (live(store_url), open_evidence(store_url)) == (IDS, {"a2": "doubted"})
 
 
-async def test_what_came_back_after_a_doubt_must_be_missed_twice_again(store: Store, store_url: str):
+async def test_a_row_that_returned_after_a_doubt_must_be_missed_twice_again(store: Store, store_url: str):
     for night in (ALL, LESS, ALL, LESS):
         report = await weighed(store, night, ASKED, limit=0)
     assert (said(report), live(store_url)) == (("partial", 0, ["Observation"]), IDS)
@@ -186,20 +186,20 @@ async def test_a_doubt_is_not_settled_by_a_run_that_has_newly_missed_a_mass(stor
     [Deletion("Patient", "p2", Said.GONE, PATIENTS), Deletion("Patient", "p2", Said.MERGED, PATIENTS), *deleted("b1")],
     ids=["410", "merged", "deleted file"],
 )
-async def test_the_ehrs_own_word_of_a_deletion_is_believed_at_once(store: Store, store_url: str, word: Deletion):
+async def test_a_deletion_stated_by_the_ehr_is_believed_at_once(store: Store, store_url: str, word: Deletion):
     await weighed(store, ALL, ASKED)
     ended = [settled(R1, records=1), settled(P1, records=2)]
     report = await weighed(store, [ONE, A1, A2], [R1, P1], results=ended, words=[word], limit=0)
     assert (word.id in live(store_url), report.deleted) == (False, 1)
 
 
-async def test_a_410_of_a_row_means_nothing_without_a_control(store: Store, store_url: str):
+async def test_a_410_for_a_row_proves_nothing_without_a_control(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     report = await weighed(store, LESS, ASKED, answers={"a2": Said.GONE}, controlled=False)
     assert (said(report), live(store_url)) == (("partial", 0, ["Observation"]), IDS)
 
 
-async def test_a_chart_does_not_go_with_its_patient_but_row_by_row(store: Store, store_url: str):
+async def test_a_chart_is_deleted_row_by_row_and_not_with_its_patient(store: Store, store_url: str):
     await weighed(store, [*ALL, record("b2", 2, patient="p2"), record("b3", 3, patient="p2")], ASKED)
     gone = [Deletion("Patient", "p2", Said.GONE, PATIENTS)]
     ended = [settled(R1, records=1), settled(P1, records=2), settled(R2, complete=False), settled(P2)]
@@ -218,9 +218,7 @@ async def test_a_patient_whose_chart_was_listed_is_not_dead_but_doubted(store: S
     assert (live(store_url), open_evidence(store_url)) == (IDS, {"p2": "doubted"})
 
 
-async def test_what_a_merged_patient_had_and_the_survivors_search_no_longer_brings_is_missed(
-    store: Store, store_url: str
-):
+async def test_rows_of_a_merged_patient_that_the_survivors_search_lacks_are_missed(store: Store, store_url: str):
     await weighed(store, [ONE, TWO, record("stays", 1, patient="p2"), record("moved", 1), record("left", 1)], ASKED)
     merged = [Deletion("Patient", "p1", Said.MERGED, PATIENTS)]
     brought = [TWO, record("stays", 1, patient="p2"), record("moved", 2, patient="p2")]
@@ -241,7 +239,7 @@ async def test_what_a_merged_patient_had_and_the_survivors_search_no_longer_brin
 MANY = [record(f"m{number:02}", number, patient=f"p{1 + number % 2}") for number in range(30)]
 
 
-async def test_when_a_way_misses_most_of_a_type_nothing_is_asked_and_two_runs_must_say_so(store: Store, store_url: str):
+async def test_if_a_way_misses_most_of_a_type_nothing_is_read_and_two_runs_must_agree(store: Store, store_url: str):
     await weighed(store, MANY, [P1, P2])
     doubted = await weighed(store, MANY[:2], [P1, P2])
     assert asked_for(store_url, doubted.id) == []
@@ -251,9 +249,7 @@ async def test_when_a_way_misses_most_of_a_type_nothing_is_asked_and_two_runs_mu
 
 
 @pytest.mark.parametrize(("missed", "gone"), [(21, 21), (22, 0)])
-async def test_a_little_less_than_half_of_what_a_way_gave_is_no_mass(
-    store: Store, store_url: str, missed: int, gone: int
-):
+async def test_slightly_less_than_half_of_a_ways_rows_are_no_mass(store: Store, store_url: str, missed: int, gone: int):
     forty_four = [record(f"m{number:02}", number, patient=f"p{1 + number % 2}") for number in range(44)]
     await weighed(store, forty_four, [P1, P2])
     not_there = {one.id: Said.NOT_FOUND for one in forty_four}
@@ -261,14 +257,14 @@ async def test_a_little_less_than_half_of_what_a_way_gave_is_no_mass(
     assert (report.deleted, len(asked_for(store_url, report.id))) == (gone, gone)
 
 
-async def test_fewer_than_twenty_are_no_mass(store: Store, store_url: str):
+async def test_fewer_than_twenty_rows_are_no_mass(store: Store, store_url: str):
     twenty = [record(f"m{number:02}", number) for number in range(20)]
     await weighed(store, twenty, [P1])
     report = await weighed(store, twenty[:1], [P1], answers={one.id: Said.NOT_FOUND for one in twenty})
     assert (report.status, report.deleted) == ("complete", 19)
 
 
-async def test_a_way_is_a_mass_by_what_it_gave_itself_whatever_other_ways_have(store: Store, store_url: str):
+async def test_a_mass_is_measured_by_the_rows_of_its_own_way(store: Store, store_url: str):
     lab, vital = search(split="category=laboratory"), search(split="category=vital-signs")
     labs = [record(f"l{number:02}", number, way=lab.way) for number in range(30)]
     vitals = [record(f"v{number:03}", number, way=vital.way) for number in range(100)]
@@ -281,7 +277,7 @@ OF_P1 = [record(f"a{number:02}", number) for number in range(20)]
 OF_P2 = [record(f"b{number:02}", number, patient="p2") for number in range(60)]
 
 
-async def test_when_a_living_patient_loses_all_of_a_type_two_runs_must_say_so(store: Store, store_url: str):
+async def test_if_a_living_patient_loses_all_of_a_type_two_runs_must_agree(store: Store, store_url: str):
     await weighed(store, [ONE, TWO, *OF_P1, *OF_P2], ASKED)
     not_there = {one.id: Said.NOT_FOUND for one in OF_P1}
     doubted = await weighed(store, [ONE, TWO, *OF_P2], ASKED, answers=not_there)
@@ -310,7 +306,7 @@ async def test_a_deleted_file_that_names_a_mass_is_not_believed_at_once(store: S
 
 
 @pytest.mark.parametrize("content", [1, 5], ids=["unchanged", "changed"])
-async def test_what_is_given_and_said_to_be_deleted_in_one_run_is_doubted(store: Store, store_url: str, content: int):
+async def test_a_row_both_listed_and_reported_deleted_in_one_run_is_doubted(store: Store, store_url: str, content: int):
     await weighed(store, ALL, ASKED)
     brought = [ONE, TWO, record("a1", content), A2, B1]
     report = await weighed(store, brought, [*ASKED, *NONE_OF], words=deleted("a1"))
@@ -321,9 +317,7 @@ async def test_what_is_given_and_said_to_be_deleted_in_one_run_is_doubted(store:
 # --- missed; read 200 -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_missed_row_that_is_another_patients_by_now_has_moved_and_is_stored_as_it_is(
-    store: Store, store_url: str
-):
+async def test_a_missed_row_that_now_belongs_to_another_patient_has_moved_and_is_stored(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     report = await weighed(store, LESS, ASKED, answers={"a2": record("a2", 3, patient="p2", way=None)})
     assert (said(report), open_evidence(store_url)) == (("complete", 0, []), {})
@@ -336,7 +330,7 @@ def coded(identity: str, code: str, way: Way | None) -> Record:
 
 
 @pytest.mark.parametrize(("now", "state"), [("therapy", {}), ("laboratory", {"lab": "contradicted"})])
-async def test_a_missed_row_that_is_of_another_category_by_now_has_moved(
+async def test_a_missed_row_that_is_now_in_another_category_has_moved(
     store: Store, store_url: str, now: str, state: dict[str, str]
 ):
     labs = search(split="category=laboratory")
@@ -345,7 +339,7 @@ async def test_a_missed_row_that_is_of_another_category_by_now_has_moved(
     assert (asked_for(store_url, report.id), open_evidence(store_url)) == (["lab"], state)
 
 
-async def test_what_has_left_its_category_is_not_asked_for_again_by_every_run(store: Store, store_url: str):
+async def test_a_row_that_left_its_category_is_not_read_again_by_every_run(store: Store, store_url: str):
     labs = search(split="category=laboratory")
     await weighed(store, [ONE, A1, coded("lab", "laboratory", labs.way)], [R1, P1, labs])
     await weighed(store, [ONE, A1], [R1, P1, labs], answers={"lab": coded("lab", "therapy", None)})
@@ -361,7 +355,7 @@ async def test_what_has_left_its_category_is_not_asked_for_again_by_every_run(st
     ],
     ids=["unchanged", "another patient's"],
 )
-async def test_a_row_that_a_search_brought_unnamed_and_no_longer_brings_contradicts_that_search_unless_it_has_moved(
+async def test_an_ownerless_row_that_its_search_no_longer_lists_contradicts_it_unless_moved(
     store: Store, store_url: str, brought: Record, state: dict[str, str]
 ):
     await weighed(store, [*ALL, record("family", 1, patient=None, searched="p2")], ASKED)
@@ -372,7 +366,7 @@ async def test_a_row_that_a_search_brought_unnamed_and_no_longer_brings_contradi
     assert (asked_for(store_url, later.id), open_evidence(store_url)) == ([], {})
 
 
-async def test_a_filter_that_no_longer_lets_a_row_through_does_not_list_it_any_more(store: Store, store_url: str):
+async def test_a_row_that_no_longer_passes_a_filter_is_no_longer_listed_by_it(store: Store, store_url: str):
     files = [file("Patient", NARROW), file("Observation", NARROW)]
     people = [one._replace(way=NARROW) for one in MEMBERS]
     charts = [one._replace(way=NARROW) for one in CHARTS]
@@ -389,20 +383,22 @@ MEDS = [file("Patient"), file("Medication", GROUP, of_none=BESIDE)]
 M1, M2 = (record(f"m{n}", n, kind="Medication", patient=None, way=BESIDE) for n in (1, 2))
 
 
-async def test_what_members_charts_no_longer_mention_leaves_the_export_when_it_is_there(store: Store, store_url: str):
+async def test_a_row_that_members_charts_no_longer_mention_leaves_the_export(store: Store, store_url: str):
     await weighed(store, [*MEMBERS, M1, M2], MEDS, asked=EXPORT, watermark=T1)
     report = await weighed(store, [*MEMBERS, M2], MEDS, asked=EXPORT, answers={"m1": again(M1)}, watermark=T2)
     assert (asked_for(store_url, report.id), said(report)) == (["m1"], ("complete", 0, []))
     assert rows(store_url, "SELECT id FROM resource WHERE first_way IS NULL") == [("m1",)]
 
 
-async def test_what_belongs_to_no_patient_and_is_not_there_any_more_is_gone(store: Store, store_url: str):
+async def test_a_row_of_no_patient_that_no_longer_exists_is_gone(store: Store, store_url: str):
     await weighed(store, [*MEMBERS, M1, M2], MEDS, asked=EXPORT, watermark=T1)
     report = await weighed(store, [*MEMBERS, M2], MEDS, asked=EXPORT, answers={"m1": Said.NOT_FOUND}, watermark=T2)
     assert (said(report), live(store_url)) == (("complete", 1, []), {"p1", "p2", "m2"})
 
 
-async def test_another_groups_export_says_nothing_of_what_this_groups_charts_mention(store: Store, store_url: str):
+async def test_another_groups_export_says_nothing_about_rows_that_this_groups_charts_mention(
+    store: Store, store_url: str
+):
     await weighed(store, [*MEMBERS, M1, M2], MEDS, asked=EXPORT, watermark=T1)
     beside = BESIDE._replace(name="export group beside 2")
     files = [file("Patient"), file("Medication", GROUP, of_none=beside)]
@@ -411,7 +407,7 @@ async def test_another_groups_export_says_nothing_of_what_this_groups_charts_men
     assert (asked_for(store_url, report.id), said(report)) == ([], ("complete", 0, []))
 
 
-async def test_a_row_that_is_there_and_was_not_listed_makes_the_listing_a_hole_and_twice_a_note(
+async def test_an_existing_unlisted_row_makes_the_listing_a_hole_and_the_second_time_a_note(
     store: Store, store_url: str
 ):
     await weighed(store, ALL, ASKED)
@@ -435,7 +431,7 @@ async def test_a_contradicted_way_that_lists_the_row_again_must_be_contradicted_
 # --- withheld ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_withheld_is_kept_and_named_in_a_note_and_asked_for_again(store: Store, store_url: str):
+async def test_a_withheld_row_is_kept_noted_and_read_again(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     for _ in range(3):
         report = await weighed(store, LESS, ASKED, answers={"a2": Said.WITHHELD})
@@ -450,7 +446,7 @@ COHORT = scope(selection="cohort")
 
 
 @pytest.mark.parametrize("exported", [True, False], ids=["Group", "cohort"])
-async def test_a_patient_who_is_no_longer_selected_and_lives_has_left_and_the_chart_stays_unread(
+async def test_a_living_patient_who_is_no_longer_selected_has_left_and_the_chart_is_not_read(
     store: Store, store_url: str, exported: bool
 ):
     asked, units, brought = (EXPORT, FILES, [*MEMBERS, *CHARTS]) if exported else (COHORT, ASKED, ALL)
@@ -468,7 +464,7 @@ async def test_a_patient_who_is_no_longer_selected_and_lives_has_left_and_the_ch
 
 @pytest.mark.parametrize("exported", [True, False], ids=["Group", "cohort"])
 @pytest.mark.parametrize("word", [Said.NOT_FOUND, Said.GONE])
-async def test_of_a_patient_who_is_no_longer_selected_and_is_dead_each_row_is_asked_for(
+async def test_each_row_of_a_deselected_and_deleted_patient_is_read(
     store: Store, store_url: str, exported: bool, word: Said
 ):
     asked, units, brought = (EXPORT, FILES, [*MEMBERS, *CHARTS]) if exported else (COHORT, ASKED, ALL)
@@ -480,23 +476,21 @@ async def test_of_a_patient_who_is_no_longer_selected_and_is_dead_each_row_is_as
     assert (said(report), live(store_url)) == (("complete", 2, []), {"p1", "a1", "a2"})
 
 
-async def test_a_patient_who_is_no_longer_selected_and_of_whom_nothing_is_heard_is_doubted(
-    store: Store, store_url: str
-):
+async def test_a_deselected_patient_without_an_answer_is_doubted(store: Store, store_url: str):
     await weighed(store, ALL, ASKED, asked=COHORT, watermark=T1)
     report = await weighed(store, [ONE, A1, A2], [R1, P1], asked=COHORT, watermark=T2)
     assert (said(report), open_evidence(store_url)) == (("partial", 0, ["Patient"]), {"p2": "doubted"})
     assert rows(store_url, "SELECT patient_id FROM roster WHERE removed_run IS NOT NULL") == []
 
 
-async def test_a_patient_of_whom_the_store_has_no_patient_leaves_the_cohort_unasked(store: Store, store_url: str):
+async def test_a_patient_without_a_stored_patient_row_leaves_the_cohort_without_a_read(store: Store, store_url: str):
     await weighed(store, [A1, A2, B1], [P1, P2, R1], asked=COHORT, watermark=T1)
     report = await weighed(store, [A1, A2], [P1, R1], asked=COHORT, watermark=T2)
     assert (asked_for(store_url, report.id), live(store_url)) == ([], {"a1", "a2", "b1"})
     assert rows(store_url, "SELECT patient_id FROM roster WHERE removed_run IS NULL") == [("p1",)]
 
 
-async def test_nobody_departs_while_it_is_not_known_whom_the_cohort_has(store: Store, store_url: str):
+async def test_nobody_leaves_while_the_members_of_the_cohort_are_unknown(store: Store, store_url: str):
     await weighed(store, ALL, ASKED, asked=COHORT, watermark=T1)
     lost = Unit(key="cohort:2", kind=UnitKind.COHORT, resource_type="Patient")
     ended = [settled(R1, records=1), settled(P1, records=2), failed(lost)]
@@ -510,7 +504,7 @@ REFERRED = [record(f"m{n}", n, kind="Medication", patient=None, way=None) for n 
 
 
 @pytest.mark.parametrize("word", [Said.NOT_FOUND, Said.GONE])
-async def test_an_unwitnessed_row_that_is_not_there_in_two_runs_is_gone(store: Store, store_url: str, word: Said):
+async def test_an_unwitnessed_row_that_two_runs_do_not_find_is_gone(store: Store, store_url: str, word: Said):
     await weighed(store, [*ALL, *REFERRED[:2]], ASKED)
     brought = [*ALL, REFERRED[0]]
     first = await weighed(store, brought, ASKED, rotated=50, answers={"m2": word})
@@ -527,7 +521,7 @@ async def test_an_unwitnessed_row_stays_where_no_control_can_be_read(store: Stor
     assert live(store_url) == IDS | {"m1", "m2"}
 
 
-async def test_unwitnessed_rows_stay_where_another_stored_row_of_their_type_cannot_be_read_either(
+async def test_unwitnessed_rows_stay_if_another_stored_row_of_their_type_cannot_be_read_either(
     store: Store, store_url: str
 ):
     await weighed(store, [*ALL, *REFERRED], ASKED)
@@ -539,7 +533,7 @@ async def test_unwitnessed_rows_stay_where_another_stored_row_of_their_type_cann
     assert live(store_url) == IDS | {one.id for one in REFERRED}
 
 
-async def test_unwitnessed_rows_of_a_type_whose_searches_are_refused_stay_when_their_reads_find_nothing(
+async def test_unwitnessed_rows_of_a_type_with_refused_searches_stay_even_if_reads_find_nothing(
     store: Store, store_url: str
 ):
     now = datetime.now(UTC)
@@ -560,7 +554,7 @@ async def test_unwitnessed_rows_of_a_type_whose_searches_are_refused_stay_when_t
     assert live(store_url) == IDS
 
 
-async def test_unwitnessed_rows_are_read_in_turn_and_those_that_were_not_there_first(store: Store, store_url: str):
+async def test_unwitnessed_rows_are_read_in_turn_starting_with_those_not_found_before(store: Store, store_url: str):
     await weighed(store, [*ALL, *REFERRED], ASKED)
     there: dict[str, Any] = {one.id: one for one in REFERRED}
     turns = []
@@ -570,9 +564,7 @@ async def test_unwitnessed_rows_are_read_in_turn_and_those_that_were_not_there_f
     assert turns == [["m1", "m2"], ["m3", "m4"], ["m1", "m5"], ["m2", "m3"], ["m2", "m4"]]
 
 
-async def test_a_row_is_witnessed_by_another_selections_full_listing_for_the_length_of_a_period(
-    store: Store, store_url: str
-):
+async def test_another_selections_full_listing_witnesses_a_row_for_one_period(store: Store, store_url: str):
     now = datetime.now(UTC)
     await weighed(store, [ONE, A1], [R1, P1], asked=COHORT, watermark=T1, rotated=50, at=now)
     other = scope(selection="patients")
@@ -599,7 +591,7 @@ async def test_the_rows_of_a_patient_who_left_are_unwitnessed(store: Store, stor
         (Said.UNANSWERED, IDS - {"a2"}, {"a2": "old-tombstone"}),
     ],
 )
-async def test_a_tombstone_from_before_ways_were_kept_is_asked_for_until_there_is_an_answer(
+async def test_a_tombstone_older_than_ways_is_read_until_there_is_an_answer(
     store: Store, store_url: str, answer: Any, alive: set[str], state: dict[str, str]
 ):
     await weighed(store, ALL, ASKED)
@@ -614,7 +606,7 @@ async def test_a_tombstone_from_before_ways_were_kept_is_asked_for_until_there_i
     assert (live(store_url), open_evidence(store_url)) == (alive, state)
 
 
-async def test_a_patient_who_is_no_longer_asked_for_and_cannot_be_read_is_doubted_once_and_then_kept_with_a_note(
+async def test_an_unreadable_patient_who_is_no_longer_requested_is_doubted_once_and_then_kept_with_a_note(
     store: Store, store_url: str
 ):
     await weighed(store, ALL, ASKED, asked=COHORT, watermark=T1, rotated=50)
@@ -631,7 +623,7 @@ async def test_a_patient_who_is_no_longer_asked_for_and_cannot_be_read_is_doubte
     assert live(store_url) == IDS
 
 
-async def test_what_nothing_mentions_any_more_is_not_missed(store: Store, store_url: str):
+async def test_a_row_that_nothing_mentions_any_more_is_not_missed(store: Store, store_url: str):
     await weighed(store, [*ALL, *REFERRED], ASKED)
     for _ in range(2):
         report = await weighed(store, ALL, ASKED)
@@ -642,7 +634,7 @@ async def test_what_nothing_mentions_any_more_is_not_missed(store: Store, store_
 # --- pulls --------------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_pull_doubts_however_often_and_never_buries_what_it_missed(store: Store, store_url: str):
+async def test_a_pull_never_deletes_what_it_misses_however_often(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     for _ in range(3):
         report = await weighed(store, [ONE, A1], [R1, P1], asked=scope(kind="pull"), answers={"a2": Said.NOT_FOUND})
@@ -652,7 +644,7 @@ async def test_a_pull_doubts_however_often_and_never_buries_what_it_missed(store
     assert said(sync) == ("complete", 1, [])
 
 
-async def test_a_pull_does_not_bury_what_it_missed_when_the_read_answers_410(store: Store, store_url: str):
+async def test_a_pull_does_not_delete_a_missed_row_on_a_410(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     await weighed(store, [ONE, A1], [R1, P1], asked=scope(kind="pull"), answers={"a2": Said.GONE})
     assert (live(store_url), open_evidence(store_url)) == (IDS, {"a2": "doubted"})
@@ -669,7 +661,7 @@ async def test_only_a_way_that_listed_a_row_misses_it(store: Store, store_url: s
     assert live(store_url) == {"p1", "a1", "only"}
 
 
-async def test_a_row_knows_all_the_ways_that_have_listed_it_and_any_of_them_can_miss_it(store: Store, store_url: str):
+async def test_any_way_that_has_listed_a_row_can_miss_it(store: Store, store_url: str):
     directory = search(patient=None)
     seen_by_both = [A1, A1._replace(way=directory.way)]
     await weighed(store, [ONE, *seen_by_both, A2], [R1, P1, directory])
@@ -683,7 +675,7 @@ async def test_a_row_knows_all_the_ways_that_have_listed_it_and_any_of_them_can_
     assert rows(store_url, missed) == [("a2", "directory")]
 
 
-async def test_an_empty_answer_about_somebody_who_is_not_known_to_live_misses_nothing(store: Store, store_url: str):
+async def test_an_empty_answer_about_a_patient_not_known_to_exist_misses_nothing(store: Store, store_url: str):
     await weighed(store, [A1, A2, B1], [P1, P2])
     report = await weighed(store, [A1, A2], [P1, P2])
     assert asked_for(store_url, report.id) == []
@@ -705,20 +697,20 @@ async def test_an_empty_answer_about_somebody_who_is_not_known_to_live_misses_no
     ],
     ids=["failed", "not complete", "nobody settled it"],
 )
-async def test_a_listing_that_is_not_complete_misses_nothing(store: Store, store_url: str, ended: list[Any]):
+async def test_an_incomplete_listing_misses_nothing(store: Store, store_url: str, ended: list[Any]):
     await weighed(store, ALL, ASKED)
     report = await weighed(store, LESS, ASKED, results=ended)
     assert (asked_for(store_url, report.id), live(store_url), open_evidence(store_url)) == ([], IDS, {})
 
 
-async def test_another_patients_hole_does_not_hinder_what_a_patients_search_misses(store: Store, store_url: str):
+async def test_another_patients_hole_does_not_affect_what_a_patients_search_misses(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     ended = [settled(R1, records=1), settled(R2, records=1), settled(P1, records=1), failed(P2)]
     report = await weighed(store, [ONE, TWO, A1], ASKED, results=ended, answers={"a2": Said.NOT_FOUND})
     assert (report.status, live(store_url)) == ("partial", IDS - {"a2"})
 
 
-async def test_a_split_says_nothing_of_what_another_split_has_listed(store: Store, store_url: str):
+async def test_a_split_misses_nothing_that_another_split_listed(store: Store, store_url: str):
     lab, vital = search(split="category=laboratory"), search(split="category=vital-signs")
     await weighed(store, [ONE, record("l", 1, way=lab.way), record("v", 1, way=vital.way)], [R1, lab, vital])
     ended = [settled(R1, records=1), settled(lab), failed(vital)]
@@ -727,7 +719,7 @@ async def test_a_split_says_nothing_of_what_another_split_has_listed(store: Stor
 
 
 @pytest.mark.parametrize("whole", [True, False])
-async def test_a_directory_misses_patients_only_where_it_is_whole(store: Store, store_url: str, whole: bool):
+async def test_a_directory_misses_patients_only_if_complete(store: Store, store_url: str, whole: bool):
     everyone = search("Patient", None)
     people = [person("p1", way=DIRECTORY), person("p2", way=DIRECTORY)]
     await weighed(store, [*people, A1, A2, B1], [everyone, P1, P2])
@@ -738,13 +730,13 @@ async def test_a_directory_misses_patients_only_where_it_is_whole(store: Store, 
     assert live(store_url) == (IDS - {"p2"} if whole else IDS)
 
 
-async def test_patients_who_were_not_asked_for_are_left_alone(store: Store, store_url: str):
+async def test_unrequested_patients_are_left_alone(store: Store, store_url: str):
     await weighed(store, ALL, ASKED, asked=scope(selection="patients:1"), watermark=T1)
     report = await weighed(store, [ONE, A1, A2], [R1, P1], asked=scope(selection="patients:2"), watermark=T1)
     assert (asked_for(store_url, report.id), live(store_url)) == ([], IDS)
 
 
-async def test_one_failed_file_of_a_type_misses_nothing_of_it(store: Store, store_url: str):
+async def test_a_type_with_a_failed_file_misses_nothing(store: Store, store_url: str):
     second = file(number=2)
     await weighed(store, [*MEMBERS, *CHARTS], [*FILES, second], asked=EXPORT, watermark=T1)
     ended = [settled(FILES[0], records=2), settled(FILES[1]), failed(second)]
@@ -752,7 +744,7 @@ async def test_one_failed_file_of_a_type_misses_nothing_of_it(store: Store, stor
     assert (asked_for(store_url, report.id), live(store_url)) == ([], IDS)
 
 
-async def test_quarantine_that_no_unit_answers_for_leaves_a_file_that_misses_nothing(store: Store, store_url: str):
+async def test_quarantined_input_of_no_unit_makes_a_file_miss_nothing(store: Store, store_url: str):
     everything = [file(way=SYSTEM)]
     await weighed(store, [one._replace(way=SYSTEM) for one in CHARTS], everything, asked=scope(mode="bulk"))
     async with await store.begin_run(scope(mode="bulk")) as run:
@@ -767,7 +759,7 @@ async def test_quarantine_that_no_unit_answers_for_leaves_a_file_that_misses_not
         assert await run.knowledge.watermarks() == {}
 
 
-async def test_a_failed_run_buries_and_doubts_nothing(store: Store, store_url: str):
+async def test_a_failed_run_deletes_and_doubts_nothing(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     async with await store.begin_run(scope()) as run:
         await run.plan([R1, P1])
@@ -779,7 +771,7 @@ async def test_a_failed_run_buries_and_doubts_nothing(store: Store, store_url: s
     assert rows(store_url, "SELECT count(*) FROM absence") == [(0,)]
 
 
-async def test_an_export_of_members_speaks_for_those_who_are_in_it(store: Store, store_url: str):
+async def test_an_export_of_members_witnesses_only_its_members(store: Store, store_url: str):
     await weighed(store, [*MEMBERS, *CHARTS], FILES, asked=EXPORT, watermark=T1)
     other = scope(mode="bulk", selection="group:2")
     three, theirs = person("p3", way=GROUP), record("c1", 1, patient="p3", way=GROUP)
@@ -789,9 +781,7 @@ async def test_an_export_of_members_speaks_for_those_who_are_in_it(store: Store,
     assert asked_for(store_url, later.id) == ["a2", "b1"]
 
 
-async def test_a_row_that_a_search_brought_for_somebody_it_does_not_name_is_missed_by_that_search(
-    store: Store, store_url: str
-):
+async def test_a_row_that_does_not_name_the_searched_patient_can_be_missed_by_that_search(store: Store, store_url: str):
     group = record("family", 1, patient=None, others=("p1",), searched="p2")
     await weighed(store, [*ALL, group], ASKED)
     members = "SELECT patient_id, searched FROM member ORDER BY 1"
@@ -802,9 +792,7 @@ async def test_a_row_that_a_search_brought_for_somebody_it_does_not_name_is_miss
     assert asked_for(store_url, report.id) == ["family"]
 
 
-async def test_whom_a_resource_names_is_forgotten_when_it_changes_and_whose_search_brought_it_is_not(
-    store: Store, store_url: str
-):
+async def test_a_changed_resource_forgets_the_patients_it_named_but_not_its_search(store: Store, store_url: str):
     await weighed(store, [record("x", 1, others=("p2", "p3"), searched="p4")], [P1])
     await weighed(store, [record("x", 2, others=("p3",))], [P1])
     assert rows(store_url, "SELECT patient_id FROM member ORDER BY 1") == [("p3",), ("p4",)]
@@ -823,7 +811,7 @@ async def lags(store: Store, asked: Any) -> dict[tuple[str, str], str | None]:
 
 
 @pytest.mark.parametrize("limit", [10, 0], ids=["buried", "doubted"])
-async def test_what_one_selection_buries_or_doubts_each_selection_lists_in_full(store: Store, limit: int):
+async def test_a_deletion_or_doubt_of_one_selection_makes_every_selection_list_in_full(store: Store, limit: int):
     for asked in (OTHER, COHORT):
         await weighed(store, ALL, ASKED, asked=asked, watermark=T1)
     await weighed(store, LESS, ASKED, asked=COHORT, answers={"a2": Said.NOT_FOUND}, limit=limit, watermark=T2)
@@ -833,7 +821,7 @@ async def test_what_one_selection_buries_or_doubts_each_selection_lists_in_full(
     assert await lags(store, OTHER) == ({} if limit else owed)
 
 
-async def test_what_a_full_listing_brings_back_to_life_it_knows_and_the_others_do_not(store: Store):
+async def test_a_full_listing_knows_the_rows_it_revives_and_other_selections_do_not(store: Store):
     for asked in (OTHER, COHORT):
         await weighed(store, ALL, ASKED, asked=asked, watermark=T1)
     for asked in (OTHER, COHORT):
@@ -846,7 +834,7 @@ async def test_what_a_full_listing_brings_back_to_life_it_knows_and_the_others_d
 
 
 @pytest.mark.parametrize("how", ["pull", "failed", "interrupted"])
-async def test_what_a_run_that_lists_nothing_brings_back_to_life_no_selection_knows(store: Store, how: str):
+async def test_no_selection_knows_a_row_revived_by_a_run_without_listings(store: Store, how: str):
     await weighed(store, ALL, ASKED, asked=COHORT, watermark=T1)
     await weighed(store, LESS, ASKED, asked=COHORT, answers={"a2": Said.NOT_FOUND}, watermark=T1)
     await weighed(store, LESS, ASKED, asked=COHORT, watermark=T1)
@@ -864,7 +852,7 @@ async def test_what_a_run_that_lists_nothing_brings_back_to_life_no_selection_kn
 
 
 @pytest.mark.parametrize(("hours", "alive"), [(-1, False), (1, True)])
-async def test_an_export_from_before_a_deletion_does_not_undo_it(store: Store, store_url: str, hours: int, alive: bool):
+async def test_an_export_older_than_a_deletion_does_not_undo_it(store: Store, store_url: str, hours: int, alive: bool):
     await weighed(store, ALL, ASKED)
     execute(store_url, "UPDATE run SET started_at = started_at - interval '2 days'")
     await weighed(store, LESS, ASKED, answers={"a2": Said.NOT_FOUND})
@@ -874,7 +862,7 @@ async def test_an_export_from_before_a_deletion_does_not_undo_it(store: Store, s
     assert ("a2" in live(store_url)) is alive
 
 
-async def test_an_export_from_before_leaves_open_what_stood_open(store: Store, store_url: str):
+async def test_an_older_export_settles_no_doubt(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     await weighed(store, LESS, ASKED, answers={"a2": Said.NOT_FOUND})
     execute(
@@ -889,7 +877,7 @@ async def test_an_export_from_before_leaves_open_what_stood_open(store: Store, s
 
 
 @pytest.mark.parametrize(("hours", "value"), [(-1, "new"), (1, "old")])
-async def test_an_export_from_before_a_change_does_not_undo_it(store: Store, store_url: str, hours: int, value: str):
+async def test_an_export_older_than_a_change_does_not_undo_it(store: Store, store_url: str, hours: int, value: str):
     await weighed(store, [record("a1", "new", updated="2024-01-02T00:00:00Z")], [P1])
     instant = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
     older = record("a1", "old", updated="2024-01-01T00:00:00Z", way=SYSTEM)

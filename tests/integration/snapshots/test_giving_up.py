@@ -37,7 +37,7 @@ async def _failed(store: Store, job: BulkJob = JOB) -> int:
         return run.id
 
 
-async def test_a_connection_with_another_base_url_begins_a_run_of_its_own_without_the_old_job(store: Store) -> None:
+async def test_a_changed_base_url_begins_a_new_run_without_the_old_job(store: Store) -> None:
     old = await _interrupted(store)
     async with await store.begin_run(replace(SCOPE, base_url=THERE)) as run:
         assert run.id != old
@@ -54,7 +54,7 @@ async def test_a_job_that_a_closed_run_left_at_the_old_address_is_dropped_too(st
         assert run.left_behind == (0, 1)
 
 
-async def test_an_ehr_that_was_down_at_the_old_address_is_not_taken_to_be_down_at_the_new_one(store: Store) -> None:
+async def test_an_outage_at_the_old_address_does_not_apply_to_the_new_one(store: Store) -> None:
     async with await store.begin_run(SCOPE) as run:
         await run.pace.save(PaceState(concurrency=3, down_until=4e9, down_reason="503", trips=2), Traffic())
     async with await store.begin_run(replace(SCOPE, base_url=THERE)) as run:
@@ -62,7 +62,7 @@ async def test_an_ehr_that_was_down_at_the_old_address_is_not_taken_to_be_down_a
 
 
 @pytest.mark.parametrize("spelled", ["http://127.0.0.1:4001/fhir/", "HTTP://127.0.0.1:4001/fhir"])
-async def test_the_same_address_in_another_spelling_goes_on_with_the_job(store: Store, spelled: str) -> None:
+async def test_the_same_address_in_another_spelling_continues_the_job(store: Store, spelled: str) -> None:
     old = await _interrupted(store)
     async with await store.begin_run(replace(SCOPE, base_url=spelled)) as run:
         assert run.id == old
@@ -79,7 +79,7 @@ async def test_a_discarded_run_is_closed_and_the_next_one_frees_its_job_at_the_s
         assert [one.run for one in await run.jobs.earlier()] == [old]
 
 
-async def test_a_kick_off_whose_answer_was_lost_is_waited_for_no_more_once_its_run_is_discarded(store: Store) -> None:
+async def test_a_lost_kick_off_is_not_waited_for_after_its_run_is_discarded(store: Store) -> None:
     old = await _interrupted(store, replace(JOB, status_url=None))
     assert (await store.discard(old)).job == "dropped"
     async with await store.begin_run(SCOPE) as run:
@@ -94,7 +94,7 @@ async def test_discarding_a_closed_run_drops_the_job_that_it_left(store: Store) 
         assert await run.jobs.earlier() == []
 
 
-async def test_there_is_nothing_to_discard_of_a_run_that_ended_and_left_no_job(store: Store) -> None:
+async def test_an_ended_run_without_a_job_has_nothing_to_discard(store: Store) -> None:
     async with await store.begin_run(SCOPE) as run:
         await run.finish(watermark=None, requests=0, retries=0)
     discarded = await store.discard(run.id)

@@ -47,7 +47,7 @@ async def any_store(store_url: str, request: pytest.FixtureRequest) -> AsyncIter
         yield store
 
 
-async def test_a_resource_whose_meta_alone_was_rewritten_stays_as_it_is_and_learns_its_new_version(
+async def test_a_resource_with_only_rewritten_meta_is_unchanged_but_gets_the_new_version(
     any_store: Store, store_url: str
 ) -> None:
     await night(any_store, written(1))
@@ -64,7 +64,7 @@ async def test_a_resource_whose_meta_alone_was_rewritten_stays_as_it_is_and_lear
 
 
 @pytest.mark.parametrize("ignored", [NOTHING, ("narrative",)], ids=["nothing", "narrative"])
-async def test_where_meta_is_not_ignored_its_rewriting_is_a_version(store: Store, ignored: tuple[str, ...]) -> None:
+async def test_rewritten_meta_is_a_version_unless_it_is_ignored(store: Store, ignored: tuple[str, ...]) -> None:
     await night(store, written(1), ignored=ignored)
     assert (await night(store, written(2), ignored=ignored)).changed == 1
 
@@ -74,7 +74,7 @@ async def test_where_meta_is_not_ignored_its_rewriting_is_a_version(store: Store
     [{"value": "1.00"}, {"words": "x"}, {"status": "additional", "words": "x"}, {"status": "additional"}],
     ids=["written form", "narrative", "written narrative", "status"],
 )
-async def test_a_change_beside_it_is_a_version_with_all_that_came(
+async def test_a_change_beside_ignored_elements_is_a_version_with_all_content(
     store: Store, store_url: str, change: dict[str, str]
 ) -> None:
     await night(store, written(1))
@@ -86,16 +86,14 @@ async def test_a_change_beside_it_is_a_version_with_all_that_came(
     assert rows(store_url, "SELECT body #>> '{meta,versionId}' FROM resource_history") == [("1",)]
 
 
-async def test_a_generated_narrative_may_be_ignored_and_one_that_somebody_wrote_may_not(store: Store) -> None:
+async def test_a_generated_narrative_may_be_ignored_and_a_written_one_may_not(store: Store) -> None:
     await night(store, written(1))
     assert (await night(store, written(2, words="x"), ignored=BOTH)).changed == 0
     assert (await night(store, written(3, words="y", status="additional"), ignored=BOTH)).changed == 1
     assert (await night(store, written(4, words="z", status="additional"), ignored=BOTH)).changed == 1
 
 
-async def test_what_two_searches_bring_in_one_night_is_unchanged_once_and_no_rival(
-    store: Store, store_url: str
-) -> None:
+async def test_an_unchanged_row_from_two_searches_is_counted_once_and_is_no_rival(store: Store, store_url: str) -> None:
     await night(store, written(1))
     async with await store.begin_run(scope(ignored=META)) as run:
         for _ in range(2):
@@ -111,7 +109,7 @@ async def test_a_tombstone_that_comes_back_under_a_new_version_is_a_change(store
     assert (await night(store, written(2))).changed == 1
 
 
-async def test_its_documents_are_not_wanted_again_and_its_patient_is_still_found(
+async def test_ignored_changes_fetch_no_documents_again_and_keep_the_patient_findable(
     any_store: Store, store_url: str
 ) -> None:
     attached = (Attached(place=0, content_type="text/plain", url="Binary/1", inline=False, size=None, hash=None),)

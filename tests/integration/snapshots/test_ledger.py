@@ -37,7 +37,7 @@ P1, P2, P3 = (search(patient=f"p{n}") for n in (1, 2, 3))
 T1, T2 = "2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z"
 
 
-async def test_a_run_killed_with_sigkill_goes_on_with_what_it_had_committed(store: Store, store_url: str):
+async def test_a_run_killed_with_sigkill_continues_from_what_it_had_committed(store: Store, store_url: str):
     client = subprocess.Popen(  # noqa: ASYNC220 - it says one line, then it is killed
         [sys.executable, "-m", "tests.integration.snapshots.killed_client", store_url],
         cwd=ROOT,
@@ -57,7 +57,7 @@ async def test_a_run_killed_with_sigkill_goes_on_with_what_it_had_committed(stor
     assert (report.status, report.new, report.resources) == ("complete", 3, {"Observation": 3})
 
 
-async def test_an_interrupted_run_asks_its_holes_again_and_does_not_double_its_quarantine(store: Store, store_url: str):
+async def test_a_resumed_run_retries_its_holes_and_does_not_double_its_quarantine(store: Store, store_url: str):
     line = Quarantined("Observation", "search page 1, entry 2", "not JSON", b"{", P2.key)
     async with await store.begin_run(scope()) as run:
         await run.plan([P1, P2, P3])
@@ -71,7 +71,7 @@ async def test_an_interrupted_run_asks_its_holes_again_and_does_not_double_its_q
     assert (report.status, report.quarantined, report.holes) == ("complete", 0, [])
 
 
-async def test_a_run_that_lay_dead_counts_the_time_at_work_only(store: Store):
+async def test_an_interrupted_run_counts_only_its_working_time(store: Store):
     began = datetime(2026, 1, 1, tzinfo=UTC)
     now = [began]
 
@@ -97,7 +97,7 @@ async def test_a_run_that_lay_dead_counts_the_time_at_work_only(store: Store):
     assert (report.id, report.seconds) == (first.id, 60)
 
 
-async def test_a_run_that_is_given_up_counts_the_time_at_work_only(store: Store):
+async def test_an_abandoned_run_counts_only_its_working_time(store: Store):
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
     async with await store.begin_run(scope(), lambda: now[0]) as run:
         await run.plan([P1])
@@ -108,7 +108,7 @@ async def test_a_run_that_is_given_up_counts_the_time_at_work_only(store: Store)
         assert (await store.run(run.id)).seconds == 10
 
 
-async def test_what_the_next_run_does_with_an_open_one_is_told_beforehand(store: Store):
+async def test_a_preview_says_what_happens_to_an_open_run(store: Store):
     async with store.peek(scope()) as known:
         assert known is None
     async with await store.begin_run(scope()) as run:
@@ -137,7 +137,7 @@ async def test_what_the_next_run_does_with_an_open_one_is_told_beforehand(store:
         assert known.open_run is None
 
 
-async def test_of_whom_nothing_is_stored_is_told_beforehand(store: Store):
+async def test_a_preview_names_the_patients_without_stored_rows(store: Store):
     async with await store.begin_run(scope()) as run:
         await run.plan([P1])
         await run.write(Batch(records=[record("o1", patient="p1")], results=[settled(P1)]))
@@ -147,7 +147,7 @@ async def test_of_whom_nothing_is_stored_is_told_beforehand(store: Store):
         assert await known.jobs.never_stored(["p1", "p2"]) == ["p2"]
 
 
-async def test_what_an_interrupted_run_saw_is_not_missed_by_its_resumption(store: Store, store_url: str):
+async def test_rows_listed_before_an_interruption_are_not_missed_after_it(store: Store, store_url: str):
     content = [record("a", 1, patient="p1"), record("b", 1, patient="p1")]
     await full_run(await store.begin_run(scope()), content, [P1])
     async with await store.begin_run(scope()) as run:
@@ -179,7 +179,7 @@ async def test_a_run_interrupted_more_than_a_day_ago_is_not_resumed(store: Store
         assert other.id != run.id
 
 
-async def test_a_second_run_of_a_busy_connection_is_refused_and_told_which_run_it_is(store: Store):
+async def test_a_second_run_of_a_busy_connection_is_refused_with_the_first_ones_number(store: Store):
     async with await store.begin_run(scope()) as run:
         with pytest.raises(
             ConnectionBusyError, match=f"connection mercy is busy: run {run.id} is in progress"
@@ -202,14 +202,14 @@ async def test_tenants_do_not_share_locks_runs_or_rows(store: Store, store_url: 
     assert live(store_url) == {"a"}
 
 
-async def test_holes_of_the_previous_run_are_asked_first(store: Store):
+async def test_holes_of_the_previous_run_are_fetched_first(store: Store):
     await full_run(await store.begin_run(scope()), [], [P1, P2, P3], results=[settled(P1), failed(P2), failed(P3)])
     async with await store.begin_run(scope()) as run:
         await run.plan([P1, P2, P3])
         assert [unit.key for unit in await run.pending()] == [P2.key, P3.key, P1.key]
 
 
-async def test_a_unit_comes_back_as_it_was_planned_and_planning_twice_changes_nothing(store: Store):
+async def test_a_unit_is_read_back_as_planned_and_planning_twice_changes_nothing(store: Store):
     unit = replace(
         search(split="category=laboratory", incremental=True, since=T1),
         template="GET /Observation?patient=…",
@@ -231,7 +231,7 @@ async def test_settling_a_unit_that_was_never_planned_writes_nothing(store: Stor
         assert live(store_url) == set()
 
 
-async def test_a_hole_is_named_in_the_report_without_the_patients_id(store: Store):
+async def test_a_hole_is_reported_without_the_patients_id(store: Store):
     unit = search(patient="mrn-4711", split="category=laboratory")
     report = await full_run(await store.begin_run(scope()), [], [unit], results=[failed(unit, "HTTP 503")])
     (hole,) = report.holes
@@ -242,7 +242,7 @@ async def test_a_hole_is_named_in_the_report_without_the_patients_id(store: Stor
     assert report.status == "failed"
 
 
-async def test_a_hole_of_no_patient_blocks_the_watermark_of_its_type_and_no_other(store: Store):
+async def test_a_hole_without_a_patient_blocks_only_the_watermark_of_its_type(store: Store):
     condition, everyone = search("Condition"), search(patient=None)
     units, results = [P1, everyone, condition], [settled(P1), failed(everyone), settled(condition)]
     brought = [record("a", 1), record("c", 1, kind="Condition")]
@@ -276,7 +276,7 @@ async def test_a_complete_run_moves_the_watermarks_of_its_selection_only(store: 
         assert await run.knowledge.watermarks() == {}
 
 
-async def test_a_run_from_an_instant_after_the_watermark_leaves_it_where_it_was(store: Store):
+async def test_a_run_from_an_instant_after_the_watermark_does_not_move_it(store: Store):
     await full_run(await store.begin_run(scope()), [record("a", 1)], [P1], watermark=T1)
     await full_run(await store.begin_run(scope(since={"*": "2024-01-15T00:00:00Z"})), [], [P1], watermark=T2)
     async with await store.begin_run(scope()) as run:
@@ -302,13 +302,13 @@ async def test_a_bulk_job_survives_a_crash(store: Store):
         assert await run.jobs.current() == done
 
 
-async def test_a_run_that_nobody_works_on_any_more_is_listed_as_interrupted(store: Store):
+async def test_an_abandoned_open_run_is_listed_as_interrupted(store: Store):
     async with await store.begin_run(scope()) as run:
         assert (await store.run(run.id)).status == "running"
     assert [each.status for each in await store.runs(1)] == ["interrupted"]
 
 
-async def test_a_run_that_was_to_choose_its_way_is_reported_with_the_one_it_took(store: Store):
+async def test_a_run_is_reported_with_the_mode_that_it_chose(store: Store):
     job = BulkJob(status_url="https://ehr/job/1", kicked_off_at=datetime.now(UTC), request="GET /$export")
     async with await store.begin_run(scope(mode="auto")) as run:
         assert (await store.run(run.id)).mode == "auto"
@@ -333,7 +333,7 @@ async def test_runs_are_listed_newest_first_and_found_by_number(store: Store):
         await store.run(99)
 
 
-async def test_pending_gives_only_the_kinds_asked_for(store: Store) -> None:
+async def test_pending_returns_only_the_requested_kinds(store: Store) -> None:
     other = Unit(key="reference:Medication:1", kind=UnitKind.REFERENCE, resource_type="Medication")
     async with await store.begin_run(scope()) as run:
         await run.plan([P1, other, P2])
@@ -343,7 +343,7 @@ async def test_pending_gives_only_the_kinds_asked_for(store: Store) -> None:
         assert len(await run.pending()) == 3
 
 
-async def test_an_export_knows_a_type_of_which_there_is_nothing_by_its_unit_and_not_by_silence(store: Store):
+async def test_an_export_proves_a_type_empty_only_by_its_unit(store: Store):
     asked = scope(mode="bulk", types=("Observation", "Goal", "CarePlan"))
     no_goals = Unit(key="no-file:Goal", kind=UnitKind.NO_FILE, resource_type="Goal", way=GROUP)
     await full_run(await store.begin_run(asked), [record("a", 1, way=GROUP)], [file(), no_goals], watermark=T1)
@@ -351,14 +351,14 @@ async def test_an_export_knows_a_type_of_which_there_is_nothing_by_its_unit_and_
         assert await run.knowledge.watermarks() == {"Observation": T1, "Goal": T1}
 
 
-async def test_a_run_in_full_by_hand_does_not_go_on_with_one_that_asked_for_news(store: Store):
+async def test_a_manual_full_run_does_not_resume_an_incremental_one(store: Store):
     async with await store.begin_run(scope()) as run:
         await run.plan([P1])
     async with await store.begin_run(scope(everything=True)) as other:
         assert (other.id != run.id, other.planned) == (True, False)
 
 
-async def test_a_full_listing_counts_for_the_same_knowledge_types_and_for_no_wider_login(store: Store):
+async def test_a_full_listing_counts_only_for_its_types_and_for_no_wider_login(store: Store):
     async with await store.begin_run(scope()) as run:
         await run.knowledge.speak_for("all, crawled", ["Observation", "Goal"])
         await run.plan([P1])
@@ -376,7 +376,7 @@ async def test_a_full_listing_counts_for_the_same_knowledge_types_and_for_no_wid
         assert await run.knowledge.last_full_listing([]) is None
 
 
-async def test_a_connections_first_run_names_its_namesakes_and_later_ones_do_not(store: Store):
+async def test_only_a_connections_first_run_reports_similar_names(store: Store):
     await full_run(await store.begin_run(scope(base_url="https://ehr/r4")), [], [P1])
     twin = scope(connection="twin", base_url="https://ehr/r4")
     async with await store.begin_run(twin) as run:
@@ -388,7 +388,7 @@ async def test_a_connections_first_run_names_its_namesakes_and_later_ones_do_not
         assert await run.knowledge.namesakes() == []
 
 
-async def test_a_report_claims_what_is_complete_by_which_way_for_how_many_and_up_to_when(store: Store):
+async def test_a_report_claims_completeness_by_type_mode_patients_and_instant(store: Store):
     goals = [search("Goal", "p1", incremental=True, since=T1), search("Goal", "p2")]
     brought = [record("a", 1), record("b", 1, patient="p2"), record("g", 1, kind="Goal", patient="p2")]
     locations = search("Location", None)

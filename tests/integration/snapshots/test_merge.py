@@ -47,7 +47,7 @@ async def test_key_order_and_white_space_are_no_change(store: Store, store_url: 
     assert (report.changed, report.unchanged) == (0, 1)
 
 
-async def test_another_written_form_of_a_number_is_a_change(store: Store, store_url: str):
+async def test_a_number_with_different_digits_is_a_change(store: Store, store_url: str):
     await full_run(await store.begin_run(scope()), [record("a", b'{"x":1.0}')], [U])
     report = await full_run(await store.begin_run(scope()), [record("a", b'{"x":1.00}')], [U])
     assert report.changed == 1
@@ -75,7 +75,7 @@ async def test_a_deletion_makes_a_tombstone_that_keeps_the_last_version(store: S
     assert rows(store_url, "SELECT count(*) FROM resource_history") == [(0,)]
 
 
-async def test_a_tombstone_that_is_seen_again_lives_and_history_keeps_when_it_was_dead(store: Store, store_url: str):
+async def test_a_tombstone_listed_again_is_alive_and_history_keeps_its_dead_period(store: Store, store_url: str):
     first = await full_run(await store.begin_run(scope()), [record("a", 1)], [U])
     async with await store.begin_run(scope()) as dead:
         await dead.write(Batch(deletions=[Deletion("Observation", "a")]))
@@ -97,7 +97,7 @@ async def test_within_a_run_an_older_version_never_replaces_a_newer(store: Store
     assert rows(store_url, "SELECT body ->> 'value' FROM resource") == [("new",)]
 
 
-async def test_an_older_version_does_not_replace_what_the_run_saw_unchanged(store: Store, store_url: str):
+async def test_an_older_version_does_not_replace_one_that_the_run_listed_unchanged(store: Store, store_url: str):
     newer = record("a", "new", updated="2024-01-02T00:00:00Z")
     await full_run(await store.begin_run(scope()), [newer], [U])
     async with await store.begin_run(scope()) as run:
@@ -108,7 +108,7 @@ async def test_an_older_version_does_not_replace_what_the_run_saw_unchanged(stor
     assert rows(store_url, "SELECT body ->> 'value' FROM resource") == [("new",)]
 
 
-async def test_from_a_new_run_the_server_is_right_even_with_an_older_version(store: Store, store_url: str):
+async def test_a_new_run_believes_the_server_even_with_an_older_version(store: Store, store_url: str):
     await full_run(await store.begin_run(scope()), [record("a", "new", updated="2024-01-02T00:00:00Z")], [U])
     await full_run(await store.begin_run(scope()), [record("a", "restored", updated="2024-01-01T00:00:00Z")], [U])
     assert rows(store_url, "SELECT body ->> 'value' FROM resource") == [("restored",)]

@@ -71,11 +71,11 @@ async def settings(url: str) -> dict[str, str]:
         return dict(await found.fetchall())
 
 
-async def test_a_session_has_what_the_code_relies_on_whatever_the_database_says(odd_url: str):
+async def test_a_session_has_the_required_settings_whatever_the_database_sets(odd_url: str):
     assert await settings(odd_url) == {setting: ours for setting, (_, ours) in ODD.items()}
 
 
-async def test_a_session_has_it_whatever_the_url_and_the_environment_say(
+async def test_a_session_has_the_required_settings_whatever_the_url_and_environment_set(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PGDATESTYLE", "German")
@@ -84,7 +84,7 @@ async def test_a_session_has_it_whatever_the_url_and_the_environment_say(
     assert found == {setting: ours for setting, (_, ours) in ODD.items()}
 
 
-async def test_a_stricter_commit_than_needed_stays(store_url: str):
+async def test_a_stricter_commit_setting_is_kept(store_url: str):
     conn = await sessions.connect(f"{store_url}&options=-c%20synchronous_commit%3Dremote_apply")
     async with conn:
         assert await (await conn.execute("SHOW synchronous_commit")).fetchone() == ("remote_apply",)
@@ -104,9 +104,7 @@ async def lines(store: Store) -> list[bytes]:
 
 
 @pytest.mark.quick
-async def test_a_run_and_an_export_are_the_same_on_an_odd_database_as_on_a_usual_one(
-    odd_url: str, store_server: str, migrated: str
-):
+async def test_a_run_and_an_export_work_the_same_on_an_unusual_database(odd_url: str, store_server: str, migrated: str):
     with database(store_server, f"usual_{secrets.token_hex(4)}", f"TEMPLATE {migrated}") as usual_url:
         async with opened_store(odd_url) as odd, opened_store(usual_url) as usual:
             for store in (odd, usual):
@@ -160,7 +158,7 @@ async def advised(url: str, role_url: str, error: type[Exception]) -> str:
     return ""
 
 
-async def test_each_missing_right_is_answered_by_the_grant_that_gives_it(bare: tuple[str, str], role: str):
+async def test_each_missing_right_is_reported_with_the_grant_that_gives_it(bare: tuple[str, str], role: str):
     url, role_url = bare
     assert (await advised(url, role_url, StoreUnavailableError)).startswith('GRANT CONNECT ON DATABASE "Bare ')
     assert (await advised(url, role_url, MissingRightsError)).startswith('GRANT CREATE ON DATABASE "Bare ')
@@ -168,7 +166,7 @@ async def test_each_missing_right_is_answered_by_the_grant_that_gives_it(bare: t
     assert await advised(url, role_url, MissingRightsError) == ""
 
 
-async def test_a_role_needs_no_right_to_create_where_its_schema_was_made_for_it(bare: tuple[str, str], role: str):
+async def test_a_role_needs_no_create_right_if_its_schema_exists(bare: tuple[str, str], role: str):
     url, role_url = bare
     await advised(url, role_url, StoreUnavailableError)
     admin(url, f'CREATE SCHEMA tenant_default AUTHORIZATION "{role}"')
@@ -176,7 +174,7 @@ async def test_a_role_needs_no_right_to_create_where_its_schema_was_made_for_it(
         assert await store.runs() == []
 
 
-async def test_an_owner_who_may_not_create_roles_works_without_walls_and_the_check_says_what_makes_them(
+async def test_an_owner_without_createrole_works_without_walls_and_the_check_says_how_to_add_them(
     bare: tuple[str, str], role: str
 ):
     url, role_url = bare
@@ -205,7 +203,7 @@ async def refused(doing: Callable[[], AbstractAsyncContextManager[object]], said
     return "; ".join(re.findall(r"GRANT [^;]+", str(caught.value)))
 
 
-async def test_a_login_is_told_which_of_the_tenants_roles_it_needs_to_export_and_to_sync(store_url: str, role: str):
+async def test_a_login_without_a_tenants_role_is_refused_with_the_role_to_grant(store_url: str, role: str):
     role_url = url_of(store_url, str(psycopg.conninfo.conninfo_to_dict(store_url)["dbname"]), user=role, password=role)
     async with opened_store(store_url) as owner:
         await written(owner)
@@ -226,7 +224,7 @@ async def test_a_login_is_told_which_of_the_tenants_roles_it_needs_to_export_and
             await written(writer)
 
 
-async def test_while_the_tenant_has_no_roles_a_login_is_told_who_makes_them_and_of_no_right_on_tables(
+async def test_for_a_tenant_without_roles_the_message_says_who_creates_them_and_not_table_rights(
     bare: tuple[str, str], store_server: str, role: str
 ):
     url, _ = bare
@@ -258,7 +256,7 @@ async def test_a_login_with_rights_of_its_own_needs_no_role_of_the_tenants(store
     admin(store_url, f'DROP OWNED BY "{role}"')
 
 
-async def test_a_role_that_does_not_own_the_tables_is_told_who_may_upgrade_them(store_url: str, role: str):
+async def test_a_role_that_does_not_own_the_tables_is_refused_with_who_may_upgrade_them(store_url: str, role: str):
     role_url = url_of(store_url, str(psycopg.conninfo.conninfo_to_dict(store_url)["dbname"]), user=role, password=role)
     admin(store_url, f'GRANT ALL ON SCHEMA tenant_default TO "{role}"')
     admin(store_url, f'GRANT ALL ON ALL TABLES IN SCHEMA tenant_default TO "{role}"')
@@ -272,7 +270,7 @@ async def test_a_role_that_does_not_own_the_tables_is_told_who_may_upgrade_them(
     admin(store_url, f'DROP OWNED BY "{role}"')
 
 
-async def test_a_login_that_does_not_own_the_tables_is_told_to_prune_as_their_owner(store_url: str, role: str):
+async def test_a_login_that_does_not_own_the_tables_is_refused_to_prune_with_the_owner_named(store_url: str, role: str):
     role_url = url_of(store_url, str(psycopg.conninfo.conninfo_to_dict(store_url)["dbname"]), user=role, password=role)
     owner = rows(store_url, "SELECT current_user")[0][0]
     for rights in ("USAGE ON SCHEMA", "SELECT, DELETE ON ALL TABLES IN SCHEMA"):
@@ -284,7 +282,7 @@ async def test_a_login_that_does_not_own_the_tables_is_told_to_prune_as_their_ow
     admin(store_url, f'DROP OWNED BY "{role}"')
 
 
-async def test_a_database_that_is_not_there_is_answered_by_the_statement_that_makes_it(store_server: str):
+async def test_a_missing_database_is_reported_with_the_statement_that_creates_it(store_server: str):
     name = f"not_there_{secrets.token_hex(4)}"
     try:
         said = await advised(store_server, url_of(store_server, name), StoreUnavailableError)
@@ -295,7 +293,7 @@ async def test_a_database_that_is_not_there_is_answered_by_the_statement_that_ma
         admin(store_server, f"DROP DATABASE IF EXISTS {name}")
 
 
-async def test_a_standby_is_refused_for_what_writes_and_charts_are_read_only_where_the_audit_can_be_written(
+async def test_a_standby_is_refused_for_writing_and_for_reads_that_cannot_be_audited(
     store_url: str,
 ):
     async with pooler(store_url, lends=False, says={"in_hot_standby": "on"}) as url, opened_store(url) as store:
@@ -312,19 +310,19 @@ async def opened(url: str, *, lends: bool, most: int = 20) -> AsyncIterator[Stor
         yield store
 
 
-async def test_a_pooler_that_lends_by_the_transaction_is_refused_with_what_is_needed(store_url: str):
+async def test_a_transaction_pooler_is_refused_with_the_next_step(store_url: str):
     with pytest.raises(StoreUnavailableError, match="pool_mode = session"):
         async with opened(store_url, lends=True):
             pass
 
 
-async def test_a_pooler_that_lends_one_process_by_the_transaction_is_refused_as_well(store_url: str):
+async def test_a_transaction_pooler_with_one_server_process_is_refused_too(store_url: str):
     with pytest.raises(StoreUnavailableError, match="pool_mode = session"):
         async with opened(store_url, lends=True, most=1):
             pass
 
 
-async def test_a_pooler_that_keeps_sessions_is_as_good_as_none(store_url: str):
+async def test_a_session_pooler_works_like_a_direct_connection(store_url: str):
     async with opened(store_url, lends=False) as store:
         async with await store.begin_run(scope()) as run:
             await run.plan([search()])
@@ -338,9 +336,7 @@ async def test_a_pooler_of_one_session_is_refused(store_url: str):
             await sessions.check_server(conn, url, wait_s=0.1)
 
 
-async def test_who_reads_in_a_second_session_is_refused_one_by_a_server_that_is_short_of_them_and_does_not_wait(
-    store_server: str, role: str
-) -> None:
+async def test_a_second_session_is_refused_at_once_by_a_server_that_has_none_left(store_server: str, role: str) -> None:
     admin(store_server, f'ALTER ROLE "{role}" CREATEROLE CONNECTION LIMIT 2')
     name = f"short_{secrets.token_hex(4)}"
     with database(store_server, name, f'OWNER "{role}"'):

@@ -37,7 +37,7 @@ async def found(store: Store, name: str, base_url: str) -> PaceState:
         return await run.pace.load()
 
 
-async def test_connections_to_one_origin_find_its_quota_and_breaker_and_keep_their_own_level(store: Store) -> None:
+async def test_connections_to_one_origin_share_quota_and_breaker_but_not_their_level(store: Store) -> None:
     await kept(store, "one", "https://EHR.example.org:443/r4/tenant-a", STATE)
     near = await found(store, "two", "https://ehr.example.org/r4/tenant-b")
     assert near == PaceState(down_until=4e9, down_reason="the answer was 503", trips=2, quota_free_at=1.5e9)
@@ -46,7 +46,7 @@ async def test_connections_to_one_origin_find_its_quota_and_breaker_and_keep_the
     assert await found(store, "four", "https://other.example.org/r4") == PaceState()
 
 
-async def test_of_one_origin_the_newest_run_says_whether_it_is_there(store: Store) -> None:
+async def test_the_newest_run_of_an_origin_decides_whether_it_is_up(store: Store) -> None:
     url = "https://ehr.example.org/r4"
     await kept(store, "one", url, STATE)
     await kept(store, "two", f"{url}/b", PaceState(concurrency=9, quota_free_at=1.0e9))
@@ -56,7 +56,7 @@ async def test_of_one_origin_the_newest_run_says_whether_it_is_there(store: Stor
     assert (await found(store, "two", f"{url}/b")).concurrency == 9
 
 
-async def test_the_next_run_finds_the_pace_and_another_connection_does_not(store: Store) -> None:
+async def test_the_pace_is_remembered_for_the_next_run_of_the_same_connection_only(store: Store) -> None:
     async with await store.begin_run(SCOPE) as run:
         await run.pace.save(PaceState(concurrency=7), Traffic())
         await run.pace.save(STATE, Traffic())
@@ -73,7 +73,7 @@ async def test_the_next_run_finds_the_pace_and_another_connection_does_not(store
     ]
 
 
-async def test_the_report_tells_the_budget_and_until_when_the_ehr_is_down(store: Store) -> None:
+async def test_the_report_has_the_budget_and_the_end_of_the_outage(store: Store) -> None:
     async with await store.begin_run(SCOPE) as run:
         await run.pace.save(STATE, Traffic(requests=40, retries=9, spent=5, left=95))
         assert run.pace.counted == Traffic(requests=40, retries=9, spent=5, left=95)
@@ -101,7 +101,7 @@ async def test_a_killed_process_leaves_its_count_with_its_batches(
     assert (report.requests, report.retries, report.retries_spent, report.retries_left) == (30, 4, 3, 9)
 
 
-async def test_batches_in_quick_succession_do_not_each_keep_the_pace(store: Store) -> None:
+async def test_batches_in_quick_succession_do_not_each_store_the_pace(store: Store) -> None:
     async with await store.begin_run(SCOPE) as run:
         run.pace.note(PaceState(concurrency=4), Traffic(requests=10))
         await run.write(Batch())

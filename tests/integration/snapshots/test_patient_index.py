@@ -62,7 +62,7 @@ async def test_a_patient_is_found_by_identifier_number_and_name_in_its_own_conne
     assert await found(any_store, MRN, connection="never synced") == [None]
 
 
-async def test_a_patient_is_found_by_what_it_is_now_and_not_by_what_it_was(any_store: Store, store_url: str):
+async def test_a_patient_is_found_by_current_values_and_not_by_former_ones(any_store: Store, store_url: str):
     await night(any_store, patient("p1"), patient("p2", mrn="B7"))
     await night(any_store, patient("p1", family="Frank"))
     execute(store_url, "UPDATE resource SET deleted_at = now() WHERE id = 'p2'")
@@ -70,7 +70,7 @@ async def test_a_patient_is_found_by_what_it_is_now_and_not_by_what_it_was(any_s
     assert await found(any_store, NAME, gone, identifier_term("urn:mrn", "B7")) == [[], ["p1"], []]
 
 
-async def test_a_patient_who_changes_while_somebody_asks_is_not_found_by_what_it_was(store: Store, store_url: str):
+async def test_a_patient_who_changes_during_a_search_is_not_found_by_former_values(store: Store, store_url: str):
     await night(store, patient("p1"))
     told = []
 
@@ -90,7 +90,7 @@ async def test_a_patient_who_changes_while_somebody_asks_is_not_found_by_what_it
 
 
 @pytest.mark.parametrize("keyring", [None, KEYS], ids=["plain", "encrypted"])
-async def test_a_store_of_before_the_index_gets_it_when_somebody_asks(store_url: str, keyring: Keyring | None):
+async def test_a_store_older_than_the_index_gets_it_at_the_first_search(store_url: str, keyring: Keyring | None):
     async with opened_store(store_url, keyring=keyring) as store:
         await night(store, patient("p1"), patient("p2", mrn="B7"))
     execute(store_url, "TRUNCATE patient_token, patient_index")
@@ -101,7 +101,7 @@ async def test_a_store_of_before_the_index_gets_it_when_somebody_asks(store_url:
     assert rows(store_url, "SELECT count(*) FROM patient_index") == [(2,)]
 
 
-async def test_an_unchanged_night_writes_no_index(any_store: Store, store_url: str):
+async def test_a_run_without_changes_writes_no_index(any_store: Store, store_url: str):
     written = "SELECT xmin::text FROM patient_index UNION ALL SELECT xmin::text FROM patient_token ORDER BY 1"
     await night(any_store, patient("p1"))
     before = rows(store_url, written)
@@ -110,7 +110,7 @@ async def test_an_unchanged_night_writes_no_index(any_store: Store, store_url: s
     assert rows(store_url, written) == before
 
 
-async def test_without_the_secret_nobody_can_make_the_tokens_and_equal_terms_of_two_connections_differ(store_url: str):
+async def test_index_tokens_need_the_secret_and_differ_between_connections(store_url: str):
     async with opened_store(store_url, keyring=KEYS) as store:
         await night(store, patient("p1"))
         await night(store, patient("p1"), connection="other")
@@ -121,7 +121,7 @@ async def test_without_the_secret_nobody_can_make_the_tokens_and_equal_terms_of_
     assert not tokens & guessed
 
 
-async def test_who_was_found_is_in_the_audit_and_not_by_what(any_store: Store):
+async def test_the_audit_says_who_was_found_and_not_by_which_terms(any_store: Store):
     await night(any_store, patient("p1"))
     await found(any_store, MRN, identifier_term("urn:mrn", "nobody's"))
     (event,) = await any_store.audit.who_saw("p1")

@@ -49,7 +49,7 @@ async def test_poison_in_an_id_costs_itself(store: Store, store_url: str):
     assert rows(store_url, "SELECT count(*) FROM quarantine") == [(3,)]
 
 
-async def test_a_unit_whose_poison_came_in_an_earlier_batch_still_ends_as_a_hole(store: Store, store_url: str):
+async def test_a_unit_with_poison_in_an_earlier_batch_still_ends_as_a_hole(store: Store, store_url: str):
     async with await store.begin_run(scope()) as run:
         await run.plan([P1, P2])
         await run.write(Batch(records=[record("bad", POISON["no JSON"], unit=P1.key)]))
@@ -58,9 +58,7 @@ async def test_a_unit_whose_poison_came_in_an_earlier_batch_still_ends_as_a_hole
     assert rows(store_url, "SELECT key FROM unit WHERE state = 'failed'") == [(P1.key,)]
 
 
-async def test_a_poison_record_of_unknown_unit_makes_holes_of_all_that_could_have_brought_it(
-    store: Store, store_url: str
-):
+async def test_a_poison_record_of_unknown_origin_makes_holes_of_all_possible_units(store: Store, store_url: str):
     condition = search("Condition")
     async with await store.begin_run(scope()) as run:
         await run.plan([P1, P2, condition])
@@ -86,7 +84,7 @@ async def test_many_poison_records_in_one_batch_cost_only_themselves(store: Stor
     assert rows(store_url, "SELECT count(DISTINCT raw) FROM quarantine") == [(2,)]
 
 
-async def test_a_quarantined_line_makes_a_hole_of_the_unit_that_it_names(store: Store, store_url: str):
+async def test_a_quarantined_line_makes_its_unit_a_hole(store: Store, store_url: str):
     line = Quarantined("Observation", "bulk file 3, line 17", "not JSON", b"{", P1.key)
     async with await store.begin_run(scope()) as run:
         await run.plan([P1, P2])

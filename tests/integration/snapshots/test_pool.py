@@ -76,7 +76,7 @@ VALUES (1, 'DocumentReference', 'd1', 0, false, 1, 1), (1, 'DocumentReference', 
 """
 
 
-async def test_a_run_that_was_open_when_keys_still_named_patients_goes_on_with_the_same_units(store_url: str):
+async def test_an_open_run_with_former_unit_keys_continues_with_the_same_units(store_url: str):
     make_as_of_version(store_url, 9)
     execute(store_url, OPEN_RUN_OF_NAMED_KEYS)
     async with opened_store(store_url) as store, await store.begin_run(scope()) as run:
@@ -106,7 +106,7 @@ INSERT INTO lag VALUES (1, 'all', 'Observation', 'p2', NULL, 1);
 """
 
 
-async def test_a_store_from_before_ways_were_kept_opens_knows_nothing_to_be_complete_and_misses_nothing(store_url: str):
+async def test_a_store_older_than_ways_opens_without_claims_and_misses_nothing(store_url: str):
     make_as_of_version(store_url, 6)
     execute(store_url, BEFORE_EVIDENCE)
     async with opened_store(store_url) as store:
@@ -133,14 +133,14 @@ async def test_a_store_from_before_ways_were_kept_opens_knows_nothing_to_be_comp
         assert (revived.status, live(store_url)) == ("complete", {"p1", "a", "new", "dead"})
 
 
-async def test_a_schema_that_is_newer_than_the_code_is_refused(store_url: str):
+async def test_a_schema_newer_than_the_code_is_refused(store_url: str):
     execute(store_url, "INSERT INTO schema_migration (version, name) VALUES (9999, 'from the future')")
     with pytest.raises(MigrationError, match=r"at migration 9999.*Upgrade this one"):
         async with opened_store(store_url):
             pass
 
 
-async def test_a_server_that_is_not_there_is_named_without_its_password():
+async def test_an_unreachable_server_is_named_without_its_password():
     with pytest.raises(StoreUnavailableError) as caught:
         async with opened_store("postgresql://me:hunter2@127.0.0.1:1/x"):
             pass
@@ -164,7 +164,7 @@ async def test_a_tenant_that_cannot_name_a_schema_is_refused(store_url: str):
             pass
 
 
-async def test_two_tenants_have_schemas_of_their_own(store_url: str):
+async def test_two_tenants_have_separate_schemas(store_url: str):
     async with opened_store(store_url, "mercy-west"):
         pass
     found = rows(store_url, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenant%%' ORDER BY 1")

@@ -64,7 +64,7 @@ async def test_ndjson_counts_its_rows_over_chunks(store: Store):
     assert [orjson.loads(line)["id"] for line in b"".join(chunks).splitlines()] == [f"{n:04}" for n in range(300)]
 
 
-async def test_a_selection_leaves_out_other_connections_patients_types_and_the_dead(store: Store):
+async def test_a_read_omits_other_connections_patients_types_and_tombstones(store: Store):
     await full_run(await store.begin_run(scope(connection="other")), [record("o")], [U])
     mine = [
         record("a"),
@@ -86,7 +86,7 @@ async def test_a_selection_leaves_out_other_connections_patients_types_and_the_d
         assert await snapshot.types() == {"Condition": 1}
 
 
-async def test_a_connection_that_was_never_stored_is_an_error_that_names_those_there_are(store: Store):
+async def test_an_unknown_connection_is_an_error_that_names_the_known_ones(store: Store):
     await full_run(await store.begin_run(scope()), [record("a")], [U])
     with pytest.raises(StoreError, match=r"connection mercyy.*has mercy"):
         async with store.snapshot(Selection(connections=("mercyy",))):
@@ -105,7 +105,7 @@ async def test_a_snapshot_is_one_moment_and_dated_by_its_newest_run(store: Store
         assert await snapshot.types() == {"Observation": 2}
 
 
-async def test_a_session_beside_sees_the_same_moment_and_reads_at_the_same_time(store: Store):
+async def test_a_second_session_sees_the_same_moment_and_reads_concurrently(store: Store):
     await full_run(await store.begin_run(scope()), [record("a", "x" * 3000)], [U])
     async with store.snapshot(Selection()) as snapshot:
         await full_run(await store.begin_run(scope()), [record("a"), record("b")], [U])
@@ -114,9 +114,7 @@ async def test_a_session_beside_sees_the_same_moment_and_reads_at_the_same_time(
                 assert await read(second.ndjson("Observation")) == first
 
 
-async def test_a_session_that_is_lent_reads_along_and_nobody_sees_it_in_the_rows_or_their_chunks(
-    store: Store, store_url: str
-) -> None:
+async def test_a_lent_session_helps_without_changing_rows_or_chunks(store: Store, store_url: str) -> None:
     await full_run(await store.begin_run(scope()), [record("a", "x" * 200)], [U])
     for connection in ("zeta", "alpha"):
         await full_run(await store.begin_run(scope(connection=connection)), [record("b", "y" * 200)], [U])
@@ -144,7 +142,7 @@ async def test_a_session_that_is_lent_reads_along_and_nobody_sees_it_in_the_rows
     assert (readers_alone, readers) == (1, 2)
 
 
-async def test_only_the_ids_at_which_a_type_is_divided_leave_the_server(store: Store, store_url: str) -> None:
+async def test_only_the_dividing_ids_of_a_type_leave_the_server(store: Store, store_url: str) -> None:
     await full_run(await store.begin_run(scope()), [record("a")], [U])
     execute(
         store_url,
@@ -159,7 +157,7 @@ async def test_only_the_ids_at_which_a_type_is_divided_leave_the_server(store: S
     assert 1 < len(found) < 100  # about 25; a fiftieth of all ids is 1,000
 
 
-async def test_who_stops_reading_stops_the_session_that_was_lent(store: Store, store_url: str) -> None:
+async def test_a_reader_that_stops_also_stops_the_lent_session(store: Store, store_url: str) -> None:
     await full_run(await store.begin_run(scope()), [record("a")], [U])
     execute(
         store_url,
@@ -181,13 +179,13 @@ async def test_who_stops_reading_stops_the_session_that_was_lent(store: Store, s
         await broken_off()
 
 
-async def test_a_session_beside_cannot_write(store: Store):
+async def test_a_second_session_cannot_write(store: Store):
     async with store.snapshot(Selection()) as snapshot, snapshot.beside() as second:
         with pytest.raises(StoreError, match=r"reading a snapshot.*read-only transaction"):
             await second.fetch(sql.SQL("DELETE FROM resource RETURNING 1"))
 
 
-async def test_an_empty_store_has_nothing_and_no_date_of_its_own(store: Store):
+async def test_an_empty_store_has_no_rows_and_no_date(store: Store):
     async with store.snapshot(Selection()) as snapshot:
         assert (await snapshot.types(), snapshot.runs) == ({}, ())
         assert snapshot.as_of == datetime(1970, 1, 1, tzinfo=UTC)
@@ -221,7 +219,7 @@ async def test_reading_may_stop_in_the_middle_of_a_type(store: Store):
         await stream.aclose()  # type: ignore[attr-defined]
 
 
-async def test_a_read_that_is_cancelled_while_the_server_is_silent_gives_its_session_back(store: Store):
+async def test_a_read_cancelled_while_the_server_is_silent_returns_its_session(store: Store):
     slow = sql.SQL("SELECT repeat('x', 300000) AS value UNION ALL SELECT pg_sleep(600)::text")
 
     async def read_and_be_cancelled() -> None:
@@ -286,7 +284,7 @@ async def test_any_json_comes_back_as_an_equal_value(store: Store, store_url: st
     assert rows(store_url, "SELECT count(*) FROM resource") == [(1,)]
 
 
-async def test_what_is_present_is_known_without_counting_it(store: Store):
+async def test_the_present_types_are_known_without_counting_rows(store: Store):
     await full_run(await store.begin_run(scope()), [record("1"), record("2"), record("c", kind="Condition")], [U])
     async with store.snapshot(Selection()) as snapshot:
         assert await snapshot.present() == await snapshot.types()

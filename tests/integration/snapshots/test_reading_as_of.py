@@ -71,7 +71,7 @@ async def test_every_run_reads_back_as_it_was(store: Store, runs: list[dict[str,
         assert set(found[0][2]) >= set(then[0][2])
 
 
-async def test_a_moment_shows_what_the_runs_had_left_that_had_ended_by_then(store: Store) -> None:
+async def test_a_moment_shows_the_result_of_the_runs_that_had_ended_by_then(store: Store) -> None:
     await worked(store, {"a": (1, "p1")})
     between = datetime.now(UTC)
     await worked(store, {"a": (2, "p1"), "b": (1, "p1")})

@@ -67,7 +67,7 @@ async def differing(store: Store, selection: Selection) -> dict[tuple[str, str],
 
 @settings(max_examples=8)
 @given(RUNS, st.booleans())
-async def test_changes_since_any_run_lead_from_what_was_there_to_what_is(
+async def test_applying_the_changes_since_any_run_gives_the_present_state(
     store: Store, runs: list[dict[str, Any]], with_open: bool
 ) -> None:
     name = f"mercy-{next(_NUMBERS)}"
@@ -94,7 +94,7 @@ async def test_changes_since_any_run_lead_from_what_was_there_to_what_is(
         await run.finish(watermark=None, requests=0, retries=0)
 
 
-async def test_what_no_run_has_touched_is_no_change(store: Store) -> None:
+async def test_an_untouched_row_is_no_change(store: Store) -> None:
     first = await worked(store, {"a": (1, "p1", ()), "b": (1, "p1", ("p2",))}, "mercy")
     await worked(store, {"a": (2, "p1", ()), "c": (1, "p1", ())}, "mercy")
     await worked(store, {"a": (1, "p2", ())}, "other")
@@ -103,14 +103,14 @@ async def test_what_no_run_has_touched_is_no_change(store: Store) -> None:
         assert ({id_ for _, id_ in rows}, gone) == ({"a", "c"}, [])
 
 
-async def test_of_a_type_that_was_not_asked_for_nothing_is_gone(store: Store) -> None:
+async def test_changes_omit_deletions_of_unrequested_types(store: Store) -> None:
     first = await worked(store, {"a": (1, "p1", ())}, "mercy")
     await worked(store, {"a": "gone"}, "mercy")
     assert (await shown(store, Selection(changed_since=first)))[1] == [("Observation", "a")]
     assert (await shown(store, Selection(changed_since=first, types=("Patient",))))[1] == []
 
 
-async def test_a_run_that_is_later_than_the_moment_is_refused(store: Store) -> None:
+async def test_a_run_later_than_the_moment_is_refused(store: Store) -> None:
     first = await worked(store, {"a": (1, "p1", ())}, "mercy")
     second = await worked(store, {"a": (2, "p1", ())}, "mercy")
     with pytest.raises(RunNotFoundError, match=f"run {second} ended after"):
@@ -125,9 +125,7 @@ async def brought(store: Store, searched: str | None) -> int:
         return run.id
 
 
-async def test_a_row_that_is_as_it_was_comes_and_goes_with_the_patient_it_is_said_to_be_of(
-    store: Store, store_url: str
-) -> None:
+async def test_an_unchanged_row_counts_as_a_change_of_the_patient_it_moves_to(store: Store, store_url: str) -> None:
     first, second, third = [await brought(store, searched) for searched in (None, "p1", None)]
     rows, gone = await shown(store, Selection(patients=("p1",), as_of=second, changed_since=first))
     assert (list(rows), gone) == ([("Observation", "a")], [])

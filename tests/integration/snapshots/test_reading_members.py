@@ -41,7 +41,7 @@ def mentions(identity: str, *references: str, kind: str = "Observation", patient
     return record(identity, orjson.dumps(body), kind=kind, patient=patient)
 
 
-async def test_a_patient_has_what_names_him_elsewhere_than_it_is_filed(store: Store, store_url: str):
+async def test_a_patients_chart_includes_rows_filed_under_others_that_name_the_patient(store: Store, store_url: str):
     batch = [
         record("a", kind="Account", patient=None),
         record("v", kind="Appointment", patient="p2"),
@@ -56,7 +56,7 @@ async def test_a_patient_has_what_names_him_elsewhere_than_it_is_filed(store: St
     assert await keys(store, "p1", types=("Account",)) == {("Account", "a")}
 
 
-async def test_a_row_of_two_patients_of_a_cohort_comes_once(store: Store, store_url: str):
+async def test_a_row_of_two_cohort_patients_is_returned_once(store: Store, store_url: str):
     await full_run(await store.begin_run(scope()), [record("a", patient=None), record("b", patient="p1")], [U])
     for one in ("a", "b"):
         for patient in ("p1", "p2", "p3"):
@@ -75,7 +75,7 @@ async def test_a_member_of_another_connection_or_a_tombstone_is_not_shown(store:
     assert await keys(store, "p1") == {("Observation", "a")}
 
 
-async def test_a_chart_brings_what_it_mentions_and_nothing_of_another_patient(store: Store, store_url: str):
+async def test_a_chart_includes_what_it_mentions_and_nothing_of_another_patient(store: Store, store_url: str):
     batch = [
         mentions("o", "Practitioner/d", "Appointment/v", "Account/a", "Condition/c"),
         mentions("d", "Organization/h/_history/2", kind="Practitioner", patient=None),

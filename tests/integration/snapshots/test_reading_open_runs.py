@@ -48,7 +48,7 @@ NEWS = Batch(
 )
 
 
-async def test_what_an_open_run_has_written_is_shown_as_it_was_before(store: Store):
+async def test_rows_written_by_an_open_run_are_shown_as_they_were_before(store: Store):
     await former(store)
     async with await store.begin_run(scope()) as run:
         await run.write(NEWS)
@@ -65,7 +65,7 @@ async def test_what_an_open_run_has_written_is_shown_as_it_was_before(store: Sto
         assert (snapshot.runs, snapshot.not_included) == ((run.id,), ())
 
 
-async def test_a_killed_run_is_not_shown_until_it_was_gone_on_with_and_has_ended(store: Store):
+async def test_a_killed_run_is_not_shown_until_it_is_resumed_and_has_ended(store: Store):
     await former(store)
     async with await store.begin_run(scope()) as run:
         await run.write(NEWS)
@@ -78,7 +78,7 @@ async def test_a_killed_run_is_not_shown_until_it_was_gone_on_with_and_has_ended
     assert await contents(store) == {"kept": 3, "changed": 2, "moved": 2, "dead": 2, "new": 2}
 
 
-async def test_several_changes_of_one_open_run_hide_none_of_what_was_before(store: Store):
+async def test_several_changes_by_one_open_run_hide_no_earlier_state(store: Store):
     await former(store)
     async with await store.begin_run(scope()) as run:
         await run.write(NEWS)
@@ -88,7 +88,7 @@ async def test_several_changes_of_one_open_run_hide_none_of_what_was_before(stor
         assert await contents(store) == FOUND
 
 
-async def test_a_row_belongs_to_the_patient_whom_it_was_filed_under_before_the_open_run(store: Store):
+async def test_a_row_belongs_to_its_patient_from_before_the_open_run(store: Store):
     await former(store)
     async with await store.begin_run(scope()) as run:
         await run.write(NEWS)
@@ -97,7 +97,7 @@ async def test_a_row_belongs_to_the_patient_whom_it_was_filed_under_before_the_o
         assert await contents(store, Selection(patients=("p1", "p2"))) == FOUND
 
 
-async def test_whom_rows_name_beside_is_what_it_was_before_the_open_run(store: Store):
+async def test_the_other_patients_of_a_row_are_those_from_before_the_open_run(store: Store):
     named = [record("stays", 1, others=("p7",)), record("leaves", 1, others=("p7",)), record("joins", 1)]
     await full_run(await store.begin_run(scope()), named, [U])
     async with await store.begin_run(scope()) as run:
@@ -113,7 +113,7 @@ async def test_whom_rows_name_beside_is_what_it_was_before_the_open_run(store: S
     assert await contents(store, Selection(patients=("p8",))) == {"stays": 4}
 
 
-async def test_an_open_run_of_another_connection_is_no_matter(store: Store):
+async def test_an_open_run_of_another_connection_does_not_matter(store: Store):
     await former(store)
     async with await store.begin_run(scope(connection="other")) as run:
         await run.write(Batch(records=[record("theirs", 1)]))
@@ -133,7 +133,7 @@ async def test_a_first_run_that_is_still_open_shows_nothing(store: Store):
             assert snapshot.runs == ()
 
 
-async def test_a_pull_that_found_nobody_is_not_what_a_snapshot_shows(store: Store):
+async def test_a_pull_that_found_nobody_does_not_date_a_snapshot(store: Store):
     await former(store)
     async with store.snapshot(Selection()) as snapshot:
         before = (snapshot.shown, snapshot.as_of)
@@ -148,7 +148,7 @@ async def test_a_pull_that_found_nobody_is_not_what_a_snapshot_shows(store: Stor
         assert await shown(snapshot) == FOUND
 
 
-async def test_a_mention_leads_to_what_was_there_before_the_open_run(store: Store):
+async def test_a_mention_leads_to_the_row_from_before_the_open_run(store: Store):
     chart = record("a", orjson.dumps({"id": "a", "value": 1, "x": {"reference": "Medication/m"}}))
     await full_run(await store.begin_run(scope()), [chart, record("m", 1, kind="Medication", patient=None)], [U])
     async with await store.begin_run(scope()) as run:
@@ -159,7 +159,7 @@ async def test_a_mention_leads_to_what_was_there_before_the_open_run(store: Stor
             assert await shown(snapshot, "Medication") == {"m": 1}
 
 
-async def test_a_quiet_night_reads_the_tables_without_their_past(store: Store, store_url: str):
+async def test_without_open_runs_the_tables_are_read_without_history(store: Store, store_url: str):
     await former(store)
     execute(store_url, "ALTER TABLE resource_history RENAME TO out_of_reach")
     try:
@@ -179,9 +179,7 @@ _STEP = st.one_of(
 
 @settings(max_examples=15)
 @given(ended=st.lists(st.lists(_STEP, max_size=4), max_size=3), still_open=st.lists(_STEP, max_size=6))
-async def test_whatever_an_open_run_does_the_snapshot_stays(
-    store: Store, ended: list[list[Any]], still_open: list[Any]
-):
+async def test_an_open_run_never_changes_a_snapshot(store: Store, ended: list[list[Any]], still_open: list[Any]):
     name = f"connection-{next(_NUMBERS)}"
     truth: dict[str, tuple[str, str]] = {}  # content tells its patient: equal content is not written again
 

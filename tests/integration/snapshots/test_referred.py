@@ -38,7 +38,7 @@ async def taken(run: OpenRun) -> set[str]:
     }
 
 
-async def test_what_came_with_the_run_is_not_asked_for_whether_new_or_unchanged(store: Store) -> None:
+async def test_rows_fetched_by_the_run_are_not_requested_by_reference(store: Store) -> None:
     await full_run(await store.begin_run(scope()), [record("old")], [UNIT])
     async with await store.begin_run(scope()) as run:
         await run.plan([UNIT])
@@ -48,7 +48,7 @@ async def test_what_came_with_the_run_is_not_asked_for_whether_new_or_unchanged(
 
 
 @pytest.mark.parametrize("received", [1, 60], ids=["much of it is mentioned", "little of it is mentioned"])
-async def test_what_came_is_known_however_much_came_beside_it(store: Store, received: int) -> None:
+async def test_a_fetched_row_is_known_however_many_others_were_fetched(store: Store, received: int) -> None:
     old, new = ([record(f"{name}{n}") for n in range(received)] for name in ("old", "new"))
     await full_run(await store.begin_run(scope()), old, [UNIT])
     async with await store.begin_run(scope()) as run:
@@ -67,7 +67,7 @@ async def test_a_batch_that_is_refused_leaves_no_mention_and_no_attachment(store
     assert uses(store_url) == []
 
 
-async def test_a_killed_run_goes_on_with_what_its_first_half_mentioned(store: Store, store_url: str) -> None:
+async def test_a_resumed_run_continues_with_the_references_of_its_first_half(store: Store, store_url: str) -> None:
     async with await store.begin_run(scope()) as run:
         await run.plan([UNIT])
         await run.write(Batch(records=[record("a")], mentions=to("far")))
@@ -95,7 +95,7 @@ async def test_mentions_do_not_outlive_their_run(store: Store, store_url: str, e
     assert rows(store_url, "SELECT count(*) FROM mention") == [(0,)]
 
 
-async def test_a_mention_is_asked_for_in_the_name_of_a_patient_whose_chart_has_it(store: Store) -> None:
+async def test_a_reference_is_requested_for_a_patient_whose_chart_contains_it(store: Store) -> None:
     async with await store.begin_run(scope()) as run:
         await run.plan([UNIT])
         await run.write(Batch(mentions=[*to("far", patient=None), *to("away", patient=None)]))
@@ -105,7 +105,7 @@ async def test_a_mention_is_asked_for_in_the_name_of_a_patient_whose_chart_has_i
     assert {(one.id, one.patient_id) for one in due} == {("far", "p1"), ("away", None)}
 
 
-async def test_a_run_that_an_upgrade_interrupts_lists_again_what_nobody_noticed(store: Store, store_url: str) -> None:
+async def test_a_run_interrupted_by_an_upgrade_lists_again_what_was_not_noted(store: Store, store_url: str) -> None:
     patients = search("Patient", None)
     await full_run(await store.begin_run(scope(connection="other")), [record("a")], [UNIT])
     async with await store.begin_run(scope()) as run:
@@ -158,7 +158,7 @@ async def listed(store: Store, *batches: Sequence[Record], stores: Sequence[tupl
         await run.finish(watermark=None, requests=0, retries=0)
 
 
-async def test_an_unchanged_document_that_is_stored_writes_no_row_and_one_that_is_wanted_is_wanted_again(
+async def test_an_unchanged_stored_document_writes_no_row_and_a_missing_one_is_requested_again(
     store: Store, store_url: str
 ) -> None:
     given = [note("d1", "a", "b"), note("d2", "c")]
@@ -170,14 +170,14 @@ async def test_an_unchanged_document_that_is_stored_writes_no_row_and_one_that_i
     assert rows(store_url, "SELECT run FROM attachment_use WHERE resource_id = 'd2'") == [(2,)]
 
 
-async def test_the_same_json_spelt_otherwise_asks_for_nothing_again(store: Store, store_url: str) -> None:
+async def test_the_same_json_in_another_spelling_requests_nothing_again(store: Store, store_url: str) -> None:
     await listed(store, [note("d1", "a")], stores=[("d1", 0)])
     before = versions(store_url)
     await listed(store, [note("d1", "a", spaces="  ")])
     assert versions(store_url) == before
 
 
-async def test_a_changed_document_is_wanted_anew_and_its_lost_places_are_forgotten(
+async def test_a_changed_document_is_fetched_again_and_its_removed_places_are_forgotten(
     store: Store, store_url: str
 ) -> None:
     await listed(store, [note("d1", "a", "b"), note("d2", "c")], stores=[("d1", 0), ("d1", 1), ("d2", 0)])
@@ -185,7 +185,7 @@ async def test_a_changed_document_is_wanted_anew_and_its_lost_places_are_forgott
     assert uses(store_url) == [("d1", 0, "x", "wanted")]
 
 
-async def test_a_content_that_follows_within_one_run_takes_the_place_of_the_first(store: Store, store_url: str) -> None:
+async def test_a_later_content_within_one_run_replaces_the_first(store: Store, store_url: str) -> None:
     await listed(
         store,
         [note("d1", "a", "b", version="1"), note("d2", "c", version="1")],
@@ -194,7 +194,7 @@ async def test_a_content_that_follows_within_one_run_takes_the_place_of_the_firs
     assert uses(store_url) == [("d1", 0, "x", "wanted")]
 
 
-async def test_a_content_that_follows_once_the_first_ones_document_is_stored_is_wanted_anew(
+async def test_a_later_content_is_requested_even_if_the_first_ones_document_is_stored(
     store: Store, store_url: str
 ) -> None:
     async with await store.begin_run(scope()) as run:
@@ -220,16 +220,14 @@ async def test_a_rival_content_of_the_same_version_changes_nothing(store: Store,
         assert uses(store_url) == [("d1", 0, "x", "wanted")]
 
 
-async def test_documents_that_were_stored_while_nobody_looked_are_noted_once_they_pass_by_unchanged(
-    store: Store, store_url: str
-) -> None:
+async def test_documents_stored_without_notices_are_noted_when_listed_unchanged(store: Store, store_url: str) -> None:
     await listed(store, [note("d1", "a")._replace(attached=None)])
     assert uses(store_url) == []
     await listed(store, [note("d1", "a")])
     assert uses(store_url) == [("d1", 0, "a", "wanted")]
 
 
-async def test_a_document_that_comes_back_to_life_is_wanted(store: Store, store_url: str) -> None:
+async def test_a_document_of_a_revived_row_is_requested(store: Store, store_url: str) -> None:
     await listed(store, [note("d1", "a")], stores=[("d1", 0)])
     with psycopg.connect(store_url, autocommit=True, options=f"-c search_path={SCHEMA}") as conn:
         conn.execute("UPDATE resource SET deleted_at = now(), deleted_run = 1")
@@ -256,7 +254,7 @@ ODD_BODIES = [
 
 
 @pytest.mark.parametrize("body", ODD_BODIES)
-async def test_places_of_misshapen_documents_are_those_of_the_stores_jsonpath(
+async def test_attachment_places_in_malformed_documents_match_the_stores_jsonpath(
     store_url: str, store: Store, body: bytes
 ) -> None:
     query = """SELECT (n - 1)::int, one ->> 'contentType', one ->> 'url', one ? 'data',

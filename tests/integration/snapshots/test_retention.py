@@ -70,7 +70,7 @@ async def read(store: Store, name: str, as_of: int | datetime | None, patient: s
 
 @settings(max_examples=8)
 @given(st.lists(NIGHT | PRUNING, min_size=3, max_size=7))
-async def test_every_moment_that_is_kept_reads_back_as_it_was_and_every_other_is_refused(
+async def test_every_kept_moment_reads_back_as_it_was_and_every_other_is_refused(
     store: Store, steps: list[dict[str, Any] | int]
 ) -> None:
     name = f"mercy-{next(_NUMBERS)}"
@@ -107,7 +107,7 @@ async def changed_thrice(store: Store) -> list[int]:
     return [await night(store, "mercy", day, {"a": one}) for day, one in enumerate(given_)]
 
 
-async def test_what_was_deleted_is_counted_in_the_audit_run_by_run(store: Store, store_url: str) -> None:
+async def test_the_audit_counts_pruned_rows_run_by_run(store: Store, store_url: str) -> None:
     await changed_thrice(store)
     done = await store.prune(history=T0 + timedelta(days=2))
     assert (done.rows, done.kept_from) == ({"member_history": 1, "resource_history": 2}, {"mercy": 3})
@@ -125,7 +125,7 @@ async def test_what_was_deleted_is_counted_in_the_audit_run_by_run(store: Store,
             pass
 
 
-async def test_a_pruning_that_was_killed_has_refused_what_it_began_to_delete_and_the_next_one_deletes_the_rest(
+async def test_after_a_killed_pruning_its_moments_are_refused_and_the_next_one_deletes_the_rest(
     store: Store, store_url: str
 ) -> None:
     await changed_thrice(store)
@@ -137,7 +137,7 @@ async def test_a_pruning_that_was_killed_has_refused_what_it_began_to_delete_and
     assert await read(store, "mercy", 2) == {"a": (2, "p1", ())}
 
 
-async def test_who_reads_the_past_while_it_is_pruned_reads_it_to_the_end(store: Store) -> None:
+async def test_a_read_of_the_past_finishes_although_it_is_pruned_meanwhile(store: Store) -> None:
     await changed_thrice(store)
     async with store.snapshot(Selection(as_of=1)) as snapshot:
         assert await snapshot.types() == {"Observation": 1}
@@ -146,7 +146,7 @@ async def test_who_reads_the_past_while_it_is_pruned_reads_it_to_the_end(store: 
     assert orjson.loads(text)["value"][0] == 1
 
 
-async def test_an_open_run_and_what_it_has_replaced_are_not_pruned(store: Store) -> None:
+async def test_an_open_run_and_the_versions_it_replaced_are_not_pruned(store: Store) -> None:
     await changed_thrice(store)
     async with await store.begin_run(scope(), clock=lambda: T0 + timedelta(days=3)) as run:
         await run.write(Batch(records=[record("a", (4, "p1", ()))]))
@@ -156,7 +156,7 @@ async def test_an_open_run_and_what_it_has_replaced_are_not_pruned(store: Store)
     assert await read(store, "mercy", 3) == {"a": (3, "p1", ())}
 
 
-async def test_of_quarantine_what_ended_runs_left_is_deleted(store: Store, store_url: str) -> None:
+async def test_quarantine_of_ended_runs_is_deleted(store: Store, store_url: str) -> None:
     await changed_thrice(store)
     execute(
         store_url,
@@ -176,9 +176,7 @@ async def asked(store: Store, *units: Unit) -> None:
     await full_run(run, [record("a", (next(_NUMBERS), "p1", ()))], units, results=results)
 
 
-async def test_what_runs_asked_for_is_deleted_run_by_run_and_they_keep_their_numbers_and_moments(
-    store: Store, store_url: str
-) -> None:
+async def test_units_are_deleted_run_by_run_and_runs_keep_numbers_and_dates(store: Store, store_url: str) -> None:
     for _ in range(3):
         await asked(store, *UNITS)
     before = [await read(store, "mercy", run) for run in (1, 2, 3)]
@@ -220,7 +218,7 @@ ENDED = JOB.format("true", "false")
     ],
     ids=["open", "young", "selection", "knowledge", "watermark", "lag", "job", "elements", "full-export", "type"],
 )
-async def test_what_an_open_hole_a_watermark_or_an_export_needs_is_no_old_unit(
+async def test_units_needed_by_a_hole_watermark_or_export_are_kept(
     store: Store, store_url: str, statement: str
 ) -> None:
     for _ in range(3):
@@ -238,7 +236,7 @@ QUARANTINED = (
 )
 
 
-async def test_of_a_patient_who_is_erased_after_the_old_units_the_line_in_quarantine_goes_as_well(
+async def test_erasing_a_patient_after_pruning_units_also_deletes_the_quarantined_line(
     store: Store, store_url: str
 ) -> None:
     for _ in range(3):
@@ -249,7 +247,7 @@ async def test_of_a_patient_who_is_erased_after_the_old_units_the_line_in_quaran
     assert rows(store_url, "SELECT count(*) FROM quarantine") == [(0,)]
 
 
-async def test_units_that_tell_whose_a_line_in_quarantine_is_go_with_it(store: Store, store_url: str) -> None:
+async def test_units_that_identify_a_quarantined_line_are_deleted_with_it(store: Store, store_url: str) -> None:
     for _ in range(3):
         await asked(store, *UNITS)
     execute(store_url, f"DELETE FROM watermark; DELETE FROM lag; {QUARANTINED}")
@@ -258,7 +256,7 @@ async def test_units_that_tell_whose_a_line_in_quarantine_is_go_with_it(store: S
     assert told.rows == {"quarantine": 1, "unit": 4}
 
 
-async def test_of_exports_the_newest_that_brought_a_type_keeps_its_units(store: Store, store_url: str) -> None:
+async def test_the_newest_export_of_a_type_keeps_its_units(store: Store, store_url: str) -> None:
     for _ in range(3):
         await asked(store, *UNITS, file())
         execute(store_url, ENDED.replace("(1,", "((SELECT max(id) FROM run),"))
@@ -278,7 +276,7 @@ async def test_of_exports_the_newest_that_brought_a_type_keeps_its_units(store: 
     ],
     ids=["first run", "second run", "its event", "its seal"],
 )
-async def test_a_pruning_of_units_that_is_killed_at_any_statement_is_gone_on_with(
+async def test_a_pruning_of_units_killed_at_any_statement_is_continued(
     store: Store, store_url: str, held: str, left: int
 ) -> None:
     for _ in range(3):

@@ -60,7 +60,7 @@ async def state(store: Store) -> tuple[dict, set, dict]:
         return found
 
 
-async def test_one_patients_hole_moves_the_watermark_for_the_others_and_leaves_that_patient_where_it_was(store: Store):
+async def test_one_patients_hole_holds_back_only_that_patient(store: Store):
     await crawl(store, T1, (P1, settled), (P2, settled))
     report = await crawl(store, T2, (news("p1", T1), settled), (news("p2", T1), failed))
     assert (report.status, len(report.holes)) == ("partial", 1)
@@ -76,7 +76,7 @@ async def test_a_patient_that_fails_again_keeps_its_older_instant_until_it_catch
     assert (await state(store))[2] == {}
 
 
-async def test_a_full_listing_that_failed_for_one_patient_is_owed_to_that_patient_alone(store: Store):
+async def test_a_full_listing_that_failed_for_one_patient_is_repeated_for_that_patient_alone(store: Store):
     await crawl(store, T1, (P1, settled), (P2, failed))
     async with await store.begin_run(COHORT) as run:
         assert await run.knowledge.last_full_listing([]) is not None
@@ -84,24 +84,24 @@ async def test_a_full_listing_that_failed_for_one_patient_is_owed_to_that_patien
         assert await run.roster.lags() == {("Observation", "p2"): None}
 
 
-async def test_a_split_that_failed_is_owed_although_others_settled(store: Store):
+async def test_a_failed_split_lags_although_others_settled(store: Store):
     lab, vital = search(split="category=laboratory"), search(split="category=vital-signs")
     await crawl(store, T1, (lab, settled), (vital, failed))
     assert (await state(store))[2] == {("Observation", "p1"): None}
 
 
-async def test_a_type_of_which_nothing_settled_moves_no_watermark(store: Store):
+async def test_a_type_without_settled_units_moves_no_watermark(store: Store):
     await crawl(store, T1, (P1, failed), (P2, failed), (search("Goal"), settled))
     assert (await state(store))[0] == {"Goal": T1}
 
 
-async def test_a_new_patient_of_whom_only_news_were_asked_still_owes_its_past(store: Store):
+async def test_a_new_patient_fetched_only_incrementally_still_lags(store: Store):
     await crawl(store, T1, (P1, settled))
     await crawl(store, T2, (news("p1", T1), settled), (news("p2", T1), settled))
     assert (await state(store))[2] == {("Observation", "p2"): None}
 
 
-async def test_a_new_patient_owes_the_types_that_its_first_run_did_not_ask_for(store: Store):
+async def test_a_new_patient_lags_in_types_that_its_first_run_did_not_request(store: Store):
     await crawl(store, T1, (P1, settled), (search("Goal"), settled))
     await crawl(store, T2, (news("p1", T1), settled), (P2, settled))
     marks, covered, lags = await state(store)
@@ -132,21 +132,21 @@ async def test_pulls_failed_runs_and_other_selections_leave_the_roster_alone(sto
     assert await state(store) == ({"Observation": T1}, {"p1"}, {})
 
 
-async def test_a_full_export_of_members_puts_on_the_roster_whom_it_had(store: Store):
+async def test_a_full_export_of_members_puts_its_patients_on_the_roster(store: Store):
     group = scope(selection="cohort", mode="bulk")
     everyone = [person("p1", way=GROUP), person("p2", way=GROUP)]
     await full_run(await store.begin_run(group), everyone, [file("Patient")], watermark=T1)
     assert await state(store) == ({"Patient": T1}, {"p1", "p2"}, {})
 
 
-async def test_an_export_of_members_that_is_not_asked_for_patients_covers_those_whose_rows_it_had(store: Store):
+async def test_an_export_of_members_without_patients_covers_those_with_rows(store: Store):
     brought = [record("a", 1, way=GROUP), record("m", 1, kind="Medication", patient=None, way=GROUP)]
     export = scope(selection="cohort", mode="bulk")
     await full_run(await store.begin_run(export), brought, [file(), file("Medication")], watermark=T1)
     assert (await state(store))[1] == {"p1"}
 
 
-async def test_an_export_of_everything_puts_nobody_on_the_roster_and_settles_what_patients_were_behind_with(
+async def test_an_export_of_everything_adds_nobody_to_the_roster_and_clears_every_lag(
     store: Store,
 ):
     await crawl(store, T1, (P1, settled), (P2, failed))
@@ -168,7 +168,7 @@ async def test_an_export_of_everything_puts_nobody_on_the_roster_and_settles_wha
     ],
     ids=["404", "403", "not today", "partial", "not served", "failed", "empty, of nobody who is known to live"],
 )
-async def test_what_one_patient_was_not_answered_is_a_lag_of_that_patient_and_no_more(store: Store, how: Any):
+async def test_a_request_unanswered_for_one_patient_is_a_lag_of_only_that_patient(store: Store, how: Any):
     brought = [person("p1"), record("a", 1)]
     units = [read("p1"), P1, P2]
     ended = [settled(units[0], records=1), settled(P1, records=1), how(P2)]
@@ -179,7 +179,7 @@ async def test_what_one_patient_was_not_answered_is_a_lag_of_that_patient_and_no
 
 
 @pytest.mark.parametrize("ending", [Ending.LISTED, Ending.GONE])
-async def test_a_living_patient_of_whom_there_is_nothing_has_caught_up(store: Store, ending: Ending):
+async def test_a_living_patient_without_rows_has_caught_up(store: Store, ending: Ending):
     units = [read("p1"), P1]
     ended = [settled(units[0], records=1), settled(P1, ending=ending)]
     await full_run(await store.begin_run(COHORT), [person("p1")], units, results=ended, watermark=T1)
@@ -187,21 +187,21 @@ async def test_a_living_patient_of_whom_there_is_nothing_has_caught_up(store: St
 
 
 @pytest.mark.parametrize("ending", [Ending.NOT_FOUND, Ending.MERGED])
-async def test_a_search_that_does_not_know_a_patient_who_came_is_a_hole_and_leaves_a_lag(store: Store, ending: Ending):
+async def test_a_search_that_denies_a_known_patient_is_a_hole_and_leaves_a_lag(store: Store, ending: Ending):
     units = [read("p1"), P1]
     ended = [settled(units[0], records=1), settled(P1, ending=ending)]
     report = await full_run(await store.begin_run(COHORT), [person("p1")], units, results=ended, watermark=T1)
     assert (report.status, (await state(store))[2]) == ("partial", {("Observation", "p1"): None})
 
 
-async def test_a_type_that_is_served_to_others_is_a_hole_of_the_one_to_whom_it_is_not(store: Store):
+async def test_a_type_refused_for_one_patient_only_is_that_patients_hole(store: Store):
     ended = [settled(P1, records=1), settled(P2, complete=False, ending=Ending.NOT_SERVED)]
     report = await full_run(await store.begin_run(COHORT), [record("a", 1)], [P1, P2], results=ended, watermark=T1)
     assert report.status == "partial"
     assert ["answered for others" in hole.reason for hole in report.holes] == [True]
 
 
-async def test_a_type_that_is_served_to_nobody_is_no_hole_and_has_no_watermark(store: Store):
+async def test_a_type_served_for_nobody_is_no_hole_and_has_no_watermark(store: Store):
     ended = [settled(one, complete=False, ending=Ending.NOT_SERVED) for one in (P1, P2)]
     report = await full_run(await store.begin_run(COHORT), [], [P1, P2], results=ended, watermark=T1)
     assert (report.status, (await state(store))[0]) == ("complete", {})
@@ -218,7 +218,7 @@ async def test_what_is_deferred_is_known_until_its_time(store: Store):
         assert await run.roster.deferrals(now + timedelta(days=31)) == []
 
 
-async def test_aliases_are_kept_and_taken_back(store: Store):
+async def test_aliases_are_kept_and_withdrawn(store: Store):
     one, two, ended = Alias("p1", "p2", gone=True), Alias("p3", "p4", gone=False), Alias("p3", "p3", gone=False)
     async with await store.begin_run(scope()) as run:
         await run.write(Batch(aliases=[one, two]))
@@ -229,7 +229,7 @@ async def test_aliases_are_kept_and_taken_back(store: Store):
         assert await run.roster.aliases() == [one]
 
 
-async def test_patients_that_a_batch_did_not_bring_are_known_until_they_are_asked_one_by_one(store: Store):
+async def test_patients_missing_from_a_batch_are_remembered_until_requested_one_by_one(store: Store):
     batch = Unit(key="batch:Patient:1", kind=UnitKind.BATCH, resource_type="Patient", ids=("p1", "p2", "p3"))
     one = Unit(key="read:Patient:p3", kind=UnitKind.READ, resource_type="Patient", patient_id="p3")
     async with await store.begin_run(scope()) as run:
@@ -238,14 +238,14 @@ async def test_patients_that_a_batch_did_not_bring_are_known_until_they_are_aske
         assert await run.roster.unanswered() == ["p2"]
 
 
-async def test_an_interrupted_run_of_another_cohort_is_not_gone_on_with(store: Store):
+async def test_an_interrupted_run_of_another_cohort_is_not_resumed(store: Store):
     async with await store.begin_run(scope(cohort="one")) as run:
         await run.plan([P1])
     async with await store.begin_run(scope(cohort="two")) as other:
         assert (other.id != run.id, other.planned) == (True, False)
 
 
-async def test_the_report_says_what_became_of_the_cohort(store: Store):
+async def test_the_report_accounts_for_the_cohort(store: Store):
     async with await store.begin_run(scope()) as run:
         await run.roster.describe_cohort({"asked": 3, "not_found": [2]})
         await run.roster.describe_cohort({"new": 1})

@@ -108,7 +108,7 @@ async def test_a_rotated_store_reads_as_before_with_the_new_key_alone_and_an_unc
             pass
 
 
-async def test_what_a_path_names_is_found_in_a_rival_s_text_however_its_letters_are_escaped(store_url: str):
+async def test_values_at_an_encrypted_path_are_found_in_a_rival_with_any_escaping(store_url: str):
     bodies = [
         rb'{"resourceType":"Observation","id":"o1","note":[{"text":"zero"}]}',
         rb'{"\u0072esourceType":"Observation","id":"o1","note":[{"text":"one"}]}',
@@ -122,7 +122,7 @@ async def test_what_a_path_names_is_found_in_a_rival_s_text_however_its_letters_
     assert rows(store_url, "SELECT body FROM rival WHERE body ~ 'zero|one|wo'") == []
 
 
-async def test_a_rotation_that_is_killed_in_the_middle_reads_with_both_keys_and_is_gone_on_with(store_url: str):
+async def test_a_killed_rotation_is_readable_with_both_keys_and_is_continued(store_url: str):
     before = await filled(store_url)
     had = of_key(store_url, "k1")
     async with (
@@ -148,7 +148,7 @@ async def test_a_rotation_that_is_killed_in_the_middle_reads_with_both_keys_and_
         assert await history(store) == before
 
 
-async def test_a_connection_that_appears_meanwhile_is_gone_through_as_well(store_url: str):
+async def test_a_connection_that_appears_during_a_rotation_is_rotated_too(store_url: str):
     await filled(store_url)
     async with (
         opened_store(store_url, keyring=OLD) as former,
@@ -181,7 +181,7 @@ async def _killed(store: Store) -> None:
         await store.rotate()
 
 
-async def test_no_run_goes_on_beside_a_rotation_and_one_with_the_former_key_is_refused_after_it(store_url: str):
+async def test_no_run_works_during_a_rotation_and_the_former_key_is_refused_after_it(store_url: str):
     await filled(store_url)
     async with opened_store(store_url, keyring=OLD) as former, opened_store(store_url, keyring=BOTH) as store:
         async with await former.begin_run(scope()):
@@ -192,7 +192,7 @@ async def test_no_run_goes_on_beside_a_rotation_and_one_with_the_former_key_is_r
             await former.begin_run(scope())
 
 
-async def test_a_damaged_row_stays_as_it_is_and_the_older_key_stays_with_it(store_url: str):
+async def test_a_damaged_row_is_left_unchanged_and_keeps_the_older_key_needed(store_url: str):
     await filled(store_url)
     execute(
         store_url,
@@ -204,7 +204,7 @@ async def test_a_damaged_row_stays_as_it_is_and_the_older_key_stays_with_it(stor
     assert {key for (key,) in rows(store_url, "SELECT key_id FROM sealing_key")} == {"k1", "k2"}
 
 
-async def test_large_rows_take_little_memory(store_url: str) -> None:
+async def test_rotating_large_rows_takes_little_memory(store_url: str) -> None:
     data = base64.b64encode(random.Random(1).randbytes(1 << 20)).decode()  # which Postgres cannot compress
     bodies = {
         f"o{number}": f'{{"resourceType":"Observation","id":"o{number}","data":"{data}"}}'.encode()

@@ -41,41 +41,41 @@ async def test_units_are_pending_in_planned_order_until_they_are_settled(store: 
     assert [unit.key for unit in await store.pending()] == ["f", "b"]
 
 
-async def test_a_unit_that_is_planned_again_stays_as_it_is(store: RunStore) -> None:
+async def test_planning_a_unit_again_changes_nothing(store: RunStore) -> None:
     await store.plan([A, B])
     await store.write(Batch(results=[settled(A)]))
     await store.plan([A, B, FILE])
     assert [unit.key for unit in await store.pending()] == ["b", "f"]
 
 
-async def test_who_fetches_takes_some_units_of_its_own_kinds(store: RunStore) -> None:
+async def test_a_fetcher_takes_a_few_units_of_its_own_kinds(store: RunStore) -> None:
     await store.plan([A, FILE, B])
     assert [unit.key for unit in await store.pending(1, (UnitKind.SEARCH,))] == ["a"]
     assert [unit.key for unit in await store.pending(None, (UnitKind.FILE,))] == ["f"]
 
 
-async def test_a_unit_comes_back_with_how_far_it_came(store: RunStore) -> None:
+async def test_a_unit_is_read_back_with_its_progress(store: RunStore) -> None:
     await store.plan([FILE])
     await store.write(Batch(places={"f": {"bytes": 7}}))
     (unit,) = await store.pending()
     assert unit.reached == {"bytes": 7}
 
 
-async def test_a_result_of_a_unit_that_nobody_planned_is_refused_and_nothing_of_it_written(store: RunStore) -> None:
+async def test_a_result_of_an_unplanned_unit_is_refused_and_writes_nothing(store: RunStore) -> None:
     await store.plan([A])
     with pytest.raises(UnitConflictError):
         await store.write(Batch(records=[record("o1")], results=[settled(B)]))
     assert [unit.key for unit in await store.pending()] == ["a"]
 
 
-async def test_what_settled_units_had_to_remark_is_told_by_type(store: RunStore) -> None:
+async def test_remarks_of_settled_units_are_reported_by_type(store: RunStore) -> None:
     await store.plan([A, B, FILE])
     await store.write(Batch(results=[settled(A, "odd"), settled(B, "odd"), settled(FILE, "else")]))
     report = await store.finish(watermark=None, requests=1, retries=0)
     assert list(report.notes) == ["Condition: else (1 x)", "Observation: odd (2 x)"]
 
 
-async def test_what_units_counted_is_told_in_all_by_what_it_is_about(store: RunStore) -> None:
+async def test_counts_of_units_are_totalled_by_subject(store: RunStore) -> None:
     bad, far = Counted("validity", "Observation", "invalid"), Counted("references", "Observation", "foreign")
     await store.plan([A, B, FILE])
     await store.write(
@@ -85,7 +85,7 @@ async def test_what_units_counted_is_told_in_all_by_what_it_is_about(store: RunS
     assert await store.counted() == {bad: 5, far: 1}
 
 
-async def test_notes_that_were_kept_stand_in_the_report_each_once(store: RunStore) -> None:
+async def test_each_kept_note_is_in_the_report_once(store: RunStore) -> None:
     await store.keep_notes(["first", "second"])
     await store.keep_notes(["second", "third"])
     report = await store.fail(reason="the EHR is gone", requests=1, retries=0, notes=["third", "last"])
@@ -93,7 +93,7 @@ async def test_notes_that_were_kept_stand_in_the_report_each_once(store: RunStor
 
 
 @pytest.mark.parametrize(("left", "status"), [((), "complete"), ((B,), "partial")])
-async def test_a_run_ends_complete_where_all_units_settled_and_partial_elsewhere(
+async def test_a_run_is_complete_if_all_units_settled_and_otherwise_partial(
     store: RunStore, left: tuple[Unit, ...], status: str
 ) -> None:
     await store.plan([A, *left])
@@ -102,7 +102,7 @@ async def test_a_run_ends_complete_where_all_units_settled_and_partial_elsewhere
     assert (report.status, report.resources, list(report.notes)) == (status, {"Observation": 1}, ["told"])
 
 
-async def test_a_run_that_fails_says_why_and_keeps_what_came(store: RunStore) -> None:
+async def test_a_failed_run_says_why_and_keeps_what_was_fetched(store: RunStore) -> None:
     await store.plan([A])
     await store.write(Batch(records=[record("o1")], results=[settled(A)]))
     report = await store.fail(reason="the EHR is gone", requests=1, retries=0)

@@ -187,7 +187,7 @@ async def test_the_embedded_servers_log_has_no_value_of_a_patient_after_a_night_
     assert [value for value in (*VALUES, PATIENT) if value in said] == []
 
 
-async def test_a_server_that_logs_everything_gets_no_value_where_the_login_may_say_so(server: Server):
+async def test_a_server_that_logs_everything_logs_no_value_if_the_login_may_prevent_it(server: Server):
     async with login(server, HOSTILE, may_set=ALLOWED) as url, opened_store(url) as store:
         await night(store, url_of(url, urlsplit(url).path[1:], user="postgres"))
         await fails(lambda: _a_query_that_takes_names_for_numbers(store))
@@ -196,9 +196,7 @@ async def test_a_server_that_logs_everything_gets_no_value_where_the_login_may_s
     assert [value for value in (*VALUES, PATIENT) if value in said] == []
 
 
-async def test_views_of_a_deidentified_export_leave_no_line_in_the_log_of_a_server_that_logs_every_statement(
-    server: Server, tmp_path: Path
-):
+async def test_a_deidentified_export_leaves_no_line_in_a_log_of_all_statements(server: Server, tmp_path: Path):
     settings = {**HOSTILE, "log_statement": "all", "log_min_duration_statement": "0"}
     wanted = ExportRequest(
         out=LocalFolder(tmp_path), formats=("csv",), views=("patient",), safe_harbor=SafeHarbor(b"k" * 32, 2026)
@@ -213,7 +211,7 @@ async def test_views_of_a_deidentified_export_leave_no_line_in_the_log_of_a_serv
     assert [value for value in (*VALUES, row["key"]) if value in said] == []
 
 
-async def test_a_usual_server_gets_no_content_of_a_chart_from_a_login_that_may_set_nothing(server: Server):
+async def test_a_default_server_logs_no_chart_content_for_a_login_without_rights_to_set(server: Server):
     async with login(server, USUAL, may_set=None) as url, opened_store(url) as store:
         await night(store, url_of(url, urlsplit(url).path[1:], user="postgres"))
     said = server.log()

@@ -29,7 +29,7 @@ async def test_a_transaction_knows_tenant_actor_and_roles_and_leaves_none_of_the
         assert await (await session.conn.execute(APP)).fetchone() == ("", "", "")
 
 
-async def test_a_session_comes_back_without_locks_settings_or_tables_of_its_last_user(store_url: str) -> None:
+async def test_a_returned_session_keeps_no_locks_settings_or_tables(store_url: str) -> None:
     async with opened_pool(store_url, "default", ANA, walls=Walls(names=None), most=1) as sessions:
         async with sessions.session() as session:
             first = session.conn
@@ -45,7 +45,7 @@ async def test_a_session_comes_back_without_locks_settings_or_tables_of_its_last
             assert await found.fetchone() == (None, None, "0", 0)
 
 
-async def test_a_session_that_broke_off_in_a_transaction_is_not_lent_again(store_url: str) -> None:
+async def test_a_session_broken_off_in_a_transaction_is_not_lent_again(store_url: str) -> None:
     async with opened_pool(store_url, "default", ANA, walls=Walls(names=None), most=1) as sessions:
         async with sessions.session() as session:
             first = session.conn
@@ -55,7 +55,7 @@ async def test_a_session_that_broke_off_in_a_transaction_is_not_lent_again(store
         assert first.closed
 
 
-async def test_a_closed_run_gives_its_lock_back_at_once(store_url: str) -> None:
+async def test_a_closed_run_releases_its_lock_at_once(store_url: str) -> None:
     async with opened_store(store_url) as store:
         for _ in range(3):
             async with await store.begin_run(scope()):
@@ -63,7 +63,7 @@ async def test_a_closed_run_gives_its_lock_back_at_once(store_url: str) -> None:
                     await store.begin_run(scope())
 
 
-async def test_who_wants_more_sessions_than_there_are_is_told_so(store_url: str) -> None:
+async def test_a_request_for_more_sessions_than_exist_is_refused(store_url: str) -> None:
     async with (
         opened_pool(store_url, "default", ANA, walls=Walls(names=None), most=1, wait_s=0.1) as sessions,
         sessions.session(),

@@ -63,7 +63,7 @@ def test_a_store_of_an_older_postgres_is_refused_until_it_is_upgraded_and_keeps_
 
 
 @older
-def test_an_upgrade_that_was_killed_half_way_lets_nobody_take_the_store_for_empty_and_is_gone_on_with(
+def test_a_killed_upgrade_does_not_leave_the_store_looking_empty_and_is_continued(
     directory: Path,
 ) -> None:
     filled(directory)
@@ -74,7 +74,7 @@ def test_an_upgrade_that_was_killed_half_way_lets_nobody_take_the_store_for_empt
     assert values(directory) == ["1.50"]
 
 
-def test_where_there_is_no_store_there_is_nothing_to_upgrade(directory: Path) -> None:
+def test_without_a_store_there_is_nothing_to_upgrade(directory: Path) -> None:
     directory.mkdir()
     with pytest.raises(StoreError, match="no embedded store"):
         upgrade(directory)

@@ -89,7 +89,7 @@ async def lines(store: Store) -> list[bytes]:
         return [chunk for kind in await snapshot.types() for chunk in [part async for part in snapshot.ndjson(kind)]]
 
 
-async def test_tenants_migrate_each_by_itself_and_a_call_that_was_cut_goes_on_with_the_others(store_url: str) -> None:
+async def test_tenants_migrate_separately_and_an_interrupted_call_continues_with_the_rest(store_url: str) -> None:
     async with open_tenants(store_url, TESTER) as there:
         for name in ("b-newer", "d"):
             assert await there.add(name)
@@ -112,7 +112,7 @@ async def test_tenants_migrate_each_by_itself_and_a_call_that_was_cut_goes_on_wi
             await migrated(there, "a", "e")
 
 
-async def test_a_migration_that_is_killed_has_migrated_whole_tenants_and_the_next_one_finishes(store_url: str) -> None:
+async def test_a_killed_migration_has_migrated_whole_tenants_and_the_next_one_finishes(store_url: str) -> None:
     for name in ("a", "b", "c"):
         make_as_of_version(store_url, name, 14)
     blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'tenant_b.audit_event'::regclass"
@@ -164,7 +164,7 @@ async def test_a_server_that_crashes_between_and_within_tenants_has_migrated_who
         assert await current(url) == names
 
 
-async def test_a_role_that_has_lost_a_right_has_it_again_after_the_owners_next_command(store_url: str) -> None:
+async def test_a_role_regains_a_lost_right_at_the_owners_next_command(store_url: str) -> None:
     async with open_tenants(store_url, TESTER) as there:
         await there.add("stripped")
         reader = role_of(store_url, "stripped", "r")
@@ -176,7 +176,7 @@ async def test_a_role_that_has_lost_a_right_has_it_again_after_the_owners_next_c
         )
 
 
-async def test_a_comment_that_somebody_else_has_put_on_a_schema_is_refused_and_not_replaced(store_url: str) -> None:
+async def test_a_foreign_comment_on_a_schema_is_refused_and_not_replaced(store_url: str) -> None:
     async with open_tenants(store_url, TESTER) as there:
         await there.add("d")
         owner(store_url, "d", "COMMENT ON SCHEMA tenant_d IS 'the charts of D'")
@@ -225,7 +225,7 @@ async def test_a_tenant_is_deleted_with_its_roles_and_the_others_stay(store_url:
             await there.drop("gone")
 
 
-async def test_a_tenant_whose_deletion_dies_before_its_roles_are_gone_is_there_as_before(store_url: str) -> None:
+async def test_a_tenant_whose_deletion_fails_is_unchanged(store_url: str) -> None:
     async with open_tenants(store_url, TESTER) as there:
         await there.add("gone")
         with psycopg.connect(store_url) as other:

@@ -19,7 +19,7 @@ NOW = "SELECT body ->> 'value' FROM resource"
 
 
 @pytest.mark.parametrize("batch", [[STORED, RIVAL], [RIVAL, STORED]], ids=["in order", "turned round"])
-async def test_while_both_contents_of_one_version_come_nothing_is_written(
+async def test_while_both_contents_of_a_version_arrive_nothing_is_written(
     store: Store, store_url: str, batch: list[Record]
 ):
     await weighed(store, [RIVAL, STORED], [P1])
@@ -28,7 +28,7 @@ async def test_while_both_contents_of_one_version_come_nothing_is_written(
     assert rows(store_url, "SELECT count(*) FROM resource_history") == [(0,)]
 
 
-async def test_if_only_the_other_content_comes_it_takes_the_stored_ones_place(store: Store, store_url: str):
+async def test_if_only_the_other_content_arrives_it_replaces_the_stored_one(store: Store, store_url: str):
     await weighed(store, [RIVAL, STORED], [P1])
     report = await weighed(store, [RIVAL], [P1])
     assert (rows(store_url, NOW), report.changed, report.unchanged) == ([("rival",)], 1, 0)
@@ -36,7 +36,7 @@ async def test_if_only_the_other_content_comes_it_takes_the_stored_ones_place(st
     assert (rows(store_url, NOW), both.changed) == ([("rival",)], 0)
 
 
-async def test_contents_of_one_version_that_come_in_two_batches_are_rivals_too(store: Store, store_url: str):
+async def test_contents_of_one_version_in_two_batches_are_rivals_too(store: Store, store_url: str):
     async with await store.begin_run(scope()) as run:
         await run.write(Batch(records=[STORED]))
         await run.write(Batch(records=[RIVAL]))
@@ -65,32 +65,28 @@ async def in_turns(store: Store, *contents: str, version: str | None = "1") -> l
     return changed
 
 
-async def test_ways_that_give_a_version_two_contents_write_it_until_each_is_known_and_no_more(
-    store: Store, store_url: str
-):
+async def test_two_contents_of_a_version_are_written_until_each_is_known_and_then_no_more(store: Store, store_url: str):
     assert await in_turns(store, *["searched", "exported"] * 3) == [0, 1, 1, 0, 0, 0]
     assert rows(store_url, NOW) == [("searched",)]
 
 
-async def test_a_way_that_gives_a_version_another_content_than_before_is_believed(store: Store, store_url: str):
+async def test_a_way_that_changes_the_content_of_a_version_is_believed(store: Store, store_url: str):
     changed = await in_turns(store, *["searched", "exported"] * 2, "searched", "corrected", "searched", "exported")
     assert (changed[4:], rows(store_url, NOW)) == ([0, 1, 0, 1], [("exported",)])
 
 
-async def test_a_new_version_is_written_whatever_ways_gave_of_the_former_one(store: Store, store_url: str):
+async def test_a_new_version_is_written_whatever_contents_the_former_one_had(store: Store, store_url: str):
     await in_turns(store, *["searched", "exported"] * 2)
     assert await in_turns(store, "exported", "searched", version="2") == [1, 1]
     assert rows(store_url, "SELECT count(*) FROM version_by_way") == [(1,)]
 
 
-async def test_contents_without_a_version_are_compared_with_what_is_stored_alone(store: Store, store_url: str):
+async def test_contents_without_a_version_are_compared_only_with_the_stored_one(store: Store, store_url: str):
     assert await in_turns(store, *["searched", "exported"] * 2, version=None) == [0, 1, 1, 1]
     assert rows(store_url, "SELECT count(*) FROM version_by_way") == [(0,)]
 
 
-async def test_a_way_that_has_given_both_contents_of_a_version_is_believed_when_it_gives_the_other_again(
-    store: Store, store_url: str
-):
+async def test_a_way_that_alternates_between_contents_is_believed_each_time(store: Store, store_url: str):
     await in_turns(store, *["searched", "exported"] * 2)
     assert await in_turns(store, "searched", "searched", "searched", "exported") == [0, 0, 0, 1]
     assert rows(store_url, NOW) == [("exported",)]
@@ -122,7 +118,7 @@ async def nights(
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "batch by batch"])
 @pytest.mark.parametrize("order", ["eess", "eses", "sees", "sese", "ssee"])
-async def test_once_each_way_has_given_its_contents_of_a_version_nothing_is_written(
+async def test_once_each_way_has_sent_its_content_nothing_is_written(
     store: Store, store_url: str, order: str, together: bool
 ):
     given = {"e": itertools.cycle(("export AB", "export BA")), "s": itertools.repeat("search *")}
@@ -136,39 +132,35 @@ async def test_once_each_way_has_given_its_contents_of_a_version_nothing_is_writ
     assert rows(store_url, "SELECT count(*) FROM resource_history") == [(sum(first),)]
 
 
-async def test_a_new_version_of_two_contents_is_written_once_for_each_way_that_gives_it_otherwise(
-    store: Store, store_url: str
-):
+async def test_a_new_version_with_two_contents_is_written_once_per_way(store: Store, store_url: str):
     await nights(store, "export AB", "search C", "export AB", "search C")
     assert await nights(store, "export DE", "export ED", "export DE", version="2") == [1, 0, 0]
     assert await nights(store, "search F", "export DE", "search F", "export ED", version="2") == [1, 0, 0, 0]
 
 
-async def test_a_content_that_no_longer_comes_leaves_the_other_as_the_stored_one(store: Store, store_url: str):
+async def test_a_content_that_no_longer_arrives_leaves_the_other_one_stored(store: Store, store_url: str):
     await nights(store, "export AB", "search A", "export AB")
     assert (await nights(store, "export B", "export B"), rows(store_url, NOW)) == ([1, 0], [("B",)])
     assert (await nights(store, "search A", "export B", "search A"), rows(store_url, NOW)) == ([0, 0, 0], [("B",)])
 
 
-async def test_a_content_that_stops_coming_leaves_alone_what_another_way_has_given(store: Store, store_url: str):
+async def test_a_content_that_no_longer_arrives_does_not_affect_another_ways_content(store: Store, store_url: str):
     await nights(store, "export AB", "search C")
     assert (await nights(store, "export A", "search C", "export A"), rows(store_url, NOW)) == ([0, 0, 0], [("C",)])
 
 
-async def test_a_content_that_a_way_had_stopped_giving_is_news_when_it_comes_again(store: Store, store_url: str):
+async def test_a_content_that_a_way_sends_again_after_a_pause_is_a_change(store: Store, store_url: str):
     await nights(store, "export AB", "search C", "export A")
     assert (await nights(store, "export B", "search C"), rows(store_url, NOW)) == ([1, 0], [("B",)])
 
 
-async def test_a_third_content_of_a_version_is_believed_and_the_two_before_it_are_known_no_more(
-    store: Store, store_url: str
-):
+async def test_a_third_content_of_a_version_is_believed_and_the_former_two_are_forgotten(store: Store, store_url: str):
     await nights(store, "export AB", "search C")
     assert (await nights(store, "export D", "export AD", "export DA"), rows(store_url, NOW)) == ([1, 0, 0], [("D",)])
     assert await nights(store, "export AB", "search C", "export BA") == [1, 0, 0]
 
 
-async def test_contents_that_two_ways_give_in_one_run_are_each_the_ways_own(store: Store, store_url: str):
+async def test_contents_from_two_ways_in_one_run_belong_to_their_ways(store: Store, store_url: str):
     async def night() -> int:
         async with await store.begin_run(scope()) as run:
             await run.plan([P1])
@@ -180,7 +172,7 @@ async def test_contents_that_two_ways_give_in_one_run_are_each_the_ways_own(stor
     assert await nights(store, "export B", "search A", "export B", "search A") == [0, 0, 0, 0]
 
 
-async def test_contents_without_a_version_that_come_together_write_nothing_while_another_way_gives_one_of_them(
+async def test_unversioned_contents_that_arrive_together_write_nothing_if_another_way_sends_one(
     store: Store, store_url: str
 ):
     assert await nights(store, "export AB", "search A", "export BA", "search A", version=None) == [0, 1, 0, 0]

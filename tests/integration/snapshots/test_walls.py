@@ -175,14 +175,14 @@ REFUSED = {
 
 @pytest.mark.parametrize("writes", [False, True], ids=["as reader", "as writer"])
 @pytest.mark.parametrize("attack", REFUSED)
-async def test_postgres_refuses(site: Site, attacker: TenantSession, attack: str, writes: bool) -> None:
+async def test_postgres_refuses_each_attack(site: Site, attacker: TenantSession, attack: str, writes: bool) -> None:
     statement, refusal = REFUSED[attack]
     with pytest.raises(refusal) as refused:
         await tried(attacker, south_of(site, statement), writes=writes)
     assert SECRET not in str(refused.value)
 
 
-async def test_the_toast_tables_of_nobody_can_be_read_by_name(site: Site, attacker: TenantSession) -> None:
+async def test_no_toast_table_can_be_read_by_name(site: Site, attacker: TenantSession) -> None:
     with psycopg.connect(site.url) as conn:
         found = conn.execute(
             "SELECT reltoastrelid::regclass::text FROM pg_class WHERE relname = 'resource_patient'"
@@ -211,7 +211,7 @@ async def test_an_error_quotes_no_row_that_a_policy_hides(attacker: TenantSessio
     assert await tried(attacker, "SELECT body FROM hole WHERE (body ->> 'value')::int = 1") == []
 
 
-async def test_an_error_of_ones_own_rows_does_not_quote_them_in_what_is_raised(attacker: TenantSession) -> None:
+async def test_an_error_about_own_rows_does_not_quote_them(attacker: TenantSession) -> None:
     with pytest.raises(StoreQueryError) as caught, store_border("reading"):
         await tried(attacker, "SELECT (body ->> 'value')::int FROM resource")
     assert "northern" not in str(caught.value)
@@ -222,9 +222,7 @@ async def test_an_error_of_ones_own_rows_does_not_quote_them_in_what_is_raised(a
     assert "p1" not in str(caught.value.__cause__)  # Postgres itself names no key of a guarded table
 
 
-async def test_statistics_of_values_are_shown_of_no_table_of_another_tenant_and_of_no_partition(
-    site: Site, attacker: TenantSession
-) -> None:
+async def test_value_statistics_of_other_tenants_and_partitions_are_hidden(site: Site, attacker: TenantSession) -> None:
     with psycopg.connect(site.url) as conn:
         row = conn.execute(
             "SELECT count(*) FROM pg_stats WHERE schemaname IN ('tenant_south', 'tenant_north')"
@@ -235,7 +233,7 @@ async def test_statistics_of_values_are_shown_of_no_table_of_another_tenant_and_
     assert shown == []
 
 
-async def test_a_role_that_leaks_shows_nothing_in_a_transaction_of_another_tenant(site: Site) -> None:
+async def test_a_leaked_role_shows_nothing_in_another_tenants_transaction(site: Site) -> None:
     """Wall two alone: a superuser's session becomes south's reader in a transaction that is bound to north."""
     south = site.south.names
     assert south is not None
@@ -258,7 +256,7 @@ async def test_a_role_that_leaks_shows_nothing_in_a_transaction_of_another_tenan
         assert conn.execute("SELECT count(*) FROM tenant_south.resource").fetchone() == (2,)
 
 
-async def test_every_table_that_has_a_policy_is_forced_to_keep_it_and_no_partition_is_granted_to_anybody(
+async def test_every_policy_is_forced_and_no_partition_is_granted(
     site: Site,
 ) -> None:
     with psycopg.connect(site.url) as conn:
@@ -275,7 +273,7 @@ async def test_every_table_that_has_a_policy_is_forced_to_keep_it_and_no_partiti
     assert (bare, granted, owned) == ([], [], [])
 
 
-async def test_copy_into_what_is_guarded_is_refused_which_is_why_the_writer_copies_beside_it(
+async def test_copy_into_a_guarded_table_is_refused(
     attacker: TenantSession,
 ) -> None:
     async with attacker.transaction(writes=True):
@@ -290,7 +288,7 @@ async def test_copy_into_what_is_guarded_is_refused_which_is_why_the_writer_copi
             pass
 
 
-async def test_a_pooled_session_keeps_nothing_of_its_last_user(site: Site) -> None:
+async def test_a_pooled_session_keeps_no_state_of_its_last_user(site: Site) -> None:
     left = """
         SET app.current_tenant_id = 'south'; SET search_path = tenant_south; SET ROLE "WRITER";
         CREATE TEMPORARY TABLE resource (body text); CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1';
@@ -322,9 +320,7 @@ async def test_the_role_ends_with_its_transaction(attacker: TenantSession) -> No
         await attacker.conn.execute("SELECT body FROM tenant_north.resource")
 
 
-async def test_of_a_run_that_another_tenant_has_open_nothing_is_seen_but_that_somebody_is_there(
-    site: Site, attacker: TenantSession
-) -> None:
+async def test_another_tenants_open_run_shows_only_that_it_exists(site: Site, attacker: TenantSession) -> None:
     names = site.south.names
     assert names is not None
     with psycopg.connect(site.url) as conn:
@@ -355,13 +351,13 @@ CRAFTED = (
 
 
 @pytest.mark.parametrize("name", CRAFTED)
-async def test_a_crafted_name_of_a_tenant_is_refused_before_a_server_hears_of_it(name: str) -> None:
+async def test_a_crafted_tenant_name_is_refused_before_it_reaches_a_server(name: str) -> None:
     with pytest.raises(StoreError, match="cannot name a schema"):
         async with opened_store("postgresql://nobody@127.0.0.1:1/nowhere", name):
             pass
 
 
-async def test_names_that_look_alike_have_roles_and_rows_of_their_own(store_url: str) -> None:
+async def test_similar_tenant_names_have_separate_roles_and_rows(store_url: str) -> None:
     alike = ("a_b", "a-b", "a" * 54 + "b", "a" * 54 + "c")
     for name in alike:
         async with opened_store(store_url, name) as store, await store.begin_run(scope(connection=name)) as run:
