@@ -35,7 +35,8 @@ UPDATE bulk_job SET deleted = true WHERE run = %(earlier)s
 -- name: last_kicked_off
 -- When this connection last kicked off the same export.
 SELECT max(b.kicked_off_at) FROM bulk_job b JOIN run r ON r.id = b.run
-WHERE r.connection = %(connection)s AND r.selection = %(selection)s AND b.run <> %(run)s AND b.status_url IS NOT NULL
+WHERE r.connection = %(connection)s AND r.selection = %(selection)s AND b.run <> %(run)s
+    AND (b.status_url IS NOT NULL OR b.manifest_complete)
 
 -- name: patients_without_data
 -- Which of these patients the run has received no Patient of.

@@ -35,6 +35,7 @@ _ACCEPTED, _COMPLETE, _EMPTY, _REFUSED = 202, 200, 204, 400
 _EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
 _A_PAGE_IS_BELIEVED_AFTER = timedelta(days=1)  # where a gateway's 404 tells of a job that may be there or not
 _STATUS = re.compile(r"[1-5][0-9]{2}")
+_NO_URL = ""  # of a manifest that answered the kick-off: to request it again would be to export again
 _MANIFEST_PAGES = 100_000  # loop guard beside "same page twice"
 
 Clock = Callable[[], datetime]
@@ -86,6 +87,14 @@ class ExportJob:
             on_progress(shown_progress(reply.headers.get("x-progress")))
             job = await self._pause(job, reply, wait)
             wait = min(wait * 2 or 1, self._profile.poll.cap_s)
+
+    async def take_manifest(self, job: BulkJob, reply: Reply) -> BulkJob:
+        """Write the units of a manifest that came in place of a job, and return the job's new state.
+
+        Raises:
+            ProtocolError: the manifest cannot be read.
+        """
+        return await self._page(job, _NO_URL, reply, proofs_from(job), is_last=True) or job
 
     def _check_home(self, job: BulkJob) -> None:
         """Refuse a status URL at an unknown origin, but keep it: otherwise the next run would start another job."""
@@ -179,6 +188,8 @@ class ExportJob:
 
     async def page_again(self, job: BulkJob, number: int) -> tuple[PageFiles, datetime | None] | None:
         """Fetch one page of the manifest again, for new links and their expiry; None if it is not available now."""
+        if job.pages[number - 1] == _NO_URL:
+            return None
         reply, status = await self._poll(job, job.pages[number - 1])
         if status != _COMPLETE and not looks_like_manifest(reply.body):
             return None

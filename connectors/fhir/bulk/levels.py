@@ -60,7 +60,7 @@ async def fetch_at_some_level(
 async def _levels(run: EhrRun, capability: Capability) -> Sequence[BulkLevel]:
     """Return the levels to try; if a job is in progress, only its level."""
     job = await run.store.jobs.current()
-    if job is not None and job.status_url is not None:
+    if job is not None and not job.is_unanswered:
         return (proofs_from(job).level,)
     request = run.request
     insisted = "bulk" in (request.mode, request.profile.mode)

@@ -16,7 +16,7 @@ import msgspec
 
 from config.resource_types import RESOURCE_TYPES
 from connectors.fhir.bulk.kick_off import Proofs
-from connectors.fhir.bulk.other_answers import what_came
+from connectors.fhir.bulk.other_answers import resource_type_of, what_came
 from connectors.fhir.errors import ProtocolError
 from connectors.fhir.json_answers import (
     TwiceError,
@@ -185,6 +185,17 @@ def looks_like_manifest(body: bytes) -> bool:
         return True  # it is none that can be read, which `manifest_from` says
     except UnreadableJsonError:
         return False
+
+
+def is_manifest(body: bytes) -> bool:
+    """Whether a body that came in place of a job is a whole manifest, if only of nothing, and no FHIR resource."""
+    if resource_type_of(body) is not None:  # a Task has an `output` too
+        return False
+    try:
+        document = members_of(bare(body))
+    except UnreadableJsonError:
+        return False
+    return _begins_list(document.get("output", b"")) or _is_of_nothing(document)
 
 
 def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from connectors.core.errors import ConnectorError
 from connectors.fhir.bulk.deletion import delete_export
@@ -22,6 +23,7 @@ from connectors.fhir.bulk.kick_off import (
     proofs,
     refusal_from,
 )
+from connectors.fhir.bulk.manifest import is_manifest
 from connectors.fhir.bulk.other_answers import resource_type_of, what_came
 from connectors.fhir.bulk.poll_waits import poll_wait_s
 from connectors.fhir.errors import (
@@ -53,6 +55,13 @@ Clock = Callable[[], datetime]
 Sleep = Callable[[float], Awaitable[None]]
 
 
+class Begun(NamedTuple):
+    """An export that the server has accepted. `manifest` is the answer to the kick-off, if that was the manifest itself."""
+
+    job: BulkJob
+    manifest: Reply | None = None
+
+
 class ExportStart:
     """Begins one run's export."""
 
@@ -82,8 +91,8 @@ class ExportStart:
 
     async def begin(
         self, parameters: ExportParameters, form: Form, *, dispensable: Container[str] = frozenset()
-    ) -> BulkJob:
-        """Start the export, in the form that the server accepts, and store its status URL.
+    ) -> Begun:
+        """Start the export, in the form that the server accepts, and store its status URL, unless it is already done.
 
         `dispensable` are named patients who are left out if the server refuses them all.
 
@@ -177,9 +186,12 @@ class ExportStart:
         after_s = self._seconds(reply)
         return replace(refusal, retry_after_s=after_s)
 
-    async def _begun(self, intent: BulkJob, request: KickOff, reply: Reply) -> BulkJob:
+    async def _begun(self, intent: BulkJob, request: KickOff, reply: Reply) -> Begun:
         status_url = self._status_url(request, reply)
         if status_url is None:
+            if reply.status in _DONE and is_manifest(reply.body):
+                # some servers, and gateways that poll for their clients, answer when the export is done; there is no job then
+                return Begun(replace(intent, deleted=True), reply)
             await self._jobs.forget()
             raise _not_begun(request, reply)
         after_s = self._seconds(reply)
@@ -188,7 +200,7 @@ class ExportStart:
         next_poll = None if after_s is None else self._now() + timedelta(seconds=after_s)
         job = replace(intent, status_url=status_url, next_poll_at=next_poll)
         await self._jobs.save(job)
-        return job
+        return Begun(job)
 
     def _status_url(self, request: KickOff, reply: Reply) -> str | None:
         """Where the answer says that its job can be followed; None where it names no such place.
@@ -211,7 +223,7 @@ class ExportStart:
     async def _wait_for_lost_ones(self, earlier: Sequence[EarlierJob]) -> None:
         """Wait after a kick-off whose answer was lost: a job that it started ends, or causes a 429 for the next kick-off."""
         own = await self._jobs.current()
-        lost = [one.job for one in earlier if one.job.status_url is None] + ([own] if own is not None else [])
+        lost = [one.job for one in earlier if one.job.is_unanswered] + ([own] if own is not None else [])
         if not lost:
             return
         since = (self._now() - max(job.kicked_off_at for job in lost)).total_seconds()
@@ -223,7 +235,7 @@ class ExportStart:
             await self._client.waits.sleeper("the last kick-off was never answered", self._sleep)(remaining)
         self._note("an earlier kick-off was never answered; a job that it may have started cannot be found again")
         for one in earlier:
-            if one.job.status_url is None:
+            if one.job.is_unanswered:
                 await self._jobs.settle_earlier(one.run)
 
     async def _free(self, jobs: Iterable[EarlierJob]) -> bool:

@@ -27,7 +27,7 @@ from connectors.fhir.bulk.named_patients import (
     not_exportable,
 )
 from connectors.fhir.bulk.silent_types import first_met, settle_silent_types, vanished
-from connectors.fhir.bulk.start import ExportStart
+from connectors.fhir.bulk.start import Begun, ExportStart
 from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import Cohort, CohortFinder
 from connectors.fhir.errors import ProtocolError, TransientFetchError
@@ -63,12 +63,13 @@ async def fetch_by_bulk(
         RequestError: the job failed; or, transient, the server stayed away and the job may still live.
     """
     request, store = run.request, run.store
-    job = await store.jobs.current()
-    if job is None or job.status_url is None:
+    job, answer = await store.jobs.current(), None
+    if job is None or job.is_unanswered:
         parameters, merged = await _parameters(run, capability, readable, since, level)
-        job = await _begun(run, capability, parameters, notes, merged)
-    if job is None:
-        return None
+        begun = await _begun(run, capability, parameters, notes, merged)
+        if begun is None:
+            return None
+        job, answer = begun
     proved = proofs_from(job)
     store.knowledge.request_since({"*": proved.since or ""} if proved.incremental else {})
     run.is_full = not proved.incremental
@@ -82,6 +83,8 @@ async def fetch_by_bulk(
         base=FhirBase(request.base_url, request.profile.links.rewrite_origins),
         sleep=run.sleeper("a truncated file is fetched again"),
     )
+    if answer is not None:
+        job = links.job = await export.take_manifest(job, answer)
     while not job.manifest_complete:
         run.show("waiting for the export")
         job = await export.advance(job, lambda text: run.show(f"the server is preparing the export: {text}"))
@@ -235,7 +238,7 @@ async def _begun(
     parameters: ExportParameters,
     notes: Sequence[str],
     dispensable: AbstractSet[str],
-) -> BulkJob | None:
+) -> Begun | None:
     """Kick off, and note `notes` if the server accepts it; None: none of the named patients exists any more.
 
     `dispensable` patients are not named to a server that refuses the export with them.
@@ -255,13 +258,13 @@ async def _begun(
     )
     await run.keep_notes()  # a run that is resumed finds the job, and takes none of these steps again
     try:
-        job = await start.begin(parameters, first_form(profile, capability, parameters), dispensable=dispensable)
+        begun = await start.begin(parameters, first_form(profile, capability, parameters), dispensable=dispensable)
     except NobodyThereError as error:
         run.notes.append(str(error))
         return None
     run.notes += notes
     await run.keep_notes()
-    return job
+    return begun
 
 
 async def _download(run: EhrRun, files: FileFetcher, links: FileLinks, kinds: Collection[UnitKind]) -> None:
@@ -323,15 +326,16 @@ async def _release(run: EhrRun, job: BulkJob) -> None:
     What earlier runs left there goes with it: this export has what they were kept for.
     """
     if run.failed_units:
-        run.notes.append(
-            f"the export is kept at the server, because {run.failed_units} of its files could not be stored"
-        )
+        if not job.deleted:
+            run.notes.append(
+                f"the export is kept at the server, because {run.failed_units} of its files could not be stored"
+            )
         return
     jobs, profile = run.store.jobs, run.request.profile
     await jobs.save(job)  # a commit that is on the disk, and with it every batch before it
-    if not profile.bulk.delete_job or job.status_url is None:
+    if not profile.bulk.delete_job:
         return
-    refused = await delete_export(run.client, profile, job.status_url)
+    refused = None if job.status_url is None else await delete_export(run.client, profile, job.status_url)
     if refused is None:
         await jobs.save(replace(job, deleted=True))
     else:

@@ -82,6 +82,43 @@ async def test_a_place_that_is_no_jobs_is_not_polled(store: KeptRows, answer: An
     assert "did not start an asynchronous export" in (report.error or "")
 
 
+@pytest.mark.parametrize("status", [200, 201])
+async def test_a_manifest_that_answers_the_kick_off_is_a_finished_export_without_a_job(
+    store: KeptRows, status: int
+) -> None:
+    first = manifest("Patient", link=[{"relation": "next", "url": "{origin}/more"}])
+    done = Answer(status, first.body, {"Content-Location": "{origin}/fhir/Patient/$export"})
+    async with export_server(kickoffs=[done], pages={"/more": [manifest("Observation")]}) as server:
+        report = await server.sync(store, {"bulk.levels": ["patient"]})
+        again = await server.sync(store, {"bulk.levels": ["patient"]}, since="none")
+        waited = max(server.clock.waits, default=0)
+        kicked, deletions = len(server.kicked_off), [one for one in server.main.seen if one.method == "DELETE"]  # type: ignore[union-attr]
+    assert (report.status, report.error, report.notes) == ("complete", None, [])
+    assert set(store.live()) == {("Patient", "p1"), ("Observation", "o1")}
+    assert (again.status, kicked, deletions, waited) == ("complete", 2, [], 0)
+    assert store.job_deleted() is True
+
+
+async def test_a_link_that_has_expired_in_a_manifest_without_a_job_is_a_hole_and_begins_no_other_export(
+    store: KeptRows,
+) -> None:
+    async with export_server(kickoffs=[manifest("Patient", "Observation")]) as server:
+        server.files["Observation"] = [Answer(403, "")]
+        report = await server.sync(store, {"bulk.levels": ["patient"]})
+        kicked = len(server.kicked_off)
+    assert (report.status, kicked) == ("partial", 1)
+    assert "kept at the server" not in str(report.notes)
+    assert set(store.live()) == {("Patient", "p1")}
+
+
+@pytest.mark.parametrize("body", [{"resourceType": "Task", "output": []}, {"state": "done"}, [], "done"])
+async def test_what_answers_the_kick_off_and_is_no_manifest_is_no_export(store: KeptRows, body: Any) -> None:
+    async with export_server(kickoffs=[Answer(200, body)]) as server:
+        report = await server.sync(store, {"bulk.levels": ["patient"]})
+    assert report.status == "failed"
+    assert "did not start an asynchronous export" in (report.error or "")
+
+
 async def test_an_outcome_with_200_at_the_kick_off_is_told_by_its_codes(store: KeptRows) -> None:
     async with export_server(kickoffs=[Answer(200, TOLD)]) as server:
         report = await server.sync(store, {"bulk.levels": ["patient"]}, types=TYPES)
