@@ -46,21 +46,22 @@ _FOUND: dict[Failure, str] = {
     "unasked": "the body is compressed in a way that was not requested",
     "bomb": "the body unpacks to hundreds of times its size, unlike any FHIR; the rest was not unpacked",
 }
+# `{setting}` names where the server's address stands
 _NEXT_BY_FAILURE: dict[Failure, str] = {
-    "name": "check the host in base_url, and this machine's name resolution (DNS)",
-    "connect": "check host and port in base_url, whether the EHR is up, the network and the proxy setting",
-    "connect-timeout": "check host and port in base_url, and the proxy setting: a firewall may drop our packets, or that port "
+    "name": "check the host in {setting}, and this machine's name resolution (DNS)",
+    "connect": "check host and port in {setting}, whether the EHR is up, the network and the proxy setting",
+    "connect-timeout": "check host and port in {setting}, and the proxy setting: a firewall may drop our packets, or that port "
     "speaks no TLS; profile.http.connect_timeout_s says how long to wait",
     "handshake": "check whether that port speaks https (or only http), and TLS 1.2 or newer",
     "proxy": "check the connection's proxy setting: host, port, and the login that the proxy may require",
     "certificate": "if the authority that signed it is your own, or the server itself, set ca_bundle to its certificate (PEM); "
     "else ask the server's operator: it may not send an intermediate certificate",
     "certificate-dates": "check this machine's clock, and ask the server's operator to renew it",
-    "certificate-name": "check the host in base_url against the certificate's names, and ask the server's operator",
+    "certificate-name": "check the host in {setting} against the certificate's names, and ask the server's operator",
     "timeout": "if this EHR needs longer, raise profile.http.read_timeout_s or http.connect_timeout_s",
     "coding": "the EHR, or a gateway or proxy in between, truncates or damages what it sends: run again; if it happens again, "
     "ask the operators of both",
-    "malformed": "run again; if it happens again, check host and port in base_url, and ask the operator of the EHR, or of the "
+    "malformed": "run again; if it happens again, check host and port in {setting}, and ask the operator of the EHR, or of the "
     "gateway or proxy in front of it, whether its Content-Length is right",
     "bomb": "ask the EHR's administrators what this answer is",
     "unasked": "only gzip is requested (Accept-Encoding), and a retry gives the same: ask the operator of the EHR or of the "
@@ -146,6 +147,7 @@ _NO_JOB = (
     "--mode crawl"
 )
 _NO_ANSWER_OF: dict[Purpose, str] = {"file": _NO_FILE, "status": _NO_JOB}
+_ADDRESS_OF: dict[Purpose, str] = {"token": "profile.login.token_url"}
 _ONLY_HTTPS = "; or its port speaks only https: then base_url must begin with https://"
 _LATER = "the EHR is down or overloaded; run again later"
 
@@ -167,9 +169,9 @@ def found(seen: Seen, verdict: Verdict) -> str:
     return f"the answer was {seen.status}{kind}{codes}"
 
 
-def next_after(failure: Failure) -> str:
-    """What to do about a server of base_url that was not reached."""
-    return _NEXT_BY_FAILURE.get(failure, _LATER)
+def next_after(failure: Failure, setting: str = "base_url") -> str:
+    """What to do about a server that was not reached; `setting` is what names its address."""
+    return _NEXT_BY_FAILURE.get(failure, _LATER).format(setting=setting)
 
 
 def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_empty: bool = False) -> ConnectorError:
@@ -209,10 +211,10 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
 def _next_unanswered(call: Call, seen: Seen, failure: Failure) -> str:
     if seen.elsewhere is not None and failure in NOBODY_THERE:
         return f"{_LINK_ELSEWHERE}: {seen.elsewhere}; otherwise check whether this machine may reach it"
-    advice = next_after(failure)
+    advice = next_after(failure, _ADDRESS_OF.get(call.purpose, "base_url"))
     if failure in OTHER_PORT and call.purpose == "discovery" and (seen.origin or "").startswith("http:"):
         return advice + _ONLY_HTTPS
-    return advice.replace("base_url", "profile.login.token_url") if call.purpose == "token" else advice
+    return advice
 
 
 def _next(call: Call, seen: Seen, verdict: Verdict) -> str:

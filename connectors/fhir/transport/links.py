@@ -25,6 +25,10 @@ _SHOWABLE = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _AUTHORITY = re.compile(r"(?i)(https?)://([^/?#]*)")
 _PORT_TWICE = re.compile(r"(?i)(https?://[^/?#@]*?(:\d{1,5}))(?:\2)+(?=[/?#]|\Z)")  # Azure behind a gateway: `:443:443`
+NOT_FOLLOWED = (
+    "it was not followed; ask the EHR's operator to correct the links that this server, or a gateway in front of it, writes "
+    "(mostly by a setting with its own address)"
+)
 NOT_MOVED: Mapping[str, str] = MappingProxyType({})
 _PORT = re.compile(r":\d*\Z")
 _DEFAULT_PORT = {"http": 80, "https": 443}
@@ -33,7 +37,7 @@ _DEFAULT_PORT = {"http": 80, "https": 443}
 def origin(url: str) -> str:
     """Scheme, host and port of an absolute http(s) URL, default port left out; raises UnsafeLinkError for any other."""
     if _CONTROL.search(url):
-        raise UnsafeLinkError("a link contains control characters or a backslash; it was not followed")
+        raise UnsafeLinkError(f"a link contains control characters or a backslash; {NOT_FOLLOWED}")
     found = _AUTHORITY.match(url)
     return _origin_of(url if found is None else found[0])
 
@@ -46,9 +50,9 @@ def _origin_of(url: str) -> str:
     except ValueError:
         host, port = None, None
     if not host or parsed.scheme not in _DEFAULT_PORT:
-        raise UnsafeLinkError("a link is not an absolute http or https URL; it was not followed")
+        raise UnsafeLinkError(f"a link is not an absolute http or https URL; {NOT_FOLLOWED}")
     if "@" in parsed.raw_authority:
-        raise UnsafeLinkError("a link contains a user name or password; it was not followed")
+        raise UnsafeLinkError(f"a link contains a user name or password; {NOT_FOLLOWED}")
     shown = f"[{host}]" if ":" in host else host
     return f"{parsed.scheme}://{shown}" + ("" if port == _DEFAULT_PORT[parsed.scheme] else f":{port}")
 
@@ -115,7 +119,7 @@ def _joined(start: str, link: str, moved: Mapping[str, str]) -> str:
         except ValueError:
             joined = None
     if joined is None or _CONTROL.search(joined):  # outside `except`: urllib quotes the link
-        raise UnsafeLinkError("a link is not a URL; it was not followed")
+        raise UnsafeLinkError(f"a link is not a URL; {NOT_FOLLOWED}")
     if joined.count(":") > 2:  # noqa: PLR2004 - of the scheme, of the port
         joined = _PORT_TWICE.sub(r"\1", joined)
     return _ILLEGAL.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), _moved(joined, moved))
@@ -141,10 +145,12 @@ def safe_url(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> 
     url = resolve(link, base_url, moved)
     try:
         there = origin(url)
-    except UnsafeLinkError as error:
-        if written_origin(url) is None:
+    except UnsafeLinkError:
+        if _CONTROL.search(url) or written_origin(url) is None:
             raise
-        raise UnsafeLinkError(f"{error}; {elsewhere(url, base_url)}") from error
+        raise UnsafeLinkError(
+            f"a link has no valid host and port; it was not followed; {elsewhere(url, base_url)}"
+        ) from None
     if not there.startswith("http:") or origin(base_url).startswith("http:"):
         return url
     upgraded = "https" + url[len("http") :]

@@ -22,7 +22,7 @@ from connectors.fhir.transport.addresses import AddressGuard
 from connectors.fhir.transport.body import BodyReader
 from connectors.fhir.transport.call import Call, Endpoint, Token, Tokens
 from connectors.fhir.transport.content_coding import BombError, ContentCodingError, UnaskedCodingError
-from connectors.fhir.transport.links import elsewhere, header_link, origin, redirect_target, safe_url
+from connectors.fhir.transport.links import NOT_FOLLOWED, elsewhere, header_link, origin, redirect_target, safe_url
 from connectors.fhir.transport.retry_table import Failure, Seen, expects_json, known_status
 from connectors.fhir.transport.tls import tls_context
 from connectors.fhir.transport.verbatim import (
@@ -236,4 +236,4 @@ def _shown(where: str) -> httpx.URL:
         return httpx.URL(where)
     except httpx.InvalidURL:
         pass
-    raise UnsafeLinkError("a link's host is not a valid host; it was not followed")  # outside: httpx quotes it
+    raise UnsafeLinkError(f"a link's host is not a valid host; {NOT_FOLLOWED}")  # outside: httpx quotes it

@@ -62,6 +62,15 @@ def test_a_web_page_is_explained_by_its_status(status, advice):
     assert advice in str(raised)
 
 
+@pytest.mark.parametrize("failure", ["name", "connect", "connect-timeout", "certificate-name", "malformed"])
+def test_advice_about_an_address_names_the_setting_that_the_request_goes_by(failure):
+    of_a_token, of_a_search = str(error(purpose="token", failure=failure)), str(error(failure=failure))
+    assert "profile.login.token_url" in of_a_token
+    assert "base_url" not in of_a_token
+    assert "in base_url" in of_a_search
+    assert "{" not in of_a_token + of_a_search
+
+
 @pytest.mark.parametrize(
     ("failure", "said", "advice"),
     [

@@ -45,6 +45,7 @@ def test_anything_but_a_plain_web_address_is_refused_without_being_quoted(url):
     with pytest.raises(UnsafeLinkError) as raised:
         origin(url)
     assert "example" not in str(raised.value)
+    assert "ask the EHR's operator to correct the links" in str(raised.value)
     assert raised.value.__context__ is None
 
 
