@@ -14,6 +14,7 @@ import anyio.to_process
 from connectors.documents.text_of import UnreadableDocumentError, text_of
 
 READ_TIME_S = 30.0  # of one document, without the wait for its turn and for the process to start
+START_TIME_S = 30.0  # of the process; longer than anyio's own limit, 20 s, for its first sign of life
 READ_MEMORY_BYTES = 1 << 30  # of the process: a decompression bomb ends there
 _PROCESSES = 1  # parsers are CPU-bound, and the machine has other work
 
@@ -21,8 +22,9 @@ _PROCESSES = 1  # parsers are CPU-bound, and the machine has other work
 class DocumentReader:
     """Reads the text of documents, one at a time."""
 
-    def __init__(self, *, time_s: float = READ_TIME_S) -> None:
+    def __init__(self, *, time_s: float = READ_TIME_S, start_s: float = START_TIME_S) -> None:
         self._time_s = time_s
+        self._start_s = start_s
         self._turn = anyio.CapacityLimiter(_PROCESSES)
 
     async def read(self, content: bytes, content_type: str) -> tuple[str | None, str | None]:
@@ -32,15 +34,24 @@ class DocumentReader:
         ):
             return _within_bounds(content, content_type)  # plain text needs no parser, so no separate process
         async with self._turn:
+            if not await self._has_started():
+                return None, "the reading process did not start"
             try:
-                # anyio leaves a process behind, with its pipes, that is given up before it has started (4.16, to_process)
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_process.run_sync(_started)
                 with anyio.move_on_after(self._time_s):
                     return await anyio.to_process.run_sync(_bounded, content, content_type, cancellable=True)
             except anyio.BrokenWorkerProcess:
                 return None, "reading it crashed the reading process"
         return None, f"reading it took longer than {self._time_s:g} s"
+
+    async def _has_started(self) -> bool:
+        # anyio leaves a process behind, with its pipes, that is given up before its first sign of life (4.16, to_process)
+        with anyio.move_on_after(self._start_s, shield=True):
+            try:
+                await anyio.to_process.run_sync(_started, cancellable=True)
+            except anyio.BrokenWorkerProcess:
+                return False
+            return True
+        return False
 
 
 def _started() -> None:

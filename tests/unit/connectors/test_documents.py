@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 import zlib
 from pathlib import Path
 
@@ -168,10 +169,11 @@ async def test_a_document_that_takes_too_long_is_abandoned_and_the_next_is_read(
     assert await DocumentReader().read(b"<p>next</p>", "text/html") == ("next", None)
 
 
-def test_a_reading_abandoned_while_its_process_starts_leaves_no_process_behind() -> None:
-    def children() -> set[str]:
-        return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
+
+def test_a_reading_abandoned_while_its_process_starts_leaves_no_process_behind() -> None:
     before = children()
 
     async def give_up() -> None:
@@ -182,6 +184,22 @@ def test_a_reading_abandoned_while_its_process_starts_leaves_no_process_behind()
             tasks.cancel_scope.cancel()
 
     anyio.run(give_up)
+    assert children() == before
+
+
+@pytest.mark.parametrize(
+    "does", ["printf 'READY\\n'; exec sleep 600", "exit 1"], ids=["hangs behind its first sign", "ends at once"]
+)
+def test_a_reading_process_that_does_not_start_is_given_up_and_said_to_be_so(
+    does: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\n{does}\n")
+    stand_in.chmod(0o755)
+    before = children()
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    found = anyio.run(DocumentReader(start_s=1).read, b"<p>a</p>", "text/html")
+    assert found == (None, "the reading process did not start")
     assert children() == before
 
 
