@@ -17,6 +17,7 @@ import typer.core
 import typer.main
 
 from cli.invocation import shared_options
+from cli.misspelt_words import as_typed, command_meant, options_meant, with_long_dash
 
 
 class Command(NamedTuple):
@@ -256,6 +257,10 @@ class PlainCommand(typer.core.TyperCommand):
         """Return its parameters, `--help` among them."""
         return _without_types(super().get_params(ctx))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse as typer does; a misspelt option is answered with the one that is meant."""
+        return _parsed(super().parse_args, self, ctx, args)
+
 
 class CommandGroup(typer.core.TyperGroup):
     """Lists its commands without loading them."""
@@ -264,8 +269,14 @@ class CommandGroup(typer.core.TyperGroup):
         """Return its parameters, `--help` among them."""
         return _without_types(super().get_params(ctx))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse as typer does; a misspelt option is answered with the one that is meant."""
+        return _parsed(super().parse_args, self, ctx, args)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Find a command by name as typer does, with its suggestions, and load it."""
+        if args[0] not in self.commands and (meant := command_meant(args[0], self.commands)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {meant!r}?")
         name, found, rest = super().resolve_command(ctx, args)
         return name, found.load() if isinstance(found, Unloaded) else found, rest
 
@@ -292,6 +303,26 @@ def _loaded(listed: Command | Group) -> typer.core.TyperCommand | CommandGroup:
     assert isinstance(made, typer.core.TyperCommand)
     made.params = [*made.params, *shared_options()]
     return made
+
+
+def _parsed(
+    parse: Callable[[Any, list[str]], list[str]], command: PlainCommand | CommandGroup, ctx: Any, args: list[str]
+) -> list[str]:
+    options = {name for one in command.get_params(ctx) for name in one.opts if name.startswith("--")}
+    typed = list(args)  # the parser takes the words out of its list
+    if (found := with_long_dash(typed, options)) is not None:
+        ctx.fail(f"No such option: {found[0]}, whose dash is not a hyphen (Possible options: {found[1]})")
+    try:
+        return parse(ctx, args)
+    except typer.TyperException as error:
+        refused = getattr(error, "option_name", None)
+        if not hasattr(error, "possibilities") or not isinstance(refused, str):
+            raise  # of another kind than an unknown option, whose class typer does not export
+        word = as_typed(typed, refused)
+        meant = ", ".join(options_meant(word, options))
+        error.message = f"No such option: {word}" + (f" (Possible options: {meant})" if meant else "")
+        error.possibilities = ()  # they are in the message
+        raise
 
 
 def _without_types(params: list[Any]) -> list[Any]:

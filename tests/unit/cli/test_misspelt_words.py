@@ -1,0 +1,38 @@
+"""What is answered to a misspelt option or command."""
+
+from __future__ import annotations
+
+import pytest
+
+from cli.command_line import call
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["export", "-out", "x"], "No such option: -out (Possible options: --out)"),
+        (["export", "-o", "x"], "No such option: -o (Possible options: --out)"),
+        (["sync", "-types=Patient"], "No such option: -types (Possible options: --types)"),
+        (["-json", "runs"], "No such option: -json (Possible options: --json)"),
+        (["export", "--OUT", "x"], "No such option: --OUT (Possible options: --out)"),
+        (["export", "--as_of", "3"], "No such option: --as_of (Possible options: --as-of)"),
+        (["export", "--ouput", "x"], "No such option: --ouput (Possible options: --out)"),
+        (["-v"], "No such option: -v (Possible options: --version)"),
+        (["export", "\u2014out", "x"], "--out)"),
+        (["sync", "\u2013types=Patient"], "--types)"),
+        (["runs", "-n", "3"], "No such option: -n"),
+        (["SYNC"], "No such command 'SYNC'. Did you mean 'sync'?"),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_the_one_that_is_meant(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(words) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Patient" not in shown
+
+
+def test_behind_two_hyphens_a_long_dash_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["sync", "--config", "none.toml", "--", "\u2014types"]) == 2
+    assert "there is no such file" in capsys.readouterr().err
