@@ -1,16 +1,15 @@
-"""The `chartferry` command, and how errors become a message and an exit code. `commands` has the table of its commands."""
+"""Reads the command line, runs the command, and turns errors into a message and an exit code. `commands` has the table."""
 
 from __future__ import annotations
 
 import functools
-import gc
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -19,11 +18,6 @@ from cli.exit_codes import SIGNAL_BASE, ExitCode, explain, leaf
 from cli.invocation import Invocation
 from cli.render import emit_json, print_line, print_message
 from cli.supervise import InterruptedBySignalError
-
-# Reference counts free records and pages. With Python's default of 700, the collector would search everything that a plan and the
-# libraries hold at every second page: 3 % of a crawl's CPU, in pauses of 30 to 50 ms during which nothing is sent. Imports, too,
-# would be searched a hundred times.
-_COLLECT_EVERY = 50_000
 
 SIGPIPE_EXIT = SIGNAL_BASE + 13
 SIGINT_EXIT = SIGNAL_BASE + 2
@@ -119,15 +113,3 @@ def _emit_error(invocation: Invocation, code: int, message: str, error: BaseExce
                 **({"problems": problems} if problems else {}),
             }
         )
-
-
-def main() -> NoReturn:
-    """Run the command line and exit with its code."""
-    gc.set_threshold(_COLLECT_EVERY)
-    code = call(sys.argv[1:])
-    gc.freeze()  # else the interpreter's end searches all modules for cycles: a fifth of a second, and nothing comes of it
-    sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

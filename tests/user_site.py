@@ -24,7 +24,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from cli.main import call
+from cli.command_line import call
 from mocks.keys import KeyPair, make_key_pair
 from mocks.mock_config import MockConfig
 from mocks.server import load_dataset

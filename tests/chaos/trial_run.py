@@ -48,7 +48,7 @@ IN_FLIGHT = {"epic": 60, "va": 60, "cerner": 20 * 10 + 40, "allscripts": 60, "ge
 # what a sync imports is imported once; each run is a process all the same
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["cli.main", "cli.wiring", "connectors.fhir.sync", "connectors.fhir.auth.login", "snapshots.pool"]
+    ["cli.command_line", "cli.wiring", "connectors.fhir.sync", "connectors.fhir.auth.login", "snapshots.pool"]
 )
 
 
@@ -86,7 +86,7 @@ def _command(folder: str, said: str) -> None:
     os.chdir(folder)
     for number in (1, 2):
         os.dup2(os.open(f"{said}.{number}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
-    from cli.main import call
+    from cli.command_line import call
 
     os._exit(call(["sync", "--json"]))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from cli.command_line import command
 from cli.exit_codes import ExitCode
-from cli.main import command
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.vendors import PROFILES
 from exports.catalogue import builtin_names

@@ -12,7 +12,7 @@ from cli.supervise import InterruptedBySignalError, supervise_blocking
 
 CODE = """
 import asyncio, logging, sys
-from cli.main import call
+from cli.command_line import call
 from cli.supervise import supervise
 
 async def work():
@@ -25,7 +25,7 @@ async def work():
 
 import typer
 from cli.commands import CommandGroup, Unloaded
-from cli.main import command
+from cli.command_line import command
 
 def pretend():
     supervise(work, resume="run the same command again")
@@ -64,3 +64,29 @@ def test_a_signal_interrupts_a_blocking_call_and_the_former_handlers_are_restore
     with pytest.raises(InterruptedBySignalError, match="run it again") as stopped:
         supervise_blocking(work, resume="run it again")
     assert (stopped.value.signal, signal.getsignal(number)) == (number, former)
+
+
+INTERRUPTED_WHILE_IT_IMPORTS = """
+import signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "cli.command_line":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ["chartferry", "--version"]
+if "ignoring" in {words!r}:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+from cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), [("", -signal.SIGINT), ("ignoring", 0)])
+def test_ctrl_c_before_the_command_is_imported_ends_the_process_without_a_word_unless_it_is_ignored(
+    words: str, code: int
+) -> None:
+    text = INTERRUPTED_WHILE_IT_IMPORTS.replace("{words!r}", repr(words))
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "")

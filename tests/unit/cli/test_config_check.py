@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from cli.main import call
+from cli.command_line import call
 from mocks.keys import make_key_pair
 
 KEY = json.dumps(make_key_pair().private)

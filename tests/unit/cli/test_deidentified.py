@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.command_line import call
 from cli.deidentified import ProfileName, checked_profile
-from cli.main import call
 from config.settings import load_settings
 
 

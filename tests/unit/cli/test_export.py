@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from cli.command_line import call
 from cli.export_summary import odd_value_lines
-from cli.main import call
 from exports.delivery.files import DeliveredFile, TableCounts
 
 SITE = '[connections.site]\nvendor = "generic"\nbase_url = "https://ehr.example.org"\n'

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.command_line import call
 from cli.init import TEMPLATE
-from cli.main import call
 from config.connections import Connection
 from config.settings import ExportDefaults, load_settings
 from connectors.fhir.vendors import PROFILES

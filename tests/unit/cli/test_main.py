@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from rich.text import Text
 
+from cli.command_line import call, command
 from cli.commands import COMMANDS, Command, Unloaded
-from cli.main import call, command
 
 SHARED = ("--config", "--tenant", "--json", "--debug", "--as", "--reason")
 HEAVY = ("httpx", "aiohttp", "psycopg", "fhir", "starlette", "uvicorn", "joserfc", "isal", "rich.progress")
@@ -138,7 +138,7 @@ def test_a_full_disk_behind_stdout_is_reported_on_stderr_and_by_the_exit_code(
 
 
 def test_parsing_a_command_line_loads_no_heavy_library() -> None:
-    code = f"import sys, cli.main; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    code = f"import sys, cli.command_line; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
@@ -203,6 +203,6 @@ def test_an_interrupt_before_a_run_begins_is_reported(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cli.main.version", interrupted)  # what --version asks, in place of any command
+    monkeypatch.setattr("cli.command_line.version", interrupted)  # what --version asks, in place of any command
     assert call(["--version"]) == 128 + signal.SIGINT
     assert capsys.readouterr().err == "chartferry: interrupted\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import call
+from cli.command_line import call
 from cli.mock_serve import _mock_config
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cli import render
+from cli.command_line import call
 from cli.exit_codes import ExitCode
-from cli.main import call
 from cli.render import print_holes, print_message, print_table
 from cli.sync import Outcome, outcome_of, outcomes_as_json
 from config.connections import Connection

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cli.main import call
+from cli.command_line import call
 from exports.catalogue import builtin_names, view_sets
 
 

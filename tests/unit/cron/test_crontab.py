@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cli.main import command
+from cli.command_line import command
 from config.crontab_fields import schedule_problem
 from cron import launch
 
