@@ -17,7 +17,7 @@ from tests.fix_store import opened_store
 from tests.user_site import Site, csv_rows, mock, source, written
 
 
-def test_the_manifest_tells_the_truth_about_every_file(site: Site) -> None:
+def test_the_manifest_describes_every_file_correctly(site: Site) -> None:
     with mock("generic") as served:
         site.connect(served)
         site.sync()
@@ -48,7 +48,7 @@ def test_the_same_request_on_the_same_runs_gives_the_same_bytes(site: Site) -> N
     assert first == second
 
 
-def test_an_export_of_the_past_gives_what_an_export_gave_then_byte_for_byte(site: Site) -> None:
+def test_an_export_of_an_earlier_moment_equals_the_export_made_then_byte_for_byte(site: Site) -> None:
     with mock("generic") as served:
         site.connect(served)
         site.sync()
@@ -67,7 +67,7 @@ def test_an_export_of_the_past_gives_what_an_export_gave_then_byte_for_byte(site
     assert now["Condition.ndjson.gz"] != then["Condition.ndjson.gz"]
 
 
-def test_a_past_that_there_is_not_is_named(site: Site) -> None:
+def test_an_unavailable_moment_is_refused_by_name(site: Site) -> None:
     with mock("generic") as served:
         site.connect(served)
         site.sync()
@@ -77,7 +77,7 @@ def test_a_past_that_there_is_not_is_named(site: Site) -> None:
     assert "which time zone?" in site.run(*asked, "2026-01-01T00:00:00").stderr
 
 
-def test_a_view_of_ones_own_makes_a_table(site: Site) -> None:
+def test_a_custom_view_makes_a_table(site: Site) -> None:
     view = {
         "resourceType": "ViewDefinition",
         "name": "people",
@@ -94,7 +94,7 @@ def test_a_view_of_ones_own_makes_a_table(site: Site) -> None:
     assert {(row["id"], row["gender"]) for row in csv_rows(site.folder / "out" / "people.csv.gz")} == expected
 
 
-def test_only_the_patients_named_are_exported(site: Site) -> None:
+def test_only_the_named_patients_are_exported(site: Site) -> None:
     with mock("generic") as served:
         site.connect(served)
         site.sync()
@@ -105,7 +105,7 @@ def test_only_the_patients_named_are_exported(site: Site) -> None:
     assert {key[1] for key in exported} == expected
 
 
-def test_a_misspelt_view_is_refused_with_the_names_there_are(site: Site) -> None:
+def test_a_misspelt_view_is_refused_with_the_known_names(site: Site) -> None:
     with mock("generic") as served:
         site.connect(served)
         site.sync()
@@ -114,7 +114,7 @@ def test_a_misspelt_view_is_refused_with_the_names_there_are(site: Site) -> None
     assert "encounter" in done.stderr
 
 
-def test_numbers_keep_their_written_form_through_store_and_export(site: Site) -> None:
+def test_numbers_keep_their_digits_through_store_and_export(site: Site) -> None:
     with mock("generic") as served:
         row = served.dataset.of_type("Observation")[0]
         served.dataset.replace(row.raw.replace(b'"resourceType"', b'"valueDecimalNote":1.00,"resourceType"', 1))
@@ -124,7 +124,7 @@ def test_numbers_keep_their_written_form_through_store_and_export(site: Site) ->
     assert site.exported()[("Observation", row.id)] == expected
 
 
-def test_of_several_connections_the_manifest_says_whose_lines_stand_where(site: Site) -> None:
+def test_the_manifest_says_which_lines_belong_to_which_connection(site: Site) -> None:
     with mock("generic", patients=2) as one, mock("generic", patients=3, seed=9) as two:
         site.connect(one, "first")
         site.connect(two, "second")
@@ -176,7 +176,7 @@ def inactive(patient: str) -> Record:
     return Record("Patient", patient, patient, None, None, hashlib.sha256(body).digest()[:16], body)
 
 
-def test_an_export_while_a_run_is_open_shows_the_moment_before_it_and_says_so(site: Site, store_url: str) -> None:
+def test_an_export_during_an_open_run_shows_the_moment_before_it_and_says_so(site: Site, store_url: str) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync("--types", "Patient")

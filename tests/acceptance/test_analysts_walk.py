@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "analysts.md"
 BLOCK = re.compile(r"```(sh|python)\n(.*?)```", re.DOTALL)
 
 
-def test_every_command_of_the_analysts_walk_works(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_of_the_analysts_page_works(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "Agg")
     known: dict[str, Any] = {}
     with mock("generic") as served, contextlib.chdir(site.folder):
@@ -46,7 +46,7 @@ def charts(site: Site) -> Path:
     return site.folder / "charts"
 
 
-def test_readers_see_ids_and_codes_as_text_numbers_as_numbers_and_moments_in_utc(charts: Path) -> None:
+def test_pandas_and_duckdb_see_ids_and_codes_as_text_numbers_as_numbers_and_instants_in_utc(charts: Path) -> None:
     import duckdb
     import pandas as pd
     import polars as pl

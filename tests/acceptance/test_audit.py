@@ -10,7 +10,7 @@ import psycopg
 from tests.user_site import Site, mock
 
 
-def test_who_saw_a_patient_is_answered_verified_and_exported(site: Site, store_url: str) -> None:
+def test_the_audit_says_who_saw_a_patient_and_is_verified_and_exported(site: Site, store_url: str) -> None:
     began = datetime.now(UTC).isoformat()
     with mock("generic") as served:
         name = site.connect(served)
@@ -48,7 +48,7 @@ def test_who_saw_a_patient_is_answered_verified_and_exported(site: Site, store_u
     assert (found.code, "an event was altered" in found.stderr) == (3, True)
 
 
-def test_a_reason_that_is_demanded_is_demanded_before_anything_is_read(site: Site) -> None:
+def test_a_required_reason_is_required_before_anything_is_read(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()

@@ -26,14 +26,12 @@ def postgres() -> Iterator[CrashingPostgres]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_whatever_happens_the_store_ends_as_exactly_the_source(
-    seed: int, postgres: CrashingPostgres, tmp_path: Path
-) -> None:
+def test_after_any_faults_the_store_equals_the_source(seed: int, postgres: CrashingPostgres, tmp_path: Path) -> None:
     with prepared(trial_of(seed), postgres, tmp_path) as running:
         assert running.run_all().codes[-1] == 0
 
 
-def test_two_hundred_seeds_meet_every_way_every_fault_and_both_kinds_of_death() -> None:
+def test_two_hundred_seeds_cover_every_mode_every_fault_and_both_kinds_of_kill() -> None:
     seeds = [trial_of(seed) for seed in range(1, 201)]
     assert {(each.vendor, each.mode) for each in seeds} == set(WAYS)
     assert {kind for each in seeds for kind in each.kinds} == {*FAULTS, "storm"}

@@ -32,7 +32,7 @@ def test_each_run_that_changed_a_chart_is_listed_and_reads_back(site: Site) -> N
     assert '"2001-01-01"' not in site.run(*past, "4").stdout
 
 
-def test_a_patient_of_whom_nothing_is_stored_has_no_snapshots_and_is_not_named(site: Site) -> None:
+def test_a_patient_without_rows_has_no_snapshots_and_is_not_named(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
@@ -40,7 +40,7 @@ def test_a_patient_of_whom_nothing_is_stored_has_no_snapshots_and_is_not_named(s
     assert (done.code, "nobody-17" in done.stdout + done.stderr) == (4, False)
 
 
-def test_of_a_moment_before_the_first_run_it_is_said_that_the_store_had_nothing_then(site: Site) -> None:
+def test_a_moment_before_the_first_run_is_refused_because_the_store_was_empty(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
@@ -49,7 +49,7 @@ def test_of_a_moment_before_the_first_run_it_is_said_that_the_store_had_nothing_
     assert "at that moment the store had nothing about this patient" in done.stderr
 
 
-def test_the_past_is_read_from_the_store_alone(site: Site) -> None:
+def test_earlier_moments_are_read_from_the_store_alone(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         assert "add --stored" in site.run("pull", name, "p", "--as-of", "1").stderr

@@ -22,7 +22,7 @@ def check(site: Site, code: int) -> dict[tuple[str, str], dict[str, Any]]:
     return {(one["where"], one["step"]): one for one in done.json["steps"]}
 
 
-def test_every_vendors_ehr_and_the_store_are_well(site: Site, vendor: str) -> None:
+def test_a_check_of_every_vendors_ehr_and_the_store_succeeds(site: Site, vendor: str) -> None:
     with mock(vendor) as served:
         name = site.connect(served)
         steps = check(site, 0)
@@ -39,7 +39,7 @@ def test_every_vendors_ehr_and_the_store_are_well(site: Site, vendor: str) -> No
     assert site.run("runs", "--json").json["runs"] == []
 
 
-def test_an_ehr_that_is_not_there_fails_where_it_ends_and_the_others_are_asked(site: Site) -> None:
+def test_an_unreachable_ehr_fails_its_check_and_the_others_are_still_checked(site: Site) -> None:
     with mock("generic") as served:
         good = site.connect(served, "good")
         site.connect(served, "nobody", base_url="http://127.0.0.1:9/fhir")
@@ -54,7 +54,7 @@ def test_an_ehr_that_is_not_there_fails_where_it_ends_and_the_others_are_asked(s
     assert ("nobody", "metadata") not in steps
 
 
-def test_a_login_that_is_refused_fails_and_says_what_was_sent(site: Site) -> None:
+def test_a_refused_login_fails_the_check_and_says_what_was_sent(site: Site) -> None:
     with mock("epic") as served:
         name = site.connect(served, client_id="someone-else")
         steps = check(site, 5)
@@ -64,7 +64,7 @@ def test_a_login_that_is_refused_fails_and_says_what_was_sent(site: Site) -> Non
     assert (name, "search") not in steps
 
 
-def test_an_ehr_that_lets_nobody_in_without_a_login_fails_where_none_is_configured(site: Site) -> None:
+def test_an_ehr_that_requires_a_login_fails_the_check_if_none_is_configured(site: Site) -> None:
     refusal = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "login"}]}
     with small_server() as small:
         small.answer = lambda path, query: statement("Patient") if path == "/metadata" else (401, refusal, {})
@@ -74,7 +74,7 @@ def test_an_ehr_that_lets_nobody_in_without_a_login_fails_where_none_is_configur
     assert "set its auth, client_id and key" in steps[name, "search"]["found"]
 
 
-def test_types_that_are_not_granted_are_a_warning_with_their_names(site: Site) -> None:
+def test_ungranted_types_are_a_warning_with_their_names(site: Site) -> None:
     with mock("epic", forbidden_types=("Condition",)) as served:
         name = site.connect(served)
         steps = check(site, 0)
@@ -84,7 +84,7 @@ def test_types_that_are_not_granted_are_a_warning_with_their_names(site: Site) -
     assert (steps[name, "scopes"]["verdict"], "Condition" in steps[name, "scopes"]["found"]) == ("warn", True)
 
 
-def test_the_unset_variable_of_one_connection_does_not_keep_the_others_from_being_asked(site: Site) -> None:
+def test_an_unset_variable_of_one_connection_does_not_stop_the_check_of_others(site: Site) -> None:
     with mock("generic") as served:
         site.connect(served, "good")
         site.connect(served, "unset", key="env:NOBODY_HAS_SET_THIS")
@@ -110,7 +110,7 @@ def _role(url: str, *grants: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("tenant", ["default", "mercy"])
-def test_a_store_that_gives_no_rights_is_answered_by_the_grant_that_is_needed(
+def test_missing_rights_in_the_store_are_reported_with_the_grant_to_make(
     site: Site, store_url: str, tenant: str
 ) -> None:
     weak = Site(site.folder, store_url.replace(f"//{urlsplit(store_url).username}@", "//weak@"))
@@ -121,7 +121,7 @@ def test_a_store_that_gives_no_rights_is_answered_by_the_grant_that_is_needed(
     assert ("GRANT cf_r_default_" if tenant == "default" else "GRANT CREATE ON DATABASE") in rights["advice"]
 
 
-def test_a_store_that_is_not_there_fails_and_the_ehrs_are_asked_all_the_same(site: Site) -> None:
+def test_an_unreachable_store_fails_its_check_and_the_ehrs_are_still_checked(site: Site) -> None:
     away = Site(site.folder, "postgresql://nobody@127.0.0.1:9/charts")
     with mock("generic") as served:
         name = away.connect(served)
@@ -130,7 +130,7 @@ def test_a_store_that_is_not_there_fails_and_the_ehrs_are_asked_all_the_same(sit
     assert steps[name, "search"]["verdict"] == "ok"
 
 
-def test_a_receiver_is_asked_for_a_login_and_gets_nothing(site: Site) -> None:
+def test_a_receivers_login_is_checked_without_sending_data(site: Site) -> None:
     (site.folder / "registry.jwk.json").write_text(json.dumps(key_pair("generic").private))
     submitter = ("urn:oid:1.2", "1")
     table = '[receivers.{}]\nbase_url = "{}"\nsubmitter = "urn:oid:1.2|1"\nclient_id = "{}"\nkey = "file:registry.jwk.json"\n'

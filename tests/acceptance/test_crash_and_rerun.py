@@ -63,7 +63,7 @@ BULK_MOMENTS = [("kickoff", 1), ("status", 1), ("file", 1), ("file", 14), ("dele
     ("vendor", "purpose", "nth"),
     [*(("epic", *moment) for moment in CRAWL_MOMENTS), *(("cerner", *moment) for moment in BULK_MOMENTS)],
 )
-def test_after_a_sigkill_the_rerun_loses_nothing_doubles_nothing_and_asks_nothing_that_was_settled(
+def test_after_a_sigkill_the_rerun_loses_duplicates_and_repeats_nothing_settled(
     site: Site, store_url: str, vendor: str, purpose: str, nth: int
 ) -> None:
     with mock(vendor, rows_per_file=100, latency_s=0.04, max_parallel_files=None, abandoned_job_s=1) as served:

@@ -43,7 +43,7 @@ def judge(home: Path, answer: dict, what: str) -> None:
     assert {"Patient.ndjson.gz", "patient.csv.gz"} <= {file["path"] for file in answer["export"]["files"]}
 
 
-def test_the_demo_fetches_from_four_vendors_and_shows_the_files_and_again_finds_nothing_new(home: Path) -> None:
+def test_the_demo_syncs_four_vendors_and_a_second_one_finds_nothing_new(home: Path) -> None:
     command = [CHARTFERRY, "demo", "--patients", "2", "--json"]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -53,7 +53,7 @@ def test_the_demo_fetches_from_four_vendors_and_shows_the_files_and_again_finds_
     judge(home, again.json, "unchanged")
 
 
-def test_a_demo_that_is_interrupted_while_it_syncs_shows_when_run_again_what_came_from_where_and_what_lies_where(
+def test_a_demo_interrupted_while_syncing_shows_its_whole_summary_when_run_again(
     home: Path,
 ) -> None:
     command = [CHARTFERRY, "demo", "--patients", "4", "--dir", "here"]
@@ -83,7 +83,7 @@ def test_a_demo_that_is_interrupted_while_it_syncs_shows_when_run_again_what_cam
     assert {path.name for path in home.iterdir()} == {"here"}
 
 
-def test_a_demo_that_failed_says_how_to_go_on_and_not_to_look_around(
+def test_a_failed_demo_says_how_to_continue_and_does_not_suggest_looking_around(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = Settings(source=tmp_path / "chartferry.toml")

@@ -7,7 +7,7 @@ import json
 from tests.user_site import Site, mock
 
 
-def test_what_two_nights_changed_is_listed_by_patient_and_element_and_values_only_when_asked_for(site: Site) -> None:
+def test_a_diff_of_two_nights_lists_patients_and_elements_and_values_only_on_request(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
@@ -34,7 +34,7 @@ def test_what_two_nights_changed_is_listed_by_patient_and_element_and_values_onl
     assert [one["action"] for one in site.run("audit", "--patient", patient, "--json").json["reads"]][-1] == "diff"
 
 
-def test_between_runs_that_changed_nothing_nothing_differs_and_a_run_that_is_not_there_is_named(site: Site) -> None:
+def test_runs_without_changes_do_not_differ_and_an_unknown_run_is_refused_by_name(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()

@@ -9,7 +9,7 @@ import psycopg
 from tests.user_site import Site, csv_rows, mock
 
 
-def test_a_sync_by_the_command_stores_every_note_with_its_text_and_an_export_has_it(
+def test_a_sync_stores_every_note_with_its_text_and_an_export_has_it(
     site: Site, store_url: str, tmp_path: Path
 ) -> None:
     with mock("epic", documents=True, patients=2) as served:

@@ -11,7 +11,7 @@ from tests.acceptance.small_server import Small, bundle, row, small_server, stat
 from tests.user_site import Site, mock, reachable
 
 
-def test_an_ehr_that_goes_away_is_told_everywhere_asked_once_and_healed(site: Site) -> None:
+def test_an_ehr_that_goes_down_is_reported_everywhere_probed_once_and_caught_up_later(site: Site) -> None:
     with mock("generic", bulk_levels=()) as served:
         site.connect(
             served,
@@ -47,7 +47,7 @@ def test_an_ehr_that_goes_away_is_told_everywhere_asked_once_and_healed(site: Si
         assert {key: live.get(key) for key in reachable(served)} == reachable(served)
 
 
-def test_quiet_hours_that_allow_nothing_say_what_to_set(site: Site) -> None:
+def test_quiet_hours_without_requests_name_the_setting(site: Site) -> None:
     with mock("generic") as served:
         quiet = {"limits.quiet_hours": "00:00-00:00", "limits.quiet_max_concurrency": 0, "limits.quiet_wait_s": 0}
         site.connect(served, profile=quiet)
@@ -87,7 +87,7 @@ class Shy:
 LOGIN = {"client_id": "c", "client_secret": "env:A_SECRET"}
 
 
-def test_a_metadata_that_only_fails_is_named_and_the_run_goes_on_as_the_last_one_did(
+def test_failing_metadata_is_reported_and_the_run_continues_like_the_last_one(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("A_SECRET", "x")
@@ -107,9 +107,7 @@ def test_a_metadata_that_only_fails_is_named_and_the_run_goes_on_as_the_last_one
     assert len(site.exported()) == 2
 
 
-def test_a_login_that_depends_on_a_metadata_that_fails_says_what_to_set(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_login_that_needs_failing_metadata_names_the_setting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_SECRET", "x")
     with small_server() as small:
         Shy(small, smart=False)

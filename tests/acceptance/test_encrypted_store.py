@@ -43,7 +43,7 @@ def dumped(store_url: str) -> str:
     return subprocess.run([PROGRAMS / "pg_dump", store_url], capture_output=True, check=True).stdout.decode()
 
 
-def test_a_dump_after_a_sync_names_no_patient_and_an_export_is_what_the_ehr_has(site: Site, store_url: str) -> None:
+def test_a_dump_after_a_sync_names_no_patient_and_an_export_equals_the_ehr(site: Site, store_url: str) -> None:
     site.encrypt(KEY)
     with mock("epic", documents=True, patients=3) as served:
         name = site.connect(served)
@@ -58,7 +58,7 @@ def test_a_dump_after_a_sync_names_no_patient_and_an_export_is_what_the_ehr_has(
     assert "~sealed:" not in chart.stdout
 
 
-def test_a_clinic_encrypts_the_charts_that_it_has_and_notices_no_other_difference(site: Site, store_url: str) -> None:
+def test_encrypting_existing_charts_changes_nothing_else(site: Site, store_url: str) -> None:
     with mock("epic", documents=True, patients=3) as served:
         name = site.connect(served)
         site.sync()
@@ -102,7 +102,7 @@ def test_an_erasure_that_could_not_search_everything_says_so(site: Site, store_u
 
 
 @pytest.mark.parametrize(("key", "told"), [(None, "no keys are configured"), (OTHER, "key k1 is not the one")])
-def test_without_the_key_nothing_is_read_and_nothing_written(site: Site, key: str | None, told: str) -> None:
+def test_without_the_key_nothing_is_read_or_written(site: Site, key: str | None, told: str) -> None:
     site.encrypt(KEY)
     assert site.run("runs").code == 4
     site.encrypt(key)
@@ -112,7 +112,7 @@ def test_without_the_key_nothing_is_read_and_nothing_written(site: Site, key: st
     assert not (site.folder / "out").exists()
 
 
-def test_a_view_shows_encrypted_elements_and_one_that_computes_with_them_writes_nothing(site: Site) -> None:
+def test_a_view_may_show_encrypted_elements_but_not_compute_with_them(site: Site) -> None:
     site.encrypt(KEY)
     with mock("generic", patients=1) as served:
         site.connect(served)
@@ -133,7 +133,7 @@ def test_a_view_shows_encrypted_elements_and_one_that_computes_with_them_writes_
     assert row["birth_date"] == person["birthDate"]
 
 
-def test_a_clinic_that_takes_a_new_key_needs_the_old_one_no_more_and_finds_nothing_changed(site: Site) -> None:
+def test_after_a_rotation_the_old_key_is_not_needed_and_nothing_has_changed(site: Site) -> None:
     site.encrypt(KEY)
     with mock("generic", patients=2) as served:
         site.connect(served)

@@ -13,7 +13,7 @@ from tests.user_site import Site, in_process, mock, reachable, until
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_a_fault_costs_what_it_must_and_the_next_run_heals_it(case: Case, site: Site, store_url: str) -> None:
+def test_a_fault_costs_only_what_it_must_and_the_next_run_heals_it(case: Case, site: Site, store_url: str) -> None:
     with faulted(case, site, store_url) as night:
         if case.good_night_before:
             assert night.sync().code == 0

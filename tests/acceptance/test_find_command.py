@@ -12,7 +12,7 @@ KEY = base64.b64encode(bytes([1]) * 32).decode()
 
 
 @pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
-def test_a_patient_is_found_by_what_others_call_it_and_stdout_has_the_id_alone(site: Site, key: str | None) -> None:
+def test_a_patient_is_found_by_search_terms_and_stdout_has_only_the_id(site: Site, key: str | None) -> None:
     site.encrypt(key)
     with mock("generic", patients=3) as served:
         name = site.connect(served)
@@ -33,7 +33,7 @@ def test_a_patient_is_found_by_what_others_call_it_and_stdout_has_the_id_alone(s
     assert (event["action"], event["types"]) == ("find", ["Patient"])
 
 
-def test_a_word_that_is_no_term_is_refused_and_not_quoted(site: Site) -> None:
+def test_an_invalid_search_term_is_refused_without_being_quoted(site: Site) -> None:
     for words, said in (
         (("--ssn", "12-secret"), "9 digits"),
         (("--mrn", "secret"), "SYSTEM|VALUE"),

@@ -34,7 +34,7 @@ def mock(folder: Path, *words: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("vendor", ["epic", "cerner", "allscripts", "va", "generic"])
-def test_what_a_mock_prints_is_a_configuration_that_syncs(tmp_path: Path, store_url: str, vendor: str) -> None:
+def test_the_configuration_that_a_mock_prints_syncs(tmp_path: Path, store_url: str, vendor: str) -> None:
     with mock(tmp_path, "--vendor", vendor, "--patients", "1") as printed:
         config = tmp_path / "chartferry.toml"
         config.write_text(f'[store]\nurl = "{store_url}"\n\n{printed}')
@@ -50,7 +50,7 @@ def test_what_a_mock_prints_is_a_configuration_that_syncs(tmp_path: Path, store_
         assert file.stat().st_mode & 0o077 == 0
 
 
-def test_a_plan_says_what_would_be_asked_and_stores_nothing(site: Site) -> None:
+def test_a_plan_shows_the_requests_and_stores_nothing(site: Site) -> None:
     jwks = key_pair("epic").jwks
     with (
         serve(MockConfig(vendor="epic", patients=2, jwks=jwks)) as epic,
@@ -68,7 +68,7 @@ def test_a_plan_says_what_would_be_asked_and_stores_nothing(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_sync_that_is_stopped_says_how_to_go_on_and_the_next_one_goes_on(
+def test_a_stopped_sync_says_how_to_continue_and_the_next_one_does(
     site: Site, number: signal.Signals, code: int
 ) -> None:
     config = MockConfig(vendor="epic", patients=3, jwks=key_pair("epic").jwks, latency_s=0.05)
@@ -86,7 +86,7 @@ def test_a_sync_that_is_stopped_says_how_to_go_on_and_the_next_one_goes_on(
         assert (report["id"], report["status"]) == (first, "complete")
 
 
-def test_a_second_sync_of_a_busy_connection_says_which_run_is_at_work(site: Site) -> None:
+def test_a_second_sync_of_a_busy_connection_names_the_active_run(site: Site) -> None:
     config = MockConfig(vendor="epic", patients=3, jwks=key_pair("epic").jwks, latency_s=1)
     with serve(config) as served:
         site.connect(served)
@@ -107,7 +107,7 @@ def test_one_connection_that_fails_does_not_stop_the_others(site: Site) -> None:
         assert answer["status"] == "failed"
 
 
-def test_data_of_several_tenants_never_meets(site: Site) -> None:
+def test_data_of_several_tenants_never_mixes(site: Site) -> None:
     with serve(MockConfig(vendor="generic", patients=1, open=True)) as served:
         site.connect(served, "north", tenant="north")
         site.connect(served, "south", tenant="south")

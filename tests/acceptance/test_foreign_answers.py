@@ -19,7 +19,7 @@ def renamed(listed: dict[str, Any], old: str, new: str) -> dict[str, Any]:
     return {new if name == old else name: value for name, value in listed.items()}
 
 
-def test_a_night_of_misspelt_or_doubled_entries_is_a_hole_and_buries_nobody(site: Site) -> None:
+def test_misspelt_or_duplicated_entries_are_a_hole_and_delete_nothing(site: Site) -> None:
     nights: list[Any] = [
         bundle(*GOALS),
         renamed(bundle(*GOALS), "entry", "Entry"),
@@ -44,7 +44,7 @@ def test_a_night_of_misspelt_or_doubled_entries_is_a_hole_and_buries_nobody(site
     assert len(site.exported()) == 3
 
 
-def test_a_night_of_a_misspelt_output_fails_and_buries_nobody(site: Site) -> None:
+def test_a_misspelt_output_fails_the_run_and_deletes_nothing(site: Site) -> None:
     with small_server() as small:
         export = Export(small)
         site.connect(small.served)
@@ -64,7 +64,7 @@ def test_a_night_of_a_misspelt_output_fails_and_buries_nobody(site: Site) -> Non
     assert len(site.exported()) == 4
 
 
-def test_what_came_in_a_file_whose_type_is_not_said_did_not_stay_away(site: Site) -> None:
+def test_rows_in_a_file_without_a_type_are_not_missed(site: Site) -> None:
     with small_server() as small:
         export = Export(small)
         site.connect(small.served)
@@ -123,7 +123,7 @@ def test_only_the_ehrs_own_answer_says_that_a_row_is_gone_or_withheld(site: Site
     assert (run["status"], run["deleted"]) == ("complete", 1)
 
 
-def test_an_outcome_confirms_that_a_row_is_gone_without_a_further_question(site: Site) -> None:
+def test_an_outcome_confirms_a_deletion_without_a_further_request(site: Site) -> None:
     with small_server() as small:
         night = Night(small)
         site.connect(small.served)

@@ -20,7 +20,7 @@ def _stopped(site: Site, served: object) -> int:
     return int(site.run("runs", "--json").json["runs"][0]["id"])
 
 
-def test_a_sync_whose_ehr_moved_while_it_was_interrupted_asks_anew_and_says_so(site: Site) -> None:
+def test_a_sync_whose_ehr_moved_during_an_interruption_starts_over_and_says_so(site: Site) -> None:
     with serve(SLOW) as served:
         site.connect(served)
         old = _stopped(site, served)
@@ -31,7 +31,7 @@ def test_a_sync_whose_ehr_moved_while_it_was_interrupted_asks_anew_and_says_so(s
     assert any("base_url has changed" in note and "1 export job and 1 open run" in note for note in report["notes"])
 
 
-def test_a_run_that_is_discarded_lets_the_next_sync_begin_anew(site: Site) -> None:
+def test_a_discarded_run_lets_the_next_sync_start_over(site: Site) -> None:
     with serve(SLOW) as served:
         name = site.connect(served)
         old = _stopped(site, served)
@@ -46,7 +46,7 @@ def test_a_run_that_is_discarded_lets_the_next_sync_begin_anew(site: Site) -> No
     assert site.run("runs", "discard", "4711").code == 2
 
 
-def test_words_that_are_no_run_are_answered_with_what_is_wanted(site: Site) -> None:
+def test_an_invalid_run_number_is_refused_with_what_is_expected(site: Site) -> None:
     for words in (["discard"], ["discard", "x"], ["12", "13"], ["last"], ["discard", "1", "2"]):
         done = site.run("runs", *words)
         assert done.code == 2

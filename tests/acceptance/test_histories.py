@@ -17,7 +17,7 @@ CHUNKS = 10  # test processes work on them side by side
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_whatever_happens_to_an_ehr_over_several_nights_its_rows_are_live_or_named(chunk: int, stage: Stage) -> None:
+def test_over_several_nights_every_row_of_an_ehr_is_live_or_reported(chunk: int, stage: Stage) -> None:
     fell = []
     made = [(seed, history(seed)) for seed in range(1 + chunk, SEEDS + 1, CHUNKS)]
     for seed, one in (*made, *((seed, untwisted(seed)) for seed in FELL_ONCE[chunk::CHUNKS])):

@@ -16,7 +16,7 @@ def patients(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in gzip.decompress((folder / "Patient.ndjson.gz").read_bytes()).splitlines()]
 
 
-def test_who_is_in_no_role_that_sees_it_gets_masks_and_may_break_the_glass_once_which_the_audit_keeps(
+def test_a_reader_without_a_permitted_role_gets_masks_and_breaking_the_glass_is_audited(
     site: Site,
 ) -> None:
     site.encrypt(KEY, shown_to=["care"])

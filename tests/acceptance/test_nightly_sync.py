@@ -15,7 +15,7 @@ QUICK = {"epic": pytest.mark.quick, "cerner": pytest.mark.quick}  # one that cra
 
 
 @pytest.mark.parametrize("vendor", [pytest.param(one, marks=QUICK.get(one, ())) for one in VENDORS])
-def test_a_first_sync_brings_everything_that_the_vendors_way_can_reach(site: Site, vendor: str) -> None:
+def test_a_first_sync_fetches_everything_that_the_vendors_mode_can_reach(site: Site, vendor: str) -> None:
     with mock(vendor) as served:
         site.connect(served)
         report = site.sync()
@@ -79,7 +79,7 @@ def test_a_changed_resource_makes_one_history_row_and_a_deleted_one_a_tombstone(
     assert site.exported() == expected
 
 
-def test_one_bad_page_is_a_hole_that_is_named_and_filled_by_the_next_run(site: Site) -> None:
+def test_a_bad_page_is_a_named_hole_and_the_next_run_fills_it(site: Site) -> None:
     from mocks.faults import Action, FaultRule, Match
 
     with mock("epic") as served:
@@ -95,7 +95,7 @@ def test_one_bad_page_is_a_hole_that_is_named_and_filled_by_the_next_run(site: S
         assert site.exported() == reachable(served)
 
 
-def test_a_resource_that_the_store_cannot_hold_is_a_hole_and_its_neighbours_are_safe(site: Site) -> None:
+def test_a_resource_that_cannot_be_stored_is_a_hole_and_its_neighbours_are_stored(site: Site) -> None:
     with mock("cerner") as served:
         poison = served.dataset.of_type("Condition")[0]
         served.dataset.replace(
@@ -113,7 +113,7 @@ def test_a_resource_that_the_store_cannot_hold_is_a_hole_and_its_neighbours_are_
 @pytest.mark.parametrize(
     "words", [("--types", "Patient,Condition"), ("--types", "Patient,Condition", "--mode", "crawl")]
 )
-def test_only_the_types_asked_for_are_fetched(site: Site, words: tuple[str, ...]) -> None:
+def test_only_the_requested_types_are_fetched(site: Site, words: tuple[str, ...]) -> None:
     with mock("generic") as served:
         site.connect(served)
         site.sync(*words)
@@ -121,7 +121,7 @@ def test_only_the_types_asked_for_are_fetched(site: Site, words: tuple[str, ...]
     assert site.exported() == expected
 
 
-def test_a_wrong_key_is_refused_with_what_to_do_and_without_the_key(site: Site) -> None:
+def test_a_wrong_key_is_refused_with_the_next_step_and_without_quoting_it(site: Site) -> None:
     with mock("epic", jwks=make_key_pair().jwks) as served:
         site.connect(served)
         done = site.run("sync")
@@ -130,7 +130,7 @@ def test_a_wrong_key_is_refused_with_what_to_do_and_without_the_key(site: Site) 
     assert key_pair("epic").private["d"] not in done.stdout + done.stderr
 
 
-def test_a_server_that_is_down_is_a_failed_run_not_a_crash(site: Site) -> None:
+def test_a_server_that_is_down_is_a_failed_run_and_not_a_crash(site: Site) -> None:
     with mock("generic") as served:
         site.connect(served, profile={"retry.max_tries": 2})
     done = site.run("sync", "--json")
@@ -138,7 +138,7 @@ def test_a_server_that_is_down_is_a_failed_run_not_a_crash(site: Site) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_no_patient_and_no_token_is_in_any_word_that_a_sync_says(site: Site, vendor: str) -> None:
+def test_nothing_that_a_sync_prints_contains_a_patient_or_token(site: Site, vendor: str) -> None:
     with mock(vendor) as served:
         site.connect(served)
         done = site.run("sync", "--json")
@@ -149,9 +149,7 @@ def test_no_patient_and_no_token_is_in_any_word_that_a_sync_says(site: Site, ven
     assert "patient=" not in said
 
 
-def test_an_ehr_that_stamps_everything_anew_each_night_makes_no_versions_where_the_site_ignores_that(
-    site: Site, store_url: str
-) -> None:
+def test_nightly_changes_of_ignored_meta_make_no_versions(site: Site, store_url: str) -> None:
     with mock("generic", patients=2) as served:
         name = site.connect(served, profile={"changes.ignored": ["meta"]})
         site.sync()

@@ -33,7 +33,7 @@ NEW = Add(OBSERVATION, "q1", "p2")  # takes the watermark past every other row's
 NOT_MERGED = ("p1", "p1", False)
 
 
-def test_n9_who_is_merged_and_unmerged_again_comes_back_where_the_store_is_the_cohort(stage: Stage) -> None:
+def test_n9_an_unmerged_patient_returns_where_the_store_is_the_cohort(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("store", "crawl", CHART), incremental=False))
     nights.happens(P1, P2, O1, Q1)
     everything = nights.at_ehr
@@ -60,7 +60,7 @@ def test_n9_who_is_merged_and_unmerged_again_comes_back_where_the_store_is_the_c
 
 
 @pytest.mark.parametrize("since", ["auto", "none"])
-def test_who_is_a_patient_again_is_a_hole_of_an_export_that_names_others_in_his_place(stage: Stage, since: str) -> None:
+def test_a_former_alias_that_is_a_patient_again_is_a_hole_until_the_export_names_it(stage: Stage, since: str) -> None:
     # no Patients are exported: nothing but his own read tells of him
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "bulk", (OBSERVATION,)), levels=("patient",)))
     nights.happens(P1, P2, O1, Q1)
@@ -76,7 +76,7 @@ def test_who_is_a_patient_again_is_a_hole_of_an_export_that_names_others_in_his_
     assert (again.status, again.live) == ("complete", nights.at_ehr - {"Patient/p2"})
 
 
-def test_a_crawl_of_charts_alone_learns_from_the_patients_that_it_looks_at_who_is_merged_and_who_is_no_more(
+def test_a_crawl_without_patient_rows_learns_of_merges_and_their_ends(
     stage: Stage,
 ) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", (OBSERVATION,))))
@@ -92,7 +92,7 @@ def test_a_crawl_of_charts_alone_learns_from_the_patients_that_it_looks_at_who_i
     assert apart.live == {"Observation/o1", "Observation/o3", "Observation/q1", "Patient/p1"}
 
 
-def test_a_merge_that_a_failed_run_met_ends_when_the_patient_can_be_read_again(stage: Stage) -> None:
+def test_a_merge_seen_by_a_failed_run_ends_when_the_patient_can_be_read_again(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "bulk"), levels=("patient",)))
     nights.happens(P1, P2)
     nights.sync()
@@ -105,7 +105,7 @@ def test_a_merge_that_a_failed_run_met_ends_when_the_patient_can_be_read_again(s
     nights.end()
 
 
-def test_n14_a_patient_who_was_gone_for_a_night_comes_back_with_the_whole_chart(stage: Stage) -> None:
+def test_n14_a_patient_gone_for_one_night_returns_with_the_whole_chart(stage: Stage) -> None:
     nights = stage.nights(Site(home=BOTH, gone=410))
     nights.happens(P1, P2, O1, Add(OBSERVATION, "o2", "p1", age_d=300), NEW)
     everything = nights.at_ehr
@@ -137,7 +137,7 @@ def test_n14_a_patient_who_was_gone_for_a_night_comes_back_with_the_whole_chart(
         pytest.param({"incremental": False, "batches": False}, id="n30c"),
     ],
 )
-def test_n30_a_merge_by_redirect_that_the_survivor_tells_of_ends_when_the_former_is_read_again(
+def test_n30_a_merge_by_redirect_named_by_the_survivor_ends_when_the_former_patient_is_read_again(
     stage: Stage, settings: dict[str, Any]
 ) -> None:
     nights = stage.nights(Site(home=BOTH, **settings))
@@ -168,7 +168,7 @@ def test_n30_a_merge_by_redirect_that_the_survivor_tells_of_ends_when_the_former
     nights.end()
 
 
-def test_n61_a_crawl_of_everyone_ends_a_merge_that_a_pull_met(stage: Stage) -> None:
+def test_n61_a_crawl_of_everyone_ends_a_merge_seen_by_a_pull(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask(mode="crawl", types=CHART), incremental=False))
     nights.happens(P1, P2, O1, Q1)
     everything = nights.at_ehr
@@ -191,7 +191,7 @@ def test_n61_a_crawl_of_everyone_ends_a_merge_that_a_pull_met(stage: Stage) -> N
     nights.end()
 
 
-def test_n72_a_row_that_was_deleted_made_anew_dated_anew_and_moved_is_each_night_what_the_ehr_has(stage: Stage) -> None:
+def test_n72_a_row_that_is_deleted_recreated_redated_and_moved_matches_the_ehr_each_night(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask(mode="bulk", types=CHART), levels=("system",), incremental=False))
     o1 = observation("o1", "p1")
     nights.put(patient("p1"), patient("p2"), o1, observation("o2", "p1"))
@@ -222,7 +222,7 @@ def test_n72_a_row_that_was_deleted_made_anew_dated_anew_and_moved_is_each_night
     nights.end()
 
 
-def test_rows_that_come_under_the_id_of_a_deleted_patient_whom_the_group_still_names_are_found(stage: Stage) -> None:
+def test_rows_of_a_deleted_patient_who_is_still_in_the_group_are_found(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "crawl", CHART), incremental=False))
     nights.happens(P1, P2, Q1, Join("A", "p1"), Join("A", "p2"))
     nights.sync()

@@ -75,7 +75,7 @@ def test_a_deleted_list_that_names_all_rows_of_a_small_group_is_only_doubted(sta
 
 
 # more is missed than can be asked for
-def test_rows_are_asked_for_though_many_of_another_type_are_missed_as_well(stage: Stage) -> None:
+def test_missed_rows_are_read_even_if_many_of_another_type_are_missed(stage: Stage) -> None:
     home = Ask("cohort:p1,p2", "crawl", (*CHART, CONDITION))
     nights = stage.nights(Site(home=home, incremental=False))
     nights.happens(*pats("p1", "p2"), AddMany(CONDITION, "k", 700, "p1"), AddMany(CONDITION, "s", 500, "p1"))
@@ -88,7 +88,7 @@ def test_rows_are_asked_for_though_many_of_another_type_are_missed_as_well(stage
     nights.end()
 
 
-def test_rows_are_asked_for_though_many_patients_are_no_longer_in_the_cohort(stage: Stage) -> None:
+def test_missed_rows_are_read_even_if_many_patients_have_left_the_cohort(stage: Stage) -> None:
     ids = [f"q{n}" for n in range(450)]
     home = Ask("cohort:p1", "crawl", CHART)
     nights = stage.nights(Site(home=home, incremental=False))
@@ -101,7 +101,7 @@ def test_rows_are_asked_for_though_many_patients_are_no_longer_in_the_cohort(sta
 
 # reads that give no answer
 @pytest.mark.parametrize("answer", ["500", "503", "400", "a log-in page", "another row"])
-def test_a_row_that_could_not_be_read_is_not_buried_by_a_second_listing(stage: Stage, answer: str) -> None:
+def test_an_unreadable_row_is_not_deleted_by_a_second_listing(stage: Stage, answer: str) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False))
     server = odd(nights)
     nights.happens(*pats("p1"), *(obs(f"o{n}", "p1") for n in range(8)))
@@ -137,7 +137,7 @@ def test_two_listings_still_settle_a_row_where_no_row_of_its_type_can_be_read(st
 
 
 @pytest.mark.parametrize("at", range(3, 9))
-def test_a_doubted_row_whose_read_was_asked_when_the_run_was_killed_is_asked_for_again(stage: Stage, at: int) -> None:
+def test_a_doubted_row_whose_read_was_killed_is_read_again(stage: Stage, at: int) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False))
     server = odd(nights)
     nights.happens(*pats("p1"), *(obs(f"o{n}", "p1") for n in range(8)))
@@ -153,7 +153,7 @@ def test_a_doubted_row_whose_read_was_asked_when_the_run_was_killed_is_asked_for
 
 
 # a row that is two patients'
-def test_what_was_buried_is_listed_in_full_by_who_asks_for_another_of_its_patients(stage: Stage) -> None:
+def test_a_deletion_makes_selections_of_its_other_patients_list_in_full(stage: Stage) -> None:
     first, second = Ask("cohort:p1", "crawl", CHART), Ask("group:B", "crawl", CHART)
     nights = stage.nights(Site(home=first, reconcile_every_d=60))
     server = odd(nights)
@@ -179,7 +179,7 @@ def test_what_was_buried_is_listed_in_full_by_who_asks_for_another_of_its_patien
 
 
 # an export of yesterday
-def test_a_deleted_list_that_is_older_than_what_a_pull_brought_is_asked_for_first(stage: Stage) -> None:
+def test_a_deleted_list_older_than_a_pulled_row_is_checked_by_a_read(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("all", "bulk", CHART), levels=("system", "patient"), reconcile_every_d=60))
     server = odd(nights)
     nights.happens(*pats("p1", "p2"), *(obs(f"o{n}", "p1") for n in range(5)), obs("k", "p2", 0))
@@ -200,7 +200,7 @@ def test_a_deleted_list_that_is_older_than_what_a_pull_brought_is_asked_for_firs
 
 # an export that says itself that there may be more
 @pytest.mark.parametrize("severity", ["error", "warning"])
-def test_an_export_that_may_leave_something_out_moves_no_watermark(stage: Stage, severity: str) -> None:
+def test_an_export_that_may_be_incomplete_moves_no_watermark(stage: Stage, severity: str) -> None:
     home = Ask("all", "bulk", (*CHART, CONDITION))
     nights = stage.nights(Site(home=home, levels=("system",), reconcile_every_d=60))
     server = odd(nights)
@@ -219,7 +219,7 @@ def test_an_export_that_may_leave_something_out_moves_no_watermark(stage: Stage,
 
 
 @pytest.mark.parametrize("before", ["nothing", "the whole"])
-def test_charts_without_the_patients_that_were_asked_for_are_no_complete_export(stage: Stage, before: str) -> None:
+def test_an_export_without_the_requested_patients_is_incomplete(stage: Stage, before: str) -> None:
     home = Ask("group:A", "bulk", (*CHART, CONDITION))
     nights = stage.nights(Site(home=home, levels=("group",), incremental=False))
     server = odd(nights)
@@ -236,7 +236,7 @@ def test_charts_without_the_patients_that_were_asked_for_are_no_complete_export(
     assert (after.status, after.live) == ("complete", nights.at_ehr)
 
 
-def test_a_type_that_has_no_file_any_more_is_missed_though_the_export_has_something_to_tell(stage: Stage) -> None:
+def test_a_type_without_a_file_is_missed_even_if_the_export_has_issues(stage: Stage) -> None:
     home = Ask("all", "bulk", (*CHART, CONDITION))
     nights = stage.nights(Site(home=home, levels=("system",), incremental=False))
     server = odd(nights)
@@ -255,7 +255,7 @@ def test_a_type_that_has_no_file_any_more_is_missed_though_the_export_has_someth
 
 # a clock that was wrong
 @pytest.mark.parametrize("days", [2, 30])
-def test_news_are_not_asked_from_an_instant_that_has_not_come(stage: Stage, days: int) -> None:
+def test_changes_are_not_requested_since_a_future_instant(stage: Stage, days: int) -> None:
     nights = stage.nights(Site(home=Ask("all", "bulk", CHART), levels=("system", "patient"), reconcile_every_d=60))
     nights.happens(*pats("p1", "p2"), obs("o1", "p1", 0))
     nights.sync()
@@ -276,7 +276,7 @@ def test_news_are_not_asked_from_an_instant_that_has_not_come(stage: Stage, days
 
 # numbers and links in other words
 @pytest.mark.parametrize("total", ["5", 5.0])
-def test_a_total_in_another_shape_still_tells_that_rows_are_missing(stage: Stage, total: object) -> None:
+def test_a_total_in_another_format_still_shows_that_rows_are_missing(stage: Stage, total: object) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False, reads=False))
     server = odd(nights)
     nights.happens(*pats("p1"), *(obs(f"o{n}", "p1") for n in range(5)))
@@ -293,7 +293,7 @@ GROUP = {"resourceType": "Group", "id": "A", "type": "person", "actual": True}
 
 
 @pytest.mark.parametrize("member", [False, "", 0, "none"])
-def test_members_that_cannot_be_read_are_not_nobody(stage: Stage, member: object) -> None:
+def test_unreadable_members_are_not_an_empty_group(stage: Stage, member: object) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "crawl", CHART), reconcile_every_d=60))
     server = odd(nights)
     nights.happens(*pats("p1"), obs("o1", "p1", 0), Join("A", "p1"))
@@ -304,7 +304,7 @@ def test_members_that_cannot_be_read_are_not_nobody(stage: Stage, member: object
     nights.end()
 
 
-def test_an_export_of_news_says_so_where_its_group_tells_no_members(stage: Stage) -> None:
+def test_an_incremental_export_reports_a_group_without_stated_members(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",), reconcile_every_d=60))
     server = odd(nights)
     server.hook = lambda server, path, query: Answer(200, GROUP) if path == ["Group", "A"] else None
@@ -317,7 +317,7 @@ def test_an_export_of_news_says_so_where_its_group_tells_no_members(stage: Stage
 
 # what comes in part
 @pytest.mark.parametrize("before", ["nothing", "the whole", "a tombstone"])
-def test_a_crawl_that_is_given_a_part_of_a_resource_is_not_complete(stage: Stage, before: str) -> None:
+def test_a_crawl_that_gets_a_partial_resource_is_incomplete(stage: Stage, before: str) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False))
     odd(nights)
     nights.happens(*pats("p1"), obs("k", "p1"))
@@ -340,7 +340,9 @@ def test_a_crawl_that_is_given_a_part_of_a_resource_is_not_complete(stage: Stage
 # named patients who are not there any more
 @pytest.mark.parametrize("gone", [404, 410])
 @pytest.mark.parametrize("cohort", ["p1", "p1,p2"])
-def test_an_export_of_named_patients_comes_to_rest_when_one_is_deleted(stage: Stage, cohort: str, gone: int) -> None:
+def test_an_export_of_named_patients_becomes_complete_after_one_is_deleted(
+    stage: Stage, cohort: str, gone: int
+) -> None:
     home = Ask(f"cohort:{cohort}", "bulk", CHART)
     nights = stage.nights(Site(home=home, levels=("patient",), reconcile_every_d=60, gone=gone))
     nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2"))
@@ -367,7 +369,7 @@ def test_an_export_of_named_patients_follows_one_who_is_merged(stage: Stage, coh
 
 
 @pytest.mark.parametrize("gone", [404, 410])
-def test_a_crawl_of_one_patient_comes_to_rest_when_he_is_deleted(stage: Stage, gone: int) -> None:
+def test_a_crawl_of_one_patient_becomes_complete_after_the_patient_is_deleted(stage: Stage, gone: int) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), incremental=False, gone=gone))
     nights.happens(*pats("p1"), obs("o1", "p1"))
     unjudged(nights)
@@ -398,7 +400,7 @@ def test_nothing_is_lost_when_the_clock_of_the_ehr_is_set_back(stage: Stage, mod
 
 
 # a type that nobody answers for
-def test_a_type_that_is_neither_exported_nor_declared_any_more_is_not_known_any_further(stage: Stage) -> None:
+def test_a_type_no_longer_exported_or_declared_is_no_longer_known(stage: Stage) -> None:
     home = Ask("all", "bulk", (*CHART, CONDITION))
     nights = stage.nights(Site(home=home, levels=("patient",), reconcile_every_d=60))
     server = odd(nights)
@@ -421,7 +423,7 @@ def test_a_type_that_is_neither_exported_nor_declared_any_more_is_not_known_any_
 
 # rows that are withheld for a while
 @pytest.mark.parametrize(("who", "mode"), [("cohort:p1,p2", "crawl"), ("all", "bulk")])
-def test_what_was_withheld_unseen_comes_when_it_is_permitted(stage: Stage, who: str, mode: str) -> None:
+def test_rows_withheld_without_notice_arrive_once_permitted(stage: Stage, who: str, mode: str) -> None:
     nights = stage.nights(Site(home=Ask(who, mode, CHART), levels=("patient",), reconcile_every_d=60))
     nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2", 0), obs("o3", "p1"))
     unjudged(nights)

@@ -12,7 +12,7 @@ from tests.histories.stage import Stage
 from tests.histories.steps import OBSERVATION, PATIENT, Ask, Join, Kill, Leave, Site
 
 
-def test_what_a_file_showed_before_the_run_was_killed_is_told_by_the_run_that_goes_on(stage: Stage) -> None:
+def test_findings_in_a_file_before_a_kill_are_reported_by_the_resumed_run(stage: Stage) -> None:
     def mixed(job: Job) -> Job:
         return job._replace(files={**job.files, PATIENT: [*job.files[PATIENT], *job.files[OBSERVATION]]})
 
@@ -35,7 +35,7 @@ def test_what_a_file_showed_before_the_run_was_killed_is_told_by_the_run_that_go
     assert note in unjudged(nights).notes
 
 
-def test_what_the_group_said_of_its_members_is_told_by_the_run_that_goes_on(stage: Stage) -> None:
+def test_the_groups_members_before_a_kill_are_known_to_the_resumed_run(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("group:A", types=CHART)))
     nights.happens(*pats("p1", "p2"), obs("o1", "p1"), Join("A", "p1"))
     unjudged(nights)
@@ -44,7 +44,7 @@ def test_what_the_group_said_of_its_members_is_told_by_the_run_that_goes_on(stag
     assert "patients new to this selection, listed in full: 1" in nights.sync(later=timedelta(hours=1)).notes
 
 
-def test_who_has_left_the_group_by_the_time_that_a_killed_run_goes_on_is_no_hole_of_it(stage: Stage) -> None:
+def test_a_patient_who_left_the_group_before_a_run_resumed_is_no_hole(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",)))
     nights.happens(*pats("p1", "p2"), obs("o1", "p1"), Join("A", "p1"), Join("A", "p2"))
     assert unjudged(nights, kill=Kill("request", 3)).status == "killed"  # the Group was read, the export not begun
@@ -53,7 +53,7 @@ def test_who_has_left_the_group_by_the_time_that_a_killed_run_goes_on_is_no_hole
     assert (night.status, night.holes) == ("complete", set())
 
 
-def test_what_was_counted_in_resources_that_came_before_is_told_by_the_run_that_goes_on(stage: Stage) -> None:
+def test_counts_from_before_a_kill_are_reported_by_the_resumed_run(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1"), follow=True, validate=True))
     nights.happens(*pats("p1"))
     far = {"reference": "https://elsewhere.example/fhir/Device/1"}
@@ -65,7 +65,7 @@ def test_what_was_counted_in_resources_that_came_before_is_told_by_the_run_that_
     assert invalid.startswith("1 of 2 ")
 
 
-def test_types_that_were_asked_for_in_vain_before_are_told_of_by_the_run_that_goes_on(stage: Stage) -> None:
+def test_useless_searches_before_a_kill_are_reported_by_the_resumed_run(stage: Stage) -> None:
     vain = [f"{one}Request" for one in ("Device", "Medication", "Service")]
     vain += [
         "CarePlan",
@@ -97,7 +97,7 @@ def test_types_that_were_asked_for_in_vain_before_are_told_of_by_the_run_that_go
     assert any("types requested for each patient" in note for note in night.notes), night
 
 
-def test_a_search_for_patients_by_their_ids_that_was_refused_is_told(stage: Stage) -> None:
+def test_a_refused_search_for_patients_by_id_is_reported(stage: Stage) -> None:
     def refused(server: Server, path: list[str], query: Mapping[str, list[str]]) -> Answer | None:
         return _outcome(410) if path == [PATIENT] and "_id" in query else None
 

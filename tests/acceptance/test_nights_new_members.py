@@ -33,9 +33,7 @@ def whole(nights: Nights, ask: Ask | None = None) -> bool:
 
 
 @pytest.mark.parametrize("how", ["the server says so", "its file is gone"])
-def test_who_joins_in_an_export_of_which_a_type_failed_is_listed_in_that_type_by_the_next(
-    stage: Stage, how: str
-) -> None:
+def test_a_member_who_joins_while_a_type_fails_gets_that_type_from_the_next_export(stage: Stage, how: str) -> None:
     nights = group_of_two(stage)
     unjudged(nights)
     nights.happens(Join("A", "p2"))
@@ -47,7 +45,7 @@ def test_who_joins_in_an_export_of_which_a_type_failed_is_listed_in_that_type_by
     assert whole(nights)
 
 
-def test_who_was_out_of_the_group_on_a_night_of_news_is_listed_in_full_when_back(stage: Stage) -> None:
+def test_a_member_absent_on_an_incremental_night_is_listed_in_full_when_back(stage: Stage) -> None:
     nights = group_of_two(stage)
     nights.happens(Join("A", "p2"))
     unjudged(nights)
@@ -61,7 +59,7 @@ def test_who_was_out_of_the_group_on_a_night_of_news_is_listed_in_full_when_back
 
 
 @pytest.mark.parametrize("mode", ["crawl", "bulk"])
-def test_who_joins_on_a_night_of_other_types_is_listed_in_the_usual_ones_the_next_night(
+def test_a_member_who_joins_on_a_night_of_other_types_gets_the_usual_ones_the_next_night(
     stage: Stage, mode: str
 ) -> None:
     nights = group_of_two(stage, Ask("group:A", mode, CHART))
@@ -73,7 +71,7 @@ def test_who_joins_on_a_night_of_other_types_is_listed_in_the_usual_ones_the_nex
     assert whole(nights)
 
 
-def test_who_is_new_in_the_store_is_exported_in_full_where_the_store_names_the_patients(stage: Stage) -> None:
+def test_a_patient_new_in_the_store_is_exported_in_full_where_the_store_is_the_cohort(stage: Stage) -> None:
     nights = group_of_two(stage, Ask("store", "bulk", CHART))
     unjudged(nights, Ask("pull:p1", "crawl", CHART))
     unjudged(nights)
@@ -82,7 +80,7 @@ def test_who_is_new_in_the_store_is_exported_in_full_where_the_store_names_the_p
 
 
 @pytest.mark.parametrize("who", ["group:A", "all"])
-def test_what_a_patient_gained_while_withheld_from_exports_comes_once_permitted(stage: Stage, who: str) -> None:
+def test_rows_a_patient_gained_while_withheld_arrive_once_permitted(stage: Stage, who: str) -> None:
     nights = group_of_two(stage, Ask(who, "bulk", CHART))
     nights.happens(Join("A", "p2"))
     unjudged(nights)
@@ -98,7 +96,7 @@ def test_what_a_patient_gained_while_withheld_from_exports_comes_once_permitted(
     assert whole(nights)
 
 
-def test_who_was_out_of_the_group_while_rows_were_withheld_is_listed_in_full_when_back(stage: Stage) -> None:
+def test_a_member_absent_while_rows_were_withheld_is_listed_in_full_when_back(stage: Stage) -> None:
     nights = group_of_two(stage, Ask("group:A", "bulk", (OBSERVATION,)))
     nights.happens(Join("A", "p2"), obs("secret", "p2", 0))
     unjudged(nights)
@@ -114,9 +112,7 @@ def test_who_was_out_of_the_group_while_rows_were_withheld_is_listed_in_full_whe
 
 
 @pytest.mark.parametrize("lasts", [False, True])
-def test_a_new_member_whom_the_ehr_does_not_know_is_told_of_and_is_exported_in_full_once_known(
-    stage: Stage, lasts: bool
-) -> None:
+def test_a_new_member_unknown_to_the_ehr_is_reported_and_exported_in_full_once_known(stage: Stage, lasts: bool) -> None:
     nights = group_of_two(stage)
     nights.sync()
     nights.happens(Join("A", "p3"), obs("early", "p3", 100), obs("n1", "p1", 0))

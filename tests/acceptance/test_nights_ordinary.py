@@ -49,9 +49,7 @@ def bring_news_alone(nights: Nights, *told: str) -> None:
 
 
 @pytest.mark.parametrize("who", ["group:A", "cohort:p1,p2"])
-def test_a_patient_without_rows_makes_no_full_export_each_night_of_an_export_without_patients(
-    stage: Stage, who: str
-) -> None:
+def test_a_patient_without_rows_forces_no_nightly_full_export_without_patients(stage: Stage, who: str) -> None:
     nights = an_ehr(stage, who, OBSERVATIONS)
     nights.happens(*TWO)
     assert unjudged(nights).status == "complete"
@@ -61,9 +59,7 @@ def test_a_patient_without_rows_makes_no_full_export_each_night_of_an_export_wit
 
 
 @pytest.mark.parametrize("who", ["group:A", "cohort:p1,p2"])
-def test_a_patient_whom_the_ehr_never_shows_is_a_hole_each_night_and_makes_no_full_export(
-    stage: Stage, who: str
-) -> None:
+def test_a_patient_never_shown_is_a_hole_each_night_and_forces_no_full_export(stage: Stage, who: str) -> None:
     nights = an_ehr(stage, who)
     secret = ((PATIENT, "p2"), (OBSERVATION, "old"))
     nights.happens(*TWO, obs("old", "p2"), *(Withhold(*key) for key in secret))
@@ -78,7 +74,7 @@ def test_a_patient_whom_the_ehr_never_shows_is_a_hole_each_night_and_makes_no_fu
 
 
 @pytest.mark.parametrize("who", ["group:A", "cohort:p1,p2"])
-def test_a_patient_who_was_dead_and_is_then_not_shown_comes_with_the_whole_chart_once_permitted(
+def test_a_deleted_and_then_withheld_patient_arrives_with_the_whole_chart_once_permitted(
     stage: Stage, who: str
 ) -> None:
     nights = an_ehr(stage, who)
@@ -96,7 +92,7 @@ def test_a_patient_who_was_dead_and_is_then_not_shown_comes_with_the_whole_chart
     assert (night.status, night.live) == ("complete", nights.at_ehr)
 
 
-def test_a_group_that_can_never_be_read_makes_no_full_export_each_night_and_one_once_it_can_be_read(
+def test_an_unreadable_group_forces_no_nightly_full_export_but_one_once_it_is_readable(
     stage: Stage,
 ) -> None:
     nights = an_ehr(stage, "group:A")
@@ -121,7 +117,7 @@ def test_a_group_that_can_never_be_read_makes_no_full_export_each_night_and_one_
 
 
 @pytest.mark.parametrize("others", [(), ("p3",)])
-def test_an_export_of_named_patients_who_are_all_gone_does_not_fail_and_leaves_no_dead_row_green(
+def test_an_export_whose_named_patients_are_all_gone_succeeds_and_hides_no_deleted_row(
     stage: Stage, others: tuple[str, ...]
 ) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "bulk", CHART), levels=("patient",), reads=True))
@@ -141,7 +137,7 @@ def test_an_export_of_named_patients_who_are_all_gone_does_not_fail_and_leaves_n
 
 
 @pytest.mark.parametrize("who", ["group:A", "cohort:p1,p2"])
-def test_a_patient_without_rows_whom_nobody_could_read_is_not_taken_for_known(stage: Stage, who: str) -> None:
+def test_an_unreadable_patient_without_rows_does_not_count_as_known(stage: Stage, who: str) -> None:
     nights = an_ehr(stage, who, OBSERVATIONS)
     nights.happens(*TWO, obs("old", "p2"), Withhold(PATIENT, "p2"), Withhold(OBSERVATION, "old"))
     unjudged(nights)
@@ -149,7 +145,7 @@ def test_a_patient_without_rows_whom_nobody_could_read_is_not_taken_for_known(st
     assert "Observation/old" in unjudged(nights).live
 
 
-def test_a_groups_member_whom_the_ehr_does_not_have_makes_no_full_export_each_night(stage: Stage) -> None:
+def test_a_group_member_unknown_to_the_ehr_forces_no_nightly_full_export(stage: Stage) -> None:
     nights = an_ehr(stage, "group:A")
     nights.happens(*TWO, Join("A", "p9"))
     assert unjudged(nights).status == "complete"
@@ -158,7 +154,7 @@ def test_a_groups_member_whom_the_ehr_does_not_have_makes_no_full_export_each_ni
     assert {"Patient/p9", "Observation/old"} <= unjudged(nights).live
 
 
-def test_a_groups_member_who_leads_to_another_member_is_no_hole_and_makes_no_full_export_each_night(
+def test_a_group_member_merged_into_another_is_no_hole_and_forces_no_nightly_full_export(
     stage: Stage,
 ) -> None:
     nights = an_ehr(stage, "group:A")
@@ -170,7 +166,7 @@ def test_a_groups_member_who_leads_to_another_member_is_no_hole_and_makes_no_ful
     assert "Patient/p2" in unjudged(nights).live
 
 
-def test_files_of_news_without_a_line_make_no_full_export(stage: Stage) -> None:
+def test_empty_incremental_files_force_no_full_export(stage: Stage) -> None:
     nights = an_ehr(stage, "group:A", ())
     whole: list[bool] = []
 
@@ -188,7 +184,7 @@ def test_files_of_news_without_a_line_make_no_full_export(stage: Stage) -> None:
     assert any(note.startswith("Condition: listed for the first time") for note in unjudged(nights).notes)
 
 
-def test_a_night_without_news_casts_no_doubt_on_the_group(stage: Stage) -> None:
+def test_a_night_without_changes_casts_no_doubt_on_the_group(stage: Stage) -> None:
     nights = an_ehr(stage, "group:A")
     nights.happens(*TWO)
     unjudged(nights)
@@ -198,7 +194,7 @@ def test_a_night_without_news_casts_no_doubt_on_the_group(stage: Stage) -> None:
         assert not any("check its members" in note for note in night.notes)
 
 
-def test_a_night_without_news_casts_no_doubt_on_what_lies_with_a_dead_patient(stage: Stage) -> None:
+def test_a_night_without_changes_casts_no_doubt_on_rows_of_a_deleted_patient(stage: Stage) -> None:
     nights = an_ehr(stage, "cohort:p1,p2")
     nights.happens(*TWO)
     unjudged(nights)
@@ -212,7 +208,7 @@ def test_a_night_without_news_casts_no_doubt_on_what_lies_with_a_dead_patient(st
 
 
 @pytest.mark.parametrize("who", ["group:A", "all"])
-def test_deletions_that_news_tell_of_each_night_make_no_full_export(stage: Stage, who: str) -> None:
+def test_deletions_repeated_in_every_incremental_export_force_no_full_export(stage: Stage, who: str) -> None:
     home = Ask(who, "bulk", CHART)
     nights = stage.nights(Site(home=home, levels=("group", "patient"), reconcile_every_d=60, tells_deletions=True))
     nights.happens(*TWO, *(obs(f"d{number}", "p2") for number in range(3)))

@@ -93,7 +93,7 @@ def tells(nights: Nights) -> _Told:
 
 
 # an index that is sick for two nights, and more rows than are asked for
-def test_rows_beyond_the_cap_that_reads_would_show_are_not_buried_on_the_second_night(stage: Stage) -> None:
+def test_existing_rows_beyond_the_cap_of_reads_are_not_deleted_on_the_second_night(stage: Stage) -> None:
     # 300 of 1000 rows are in no index on two nights; each can be read. None may die
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", CHART), incremental=False))
     nights.happens(*pats("p1", "p2"), AddMany(OBSERVATION, "k", 700, "p1"), AddMany(OBSERVATION, "s", 300, "p1"))
@@ -106,7 +106,7 @@ def test_rows_beyond_the_cap_that_reads_would_show_are_not_buried_on_the_second_
 
 # a small chart that was lied about by one way, and that the others must bring back by news
 @pytest.mark.parametrize("liar", ["crawl", "group", "system"])
-def test_what_one_selection_buried_each_other_brings_back_by_news(stage: Stage, liar: str) -> None:
+def test_a_row_deleted_by_one_selection_is_revived_by_another_ones_changes(stage: Stage, liar: str) -> None:
     asks = {
         "crawl": Ask("cohort:p1,p2", "crawl", CHART),
         "group": Ask("group:A", "bulk", CHART),
@@ -131,7 +131,7 @@ def test_what_one_selection_buried_each_other_brings_back_by_news(stage: Stage, 
 
 
 # a level that vanishes for good
-def test_what_only_a_vanished_level_listed_goes_when_the_ehr_has_it_no_more(stage: Stage) -> None:
+def test_rows_listed_only_by_a_vanished_level_are_deleted_once_the_ehr_lacks_them(stage: Stage) -> None:
     # nobody's row, and one of p1 that was deleted before the crawl ever listed it: gone within some runs
     nights = stage.nights(Site(home=Ask("all", "auto", CHART), levels=("system",), incremental=False))
     nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p1"), obs("n1", None), obs("n2", None))
@@ -148,7 +148,7 @@ def test_what_only_a_vanished_level_listed_goes_when_the_ehr_has_it_no_more(stag
 # a group that is empty for a night, and a member whose chart changes meanwhile
 @pytest.mark.parametrize("mode", ["crawl", "bulk"])
 @pytest.mark.parametrize("since", ["auto", "none"])
-def test_a_group_that_was_empty_for_a_night_is_whole_the_night_after(stage: Stage, mode: str, since: str) -> None:
+def test_a_group_empty_for_one_night_is_complete_the_night_after(stage: Stage, mode: str, since: str) -> None:
     a = Ask("group:A", mode, CHART)
     nights = stage.nights(Site(home=a, levels=("group",), reconcile_every_d=60))
     nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2"), obs("o3", "p2", 0))
@@ -173,7 +173,7 @@ def test_a_group_that_was_empty_for_a_night_is_whole_the_night_after(stage: Stag
 # everything is 410, for three nights, with three patients
 @pytest.mark.parametrize("since", ["auto", "none"])
 @pytest.mark.parametrize("fault", [All410(), Patients410()], ids=["all", "patients"])
-def test_a_server_that_knows_nobody_for_three_nights_buries_nobody(stage: Stage, fault: s.Fault, since: str) -> None:
+def test_a_server_that_knows_nobody_for_three_nights_deletes_nobody(stage: Stage, fault: s.Fault, since: str) -> None:
     # three patients are no mass: but nothing answered a control (all), or their charts are there (patients)
     nights = stage.nights(Site(home=Ask("cohort:p1,p2,p3", "crawl", CHART), reconcile_every_d=60))
     nights.happens(*pats("p1", "p2", "p3"), obs("o1", "p1"), obs("o2", "p2"), obs("o3", "p3", 0))
@@ -190,7 +190,7 @@ def test_a_server_that_knows_nobody_for_three_nights_buries_nobody(stage: Stage,
 # every Patient redirects to one: a login page, or a merge gone wrong
 @pytest.mark.parametrize("count", [3, 30])
 @pytest.mark.parametrize("mode", ["crawl", "bulk"])
-def test_a_night_on_which_all_patients_lead_to_one_buries_nobody(stage: Stage, mode: str, count: int) -> None:
+def test_a_night_on_which_all_patients_redirect_to_one_deletes_nobody(stage: Stage, mode: str, count: int) -> None:
     ids = [f"p{n}" for n in range(count)]
     nights = stage.nights(
         Site(home=Ask(f"cohort:{','.join(ids)}", mode, CHART), levels=("patient",), reconcile_every_d=60)
@@ -207,7 +207,7 @@ def test_a_night_on_which_all_patients_lead_to_one_buries_nobody(stage: Stage, m
 
 
 # more is deleted than is asked for
-def test_three_hundred_real_deletions_of_a_thousand_rows_are_tombstones_in_the_end(stage: Stage) -> None:
+def test_three_hundred_real_deletions_of_a_thousand_rows_finally_become_tombstones(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", CHART), incremental=False))
     nights.happens(*pats("p1", "p2"), AddMany(OBSERVATION, "k", 700, "p1"), AddMany(OBSERVATION, "s", 300, "p1"))
     nights.sync()
@@ -219,7 +219,7 @@ def test_three_hundred_real_deletions_of_a_thousand_rows_are_tombstones_in_the_e
 
 
 # an index that two ways share never shows a row
-def test_a_row_that_no_index_shows_is_a_hole_once_for_each_way_and_then_a_note(stage: Stage) -> None:
+def test_a_row_missing_from_every_index_is_a_hole_once_per_way_and_then_a_note(stage: Stage) -> None:
     crawl, bulk = Ask("all", "crawl", CHART), Ask("all", "bulk", CHART)
     nights = stage.nights(Site(home=crawl, levels=("system",), incremental=False))
     nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p1"), obs("o3", "p2"))
@@ -236,7 +236,7 @@ def test_a_row_that_no_index_shows_is_a_hole_once_for_each_way_and_then_a_note(s
 
 # a whole group leaves, on a night on which Patients cannot be found
 @pytest.mark.parametrize("mode", ["crawl", "bulk"])
-def test_forty_who_left_and_whose_reads_answer_404_are_a_mass(stage: Stage, mode: str) -> None:
+def test_forty_departed_patients_whose_reads_answer_404_are_a_mass(stage: Stage, mode: str) -> None:
     ids = [f"p{n}" for n in range(40)]
     a = Ask("group:A", mode, CHART)
     nights = stage.nights(Site(home=a, levels=("group",), reconcile_every_d=60))
@@ -259,7 +259,7 @@ def test_forty_who_left_and_whose_reads_answer_404_are_a_mass(stage: Stage, mode
 # a member who left is deleted, with all that is his
 @pytest.mark.parametrize("rows", [3, 30, 250])
 @pytest.mark.parametrize("mode", ["crawl", "bulk"])
-def test_who_left_and_is_then_deleted_goes_row_by_row(stage: Stage, mode: str, rows: int) -> None:
+def test_a_departed_and_then_deleted_patient_is_deleted_row_by_row(stage: Stage, mode: str, rows: int) -> None:
     a = Ask("group:A", mode, CHART)
     nights = stage.nights(Site(home=a, levels=("group",), reconcile_every_d=60))
     nights.happens(
@@ -278,7 +278,7 @@ def test_who_left_and_is_then_deleted_goes_row_by_row(stage: Stage, mode: str, r
 
 # a sick index for two nights, the second asked by news
 @pytest.mark.parametrize("kept", [700, 100], ids=["no-mass", "mass"])
-def test_rows_beyond_the_cap_live_on_a_second_night_of_news(stage: Stage, kept: int) -> None:
+def test_rows_beyond_the_cap_survive_a_second_incremental_night(stage: Stage, kept: int) -> None:
     # 300 rows are in no index on two nights; each can be read. The second night asks p1 in full, since they were doubted
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", CHART), reconcile_every_d=60))
     nights.happens(
@@ -303,7 +303,7 @@ def test_rows_beyond_the_cap_live_on_a_second_night_of_news(stage: Stage, kept: 
 
 
 # a patient who lives by his rows alone
-def test_half_of_a_patients_rows_are_a_mass_where_patients_are_not_asked_for(stage: Stage) -> None:
+def test_half_of_a_patients_rows_are_a_mass_where_patients_are_not_requested(stage: Stage) -> None:
     home = Ask("cohort:p1,p2,p3", "crawl", (OBSERVATION,))
     nights = stage.nights(Site(home=home, incremental=False))
     nights.happens(
@@ -319,7 +319,7 @@ def test_half_of_a_patients_rows_are_a_mass_where_patients_are_not_asked_for(sta
 
 # a patient of whom a type is never told
 @pytest.mark.parametrize("how", ["4119", "403", "404"])
-def test_a_dead_row_of_a_patient_whose_searches_are_refused_does_not_live_for_ever(stage: Stage, how: str) -> None:
+def test_a_deleted_row_of_a_patient_with_refused_searches_is_finally_deleted(stage: Stage, how: str) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", CHART), reconcile_every_d=2))
     server = tells(nights)
     nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2"), obs("o3", "p1"), Add(OBSERVATION, "q", "p2"))
@@ -338,9 +338,7 @@ def test_a_dead_row_of_a_patient_whose_searches_are_refused_does_not_live_for_ev
 
 # a Patient in an export who is no member
 @pytest.mark.parametrize("reads", [True, False])
-def test_a_group_export_that_gives_a_patient_beside_its_members_does_not_speak_for_his_chart(
-    stage: Stage, reads: bool
-) -> None:
+def test_a_group_export_does_not_witness_the_chart_of_a_non_member_it_includes(stage: Stage, reads: bool) -> None:
     a, b = Ask("group:A", "bulk", CHART), Ask("group:B", "bulk", CHART)
     nights = stage.nights(Site(home=b, levels=("group",), incremental=False, reads=reads))
     server = tells(nights)
@@ -362,7 +360,7 @@ def test_a_group_export_that_gives_a_patient_beside_its_members_does_not_speak_f
 
 
 # a pull on a night on which nothing answers
-def test_a_pull_to_which_everything_is_410_buries_nobody(stage: Stage) -> None:
+def test_a_pull_answered_only_with_410_deletes_nobody(stage: Stage) -> None:
     home = Ask("all", "crawl", CHART)
     nights = stage.nights(Site(home=home, reconcile_every_d=60))
     nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2", 0))
@@ -378,9 +376,7 @@ def test_a_pull_to_which_everything_is_410_buries_nobody(stage: Stage) -> None:
 # one night of redirects that nobody believed
 @pytest.mark.parametrize("count", [3, 30])
 @pytest.mark.parametrize("since", ["auto", "none"])
-def test_a_merge_that_was_only_doubted_changes_nothing_of_what_is_asked_the_night_after(
-    stage: Stage, since: str, count: int
-) -> None:
+def test_a_doubted_merge_does_not_change_the_next_nights_requests(stage: Stage, since: str, count: int) -> None:
     ids = [f"p{n}" for n in range(count)]
     nights = stage.nights(Site(home=Ask(f"cohort:{','.join(ids)}", "crawl", CHART), reconcile_every_d=60))
     nights.happens(*pats(*ids), *(obs(f"o{n}", f"p{n}") for n in range(count)), obs("new", "p0", 0))
@@ -401,7 +397,7 @@ def test_a_merge_that_was_only_doubted_changes_nothing_of_what_is_asked_the_nigh
 
 # how many must vanish for it
 @pytest.mark.parametrize("dropped", [190, 196, 200, 210])
-def test_full_runs_end_however_many_rows_are_missed(stage: Stage, dropped: int) -> None:
+def test_full_runs_end_with_any_number_of_missed_rows(stage: Stage, dropped: int) -> None:
     nights = stage.nights(Site(home=Ask("all", "crawl", CHART), incremental=False))
     nights.happens(*pats("p1", "p2"), AddMany(OBSERVATION, "k", 700, "p1"), AddMany(OBSERVATION, "s", dropped, "p1"))
     nights.sync()
@@ -414,7 +410,7 @@ def test_full_runs_end_however_many_rows_are_missed(stage: Stage, dropped: int) 
 # a member whom the export leaves out
 @pytest.mark.parametrize("hidden", [("Patient/p1",), ("Patient/p1", "Observation/o1*")], ids=["patient", "all"])
 @pytest.mark.parametrize("readable", [True, False])
-def test_a_member_whom_an_export_leaves_out_though_he_is_in_the_group_is_a_hole(
+def test_a_group_member_missing_from_the_export_is_a_hole(
     stage: Stage, readable: bool, hidden: tuple[str, ...]
 ) -> None:
     a = Ask("group:A", "bulk", CHART)
@@ -436,7 +432,7 @@ def test_a_member_whom_an_export_leaves_out_though_he_is_in_the_group_is_a_hole(
 
 # an export that leaves members out, night after night
 @pytest.mark.parametrize("out", [1, 40])
-def test_members_whom_every_export_leaves_out_are_not_under_exit_0(stage: Stage, out: int) -> None:
+def test_members_missing_from_every_export_prevent_exit_code_0(stage: Stage, out: int) -> None:
     ids = [f"p{n}" for n in range(60)]
     a = Ask("group:A", "bulk", CHART)
     nights = stage.nights(Site(home=a, levels=("group",), reconcile_every_d=2))
@@ -461,7 +457,7 @@ def test_members_whom_every_export_leaves_out_are_not_under_exit_0(stage: Stage,
 
 
 # a permission that is taken away, and more rows than are asked for
-def test_three_hundred_rows_that_are_withheld_from_one_day_on_are_kept(stage: Stage) -> None:
+def test_three_hundred_newly_withheld_rows_are_kept(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", CHART), reconcile_every_d=60))
     nights.happens(
         *pats("p1", "p2"), AddMany(OBSERVATION, "k", 100, "p1"), AddMany(OBSERVATION, "s", 300, "p1"), obs("q", "p2", 0)
@@ -487,7 +483,7 @@ def test_a_night_on_which_everything_is_410_is_not_green(stage: Stage, since: st
 
 # many of a patient's rows that are withheld, or in no index, for good
 @pytest.mark.parametrize("how", [Withhold, Hide])
-def test_forty_rows_that_no_list_shows_any_more_come_to_rest(stage: Stage, how: type) -> None:
+def test_forty_rows_that_no_list_shows_any_more_are_finally_settled(stage: Stage, how: type) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", CHART), incremental=False))
     nights.happens(
         *pats("p1", "p2"), AddMany(OBSERVATION, "k", 20, "p1"), AddMany(OBSERVATION, "s", 40, "p1"), obs("q", "p2", 0)

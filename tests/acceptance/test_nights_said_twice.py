@@ -39,7 +39,7 @@ def _rows(prefix: str, numbers: range) -> set[str]:
 
 
 @STILL_LISTED
-def test_n7_a_whole_group_whose_rows_vanish_in_one_night_is_only_doubted(stage: Stage, *, still_listed: bool) -> None:
+def test_n7_a_group_whose_rows_all_vanish_in_one_night_is_only_doubted(stage: Stage, *, still_listed: bool) -> None:
     a, b = Ask("group:A", "bulk", CHART), Ask("group:B", "bulk", CHART)
     nights = stage.nights(Site(home=a, levels=("group",), incremental=False))
     nights.happens(Add(PATIENT, "a1", "a1", age_d=300), Add(PATIENT, "b1", "b1", age_d=300))
@@ -62,7 +62,7 @@ def test_n7_a_whole_group_whose_rows_vanish_in_one_night_is_only_doubted(stage: 
     nights.end()
 
 
-def test_n8_other_rows_that_vanish_on_a_later_night_are_doubted_anew_while_a_hole_of_another_type_lasts(
+def test_n8_rows_that_vanish_on_a_later_night_are_doubted_separately_during_another_types_hole(
     stage: Stage,
 ) -> None:
     nights = stage.nights(EXPORT._replace(home=Ask(mode="bulk")))
@@ -91,7 +91,7 @@ def test_n8_other_rows_that_vanish_on_a_later_night_are_doubted_anew_while_a_hol
 
 
 @pytest.mark.parametrize("how", ["in no index", "withheld"])
-def test_rows_that_answered_when_they_were_last_asked_for_count_for_a_mass_like_others(stage: Stage, how: str) -> None:
+def test_rows_found_by_their_last_read_count_towards_a_mass_like_others(stage: Stage, how: str) -> None:
     nights = stage.nights(EXPORT)
     nights.happens(P1, AddMany(OBSERVATION, "a", 40, "p1"))
     everything = nights.at_ehr
@@ -107,7 +107,7 @@ def test_rows_that_answered_when_they_were_last_asked_for_count_for_a_mass_like_
     assert lie.evidence == dict.fromkeys(_rows("Observation/a", range(30)), "doubted")
 
 
-def test_n15_one_resource_twice_in_an_export_with_other_content_writes_nothing_on_an_unchanged_night(
+def test_n15_a_resource_with_two_contents_in_an_export_writes_nothing_on_an_unchanged_night(
     stage: Stage,
 ) -> None:
     nights = stage.nights(EXPORT)
@@ -125,7 +125,7 @@ def test_n15_one_resource_twice_in_an_export_with_other_content_writes_nothing_o
     assert nights.state()["resource_history"] == []
 
 
-def test_n22_one_resource_in_two_far_places_of_an_export_with_other_content_writes_nothing_on_an_unchanged_night(
+def test_n22_two_contents_far_apart_in_an_export_write_nothing_on_an_unchanged_night(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # far apart means: not in one transaction
@@ -146,7 +146,7 @@ def test_n22_one_resource_in_two_far_places_of_an_export_with_other_content_writ
     nights.end()
 
 
-def test_n32_a_row_that_slipped_between_two_pages_is_read_and_lives_and_the_listing_is_not_whole(stage: Stage) -> None:
+def test_n32_a_row_that_slips_between_two_pages_is_read_and_kept_and_the_listing_is_incomplete(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), page=4, totals=False))
     rows = [Add(OBSERVATION, f"o{number}", "p1", age_d=300) for number in range(7)]
     nights.happens(P1, *rows, Add(OBSERVATION, "o7", "p1"))
@@ -167,7 +167,7 @@ def test_n32_a_row_that_slipped_between_two_pages_is_read_and_lives_and_the_list
     nights.end()
 
 
-def test_n37_a_night_on_which_every_patient_is_410_buries_nobody(stage: Stage) -> None:
+def test_n37_a_night_on_which_every_patient_is_410_deletes_nobody(stage: Stage) -> None:
     patients = [f"p{number}" for number in range(40)]
     nights = stage.nights(Site(home=Ask(f"cohort:{','.join(patients)}", "crawl", CHART)))
     nights.happens(*(Add(PATIENT, one, one, age_d=300) for one in patients))

@@ -66,7 +66,7 @@ def whole(nights: Nights, **how: Any) -> bool:
 
 
 # types
-def test_a_type_that_an_export_of_news_is_the_first_to_bring_makes_the_next_a_full_one(stage: Stage) -> None:
+def test_a_type_first_seen_in_an_incremental_export_makes_the_next_one_full(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("all", "bulk"), levels=("patient",), reconcile_every_d=60))
     server = odd(nights)
     nights.happens(*pats("p1"), obs("o1", "p1", 0), Add(CONDITION, "old", "p1", age_d=300))
@@ -83,7 +83,7 @@ def test_a_type_that_an_export_of_news_is_the_first_to_bring_makes_the_next_a_fu
 
 
 @pytest.mark.parametrize("since", ["auto", "none"])
-def test_a_type_that_a_crawl_listed_and_that_is_not_declared_for_a_night_is_named(stage: Stage, since: str) -> None:
+def test_a_crawled_type_that_is_undeclared_for_a_night_is_reported(stage: Stage, since: str) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl"), reconcile_every_d=60))
     server = odd(nights)
     rows = (Add(CONDITION, "c1", "p1"), Add(ORGANIZATION, "g1"))
@@ -99,9 +99,7 @@ def test_a_type_that_a_crawl_listed_and_that_is_not_declared_for_a_night_is_name
 
 
 @pytest.mark.parametrize(("severity", "code"), [("warning", "4119"), ("information", "incomplete")])
-def test_a_file_of_data_that_says_there_may_be_more_leaves_its_type_unknown(
-    stage: Stage, severity: str, code: str
-) -> None:
+def test_a_file_that_says_there_may_be_more_leaves_its_type_unknown(stage: Stage, severity: str, code: str) -> None:
     nights = stage.nights(Site(home=Ask("all", "bulk", CHART), levels=("patient",), reconcile_every_d=60))
     server = odd(nights)
     nights.happens(*pats("p1"), obs("o1", "p1", 0), obs("o2", "p1"))
@@ -120,7 +118,7 @@ def test_a_file_of_data_that_says_there_may_be_more_leaves_its_type_unknown(
 
 
 @pytest.mark.parametrize("kept", [(ORGANIZATION,), (ORGANIZATION, CONDITION)])
-def test_a_full_export_that_has_no_file_of_the_patients_it_was_asked_for_knows_nothing_of_types_without_a_file(
+def test_a_full_export_without_the_requested_patients_proves_nothing_of_missing_types(
     stage: Stage, kept: tuple[str, ...]
 ) -> None:
     asked = (*CHART, CONDITION, ORGANIZATION)
@@ -135,7 +133,7 @@ def test_a_full_export_that_has_no_file_of_the_patients_it_was_asked_for_knows_n
     assert whole(nights)
 
 
-def test_a_search_that_brings_another_type_alone_is_a_hole_on_each_night(stage: Stage) -> None:
+def test_a_search_that_returns_only_another_type_is_a_hole_each_night(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), reconcile_every_d=60))
     found = Answer(200, _bundle([{"resourceType": "List", "id": "l1", "status": "current"}], None, None, []))
     server = odd(nights)
@@ -149,7 +147,7 @@ def test_a_search_that_brings_another_type_alone_is_a_hole_on_each_night(stage: 
 
 
 # patients
-def test_a_named_patient_of_whom_an_export_without_patients_brings_nothing_is_asked_for(stage: Stage) -> None:
+def test_a_named_patient_without_rows_in_an_export_without_patients_is_read(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p9", "bulk", (OBSERVATION,)), levels=("patient",)))
     nights.happens(*pats("p1"), obs("o1", "p1", 0))
     night = unjudged(nights)
@@ -157,7 +155,7 @@ def test_a_named_patient_of_whom_an_export_without_patients_brings_nothing_is_as
 
 
 @pytest.mark.parametrize("how", ["in no index", "withheld"])
-def test_a_member_who_is_new_in_a_group_and_of_whom_its_export_brings_nothing_is_a_hole(stage: Stage, how: str) -> None:
+def test_a_new_group_member_without_rows_in_the_export_is_a_hole(stage: Stage, how: str) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",), reconcile_every_d=60))
     nights.happens(*pats("p1", "p2"), obs("o1", "p1", 0), obs("o2", "p2"), Join("A", "p1"))
     unjudged(nights)
@@ -172,7 +170,7 @@ def test_a_member_who_is_new_in_a_group_and_of_whom_its_export_brings_nothing_is
 
 
 @pytest.mark.parametrize("types", [(OBSERVATION,), CHART], ids=["observations alone", "with patients"])
-def test_members_of_a_group_whom_the_server_does_not_have_are_told_by_a_full_export(
+def test_group_members_unknown_to_the_server_are_reported_by_a_full_export(
     stage: Stage, types: tuple[str, ...]
 ) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "bulk", types), levels=("group",), reconcile_every_d=60))
@@ -184,7 +182,7 @@ def test_members_of_a_group_whom_the_server_does_not_have_are_told_by_a_full_exp
     assert told.endswith("(2 x)")
 
 
-def test_an_export_of_nothing_claims_nothing_though_a_member_is_asked_for(stage: Stage) -> None:
+def test_an_empty_export_claims_nothing_even_if_a_member_is_read(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",)))
     nights.happens(*pats("p1"), obs("o1", "p1"), Join("A", "p1"), Join("A", "nobody"))
     assert nights.sync().status == "complete"
@@ -194,7 +192,7 @@ def test_an_export_of_nothing_claims_nothing_though_a_member_is_asked_for(stage:
     assert any("a member of the Group whom the server does not have" in note for note in night.notes)
 
 
-def test_an_export_of_names_that_has_no_file_claims_nothing_of_who_is_there_and_asks_for_the_rows_of_the_dead(
+def test_an_empty_export_of_named_patients_claims_nothing_and_reads_rows_of_deleted_ones(
     stage: Stage,
 ) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "bulk", (OBSERVATION,)), levels=("patient",), gone=410))
@@ -209,7 +207,7 @@ def test_an_export_of_names_that_has_no_file_claims_nothing_of_who_is_there_and_
     assert (second.status, second.dead, third.status) == ("nothing", {"Observation/o1"}, "nothing")
 
 
-def test_who_is_out_of_a_group_on_a_night_on_which_it_cannot_be_read_is_whole_when_back(stage: Stage) -> None:
+def test_a_member_absent_while_the_group_is_unreadable_is_complete_when_back(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",), reconcile_every_d=60))
     server = odd(nights)
     nights.happens(*pats("p1", "p2"), obs("o1", "p1", 0), obs("o2", "p2"), Join("A", "p1"), Join("A", "p2"))
@@ -223,7 +221,7 @@ def test_who_is_out_of_a_group_on_a_night_on_which_it_cannot_be_read_is_whole_wh
     assert whole(nights)
 
 
-def test_an_export_that_is_refused_for_a_merged_patients_former_id_names_the_survivor_alone(stage: Stage) -> None:
+def test_an_export_refused_for_a_merged_patients_former_id_names_only_the_survivor(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2,p3", "bulk", CHART), levels=("patient",), reconcile_every_d=60))
     nights.happens(*pats("p1", "p2", "p3"), *(obs(f"o{n}", f"p{n}") for n in (1, 2, 3)))
     odd(nights).refuses_formers = True
@@ -236,7 +234,7 @@ def test_an_export_that_is_refused_for_a_merged_patients_former_id_names_the_sur
     assert whole(nights, since="none")
 
 
-def test_what_an_ehr_files_under_a_merged_patients_former_id_comes_and_goes_with_an_export_of_names(
+def test_rows_filed_under_a_merged_patients_former_id_follow_an_export_of_named_patients(
     stage: Stage,
 ) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "bulk", CHART), levels=("patient",), reconcile_every_d=60))
@@ -268,7 +266,7 @@ def test_an_export_that_is_refused_for_a_parameter_still_names_a_merged_patient_
 
 
 @pytest.mark.parametrize(("who", "mode"), [("all", "bulk"), ("cohort:p1,p2,p3", "bulk"), ("cohort:p1,p3", "crawl")])
-def test_who_was_merged_into_a_patient_who_is_not_shown_is_merged(stage: Stage, who: str, mode: str) -> None:
+def test_a_patient_merged_into_a_withheld_one_is_merged(stage: Stage, who: str, mode: str) -> None:
     nights = stage.nights(Site(home=Ask(who, mode, CHART), levels=("system", "patient"), reconcile_every_d=60))
     nights.happens(*pats("p1", "p2", "p3"), *(obs(f"o{n}", f"p{n}") for n in (1, 3)))
     nights.sync()
@@ -282,9 +280,7 @@ def test_who_was_merged_into_a_patient_who_is_not_shown_is_merged(stage: Stage, 
 
 
 @pytest.mark.parametrize("answer", ["unknown", "a redirect"])
-def test_a_search_that_is_answered_as_if_its_patient_were_not_there_is_a_hole_where_he_is(
-    stage: Stage, answer: str
-) -> None:
+def test_a_search_that_denies_an_existing_patient_is_a_hole(stage: Stage, answer: str) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", CHART), reconcile_every_d=60))
     led = Answer(302, b"", {"Location": f"{BASE}/Patient/p2"})
     found = led if answer == "a redirect" else Answer(400, _issue("error", "not-found", vendor_code="4100"))
@@ -300,7 +296,7 @@ def test_a_search_that_is_answered_as_if_its_patient_were_not_there_is_a_hole_wh
 
 
 @pytest.mark.parametrize("who", ["cohort:p1,p2,p3,p4", "store"])
-def test_an_export_of_named_patients_names_those_again_whose_merge_has_ended(stage: Stage, who: str) -> None:
+def test_an_export_of_named_patients_names_unmerged_patients_again(stage: Stage, who: str) -> None:
     home = Ask(who, "bulk", CHART)
     nights = stage.nights(Site(home=home, levels=("patient",), reconcile_every_d=60))
     nights.happens(*pats("p1", "p2", "p3", "p4"), *(obs(f"o{n}", f"p{n}") for n in range(1, 5)), obs("q", "p4", 0))
@@ -316,7 +312,7 @@ def test_an_export_of_named_patients_names_those_again_whose_merge_has_ended(sta
     nights.end()
 
 
-def test_what_one_of_many_withheld_patients_gained_comes_once_permitted_or_is_named(stage: Stage) -> None:
+def test_rows_that_a_withheld_patient_gained_arrive_once_permitted_or_are_reported(stage: Stage) -> None:
     ids = [f"p{n:03}" for n in range(130)]
     nights = stage.nights(Site(home=Ask("all", "bulk", CHART), levels=("patient",), reconcile_every_d=60))
     nights.happens(*pats(*ids), obs("q", ids[-1], 0))
@@ -335,7 +331,7 @@ def test_what_one_of_many_withheld_patients_gained_comes_once_permitted_or_is_na
     assert came
 
 
-def test_three_restricted_patients_at_the_head_of_a_cohort_do_not_speak_for_all_the_others(stage: Stage) -> None:
+def test_three_restricted_patients_at_the_head_of_a_cohort_do_not_close_the_type_for_others(stage: Stage) -> None:
     ids = [f"p{n}" for n in range(8)]
     nights = stage.nights(Site(home=Ask(f"cohort:{','.join(ids)}", "crawl", CHART), reconcile_every_d=60))
     nights.happens(*pats(*ids), *(obs(f"o{one}", one, 0) for one in ids))
@@ -349,7 +345,7 @@ def test_three_restricted_patients_at_the_head_of_a_cohort_do_not_speak_for_all_
 
 
 # rows
-def test_a_deleted_row_of_a_patient_whose_search_always_brings_others_rows_goes_in_the_end(stage: Stage) -> None:
+def test_a_deleted_row_of_a_patient_whose_search_returns_foreign_rows_is_finally_deleted(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", CHART), incremental=False))
     foreign = observation("foreign", "p3")
     odd(nights).hook = searched_by(lambda: {"p1": [foreign]})
@@ -361,7 +357,7 @@ def test_a_deleted_row_of_a_patient_whose_search_always_brings_others_rows_goes_
     assert unjudged(nights).dead == {"Observation/o1"}
 
 
-def test_a_row_that_names_nobody_is_no_longer_whose_search_does_not_bring_its_new_content(stage: Stage) -> None:
+def test_an_ownerless_row_no_longer_belongs_to_a_patient_whose_search_lacks_its_new_content(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", CHART), incremental=False))
     versions: dict[str, int] = {}
 
@@ -381,7 +377,7 @@ def test_a_row_that_names_nobody_is_no_longer_whose_search_does_not_bring_its_ne
 
 
 @pytest.mark.parametrize("reads", [True, False])
-def test_what_an_export_of_a_group_no_longer_mentions_lives_though_nothing_can_be_read(
+def test_a_row_no_longer_mentioned_by_a_group_export_is_kept_if_nothing_can_be_read(
     stage: Stage, *, reads: bool
 ) -> None:
     home = Ask("group:A", "bulk", (*CHART, ORGANIZATION))
@@ -403,7 +399,7 @@ def test_what_an_export_of_a_group_no_longer_mentions_lives_though_nothing_can_b
     assert any("no listing of this connection can show 1 Organization" in note for note in night.notes)
 
 
-def test_what_another_ehr_has_at_a_connections_new_address_is_listed_in_full(stage: Stage) -> None:
+def test_another_ehr_at_a_connections_new_address_is_listed_in_full(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "crawl", CHART), reconcile_every_d=60))
     nights.happens(*pats("p1"), obs("o1", "p1", 0), Join("A", "p1"))
     unjudged(nights)
@@ -413,7 +409,7 @@ def test_what_another_ehr_has_at_a_connections_new_address_is_listed_in_full(sta
     assert whole(nights)
 
 
-def test_what_a_list_of_references_leaves_out_is_read_though_the_list_tells_of_a_restriction(stage: Stage) -> None:
+def test_resources_missing_from_a_restricted_list_of_references_are_read(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl"), follow=True))
     ids = [f"d{n}" for n in range(6)]
     nights.happens(*pats("p1"), *(Add(DEVICE, one) for one in ids), Withhold(DEVICE, "d5"))
@@ -434,7 +430,7 @@ def test_what_a_list_of_references_leaves_out_is_read_though_the_list_tells_of_a
     assert "Device: 1 mentioned and restricted by the server for this client" in night.notes
 
 
-def test_what_news_of_a_dead_patient_do_not_bring_is_not_missed_because_another_chart_was_listed(stage: Stage) -> None:
+def test_changes_of_a_deleted_patient_miss_nothing_because_another_chart_was_listed(stage: Stage) -> None:
     types = (OBSERVATION,)
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "crawl", types), reads=False))
     for number in (1, 2, 3, 4):

@@ -18,7 +18,7 @@ NEW = Add(OBSERVATION, "o1", "p1")
 SOON = timedelta(seconds=2)
 
 
-def test_n5_a_type_that_was_not_served_on_the_first_night_is_not_known_and_comes_when_it_is_served(
+def test_n5_a_type_not_served_on_the_first_night_is_unknown_and_arrives_once_served(
     stage: Stage,
 ) -> None:
     nights = stage.nights(Site(home=Ask(mode="crawl")))
@@ -38,7 +38,7 @@ def test_n5_a_type_that_was_not_served_on_the_first_night_is_not_known_and_comes
     nights.end()
 
 
-def test_n17_a_type_that_was_empty_has_no_watermark_so_that_a_clock_two_hours_behind_hides_nothing(
+def test_n17_an_empty_type_has_no_watermark_so_a_clock_two_hours_behind_hides_nothing(
     stage: Stage,
 ) -> None:
     site = Site(home=Ask("cohort:p1", "crawl", ALL), skew_s=-7200, date_skewed=False)
@@ -59,7 +59,7 @@ def test_n17_a_type_that_was_empty_has_no_watermark_so_that_a_clock_two_hours_be
     nights.end()
 
 
-def test_n31_a_type_that_was_not_served_to_three_patients_and_to_others_was_is_a_hole_of_these_three(
+def test_n31_a_type_not_served_for_three_patients_only_is_a_hole_of_these_three(
     stage: Stage,
 ) -> None:
     patients = [f"p{number:02}" for number in range(30)]
@@ -81,7 +81,7 @@ def test_n31_a_type_that_was_not_served_to_three_patients_and_to_others_was_is_a
     nights.end()
 
 
-def test_n36_a_first_crawl_that_was_killed_and_goes_on_still_holds_back_the_watermark_of_what_was_done(
+def test_n36_a_killed_and_resumed_first_crawl_still_holds_back_the_watermark(
     stage: Stage,
 ) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", ALL)))
@@ -107,7 +107,7 @@ def test_n36_a_first_crawl_that_was_killed_and_goes_on_still_holds_back_the_wate
     nights.end()
 
 
-def test_n43_more_than_is_shown_is_a_note_and_leaves_the_type_unknown_until_access_is_granted(stage: Stage) -> None:
+def test_n43_withheld_rows_are_a_note_and_leave_the_type_unknown_until_access_is_granted(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART)))
     nights.happens(P1, O1)
 
@@ -124,7 +124,7 @@ def test_n43_more_than_is_shown_is_a_note_and_leaves_the_type_unknown_until_acce
     nights.end()
 
 
-def test_n70_a_patient_who_did_not_change_is_no_hole_of_an_export_of_news(stage: Stage) -> None:
+def test_n70_an_unchanged_patient_is_no_hole_of_an_incremental_export(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1,p2", "bulk", CHART), levels=("patient",)))
     nights.happens(P1, Add(PATIENT, "p2", "p2", age_d=300), O1, Add(OBSERVATION, "q1", "p2", age_d=300))
 
@@ -145,7 +145,7 @@ def test_n70_a_patient_who_did_not_change_is_no_hole_of_an_export_of_news(stage:
 
 @pytest.mark.parametrize(("who", "mode"), [("cohort:p2", "crawl"), ("all", "bulk"), ("group:A", "bulk")])
 @pytest.mark.parametrize("types", [CHART, ()])
-def test_what_another_patient_lost_with_one_who_was_erased_comes_back_the_next_night(
+def test_shared_rows_lost_with_an_erased_patient_return_the_next_night(
     stage: Stage, who: str, mode: str, types: tuple[str, ...]
 ) -> None:
     home = Ask(who, mode, types)

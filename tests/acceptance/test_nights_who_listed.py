@@ -60,7 +60,7 @@ def test_n1_a_crawl_never_misses_what_only_a_system_export_can_list(stage: Stage
     assert nights.end().live == everything
 
 
-def test_n2_a_pull_that_changed_a_row_last_does_not_keep_it_from_the_export_that_misses_it(stage: Stage) -> None:
+def test_n2_a_row_last_changed_by_a_pull_can_still_be_missed_by_an_export(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask(mode="bulk", types=CHART), levels=("system",), incremental=False))
     nights.happens(P1, P2, O1, O2, Q1)
     everything = nights.at_ehr
@@ -81,7 +81,7 @@ def test_n2_a_pull_that_changed_a_row_last_does_not_keep_it_from_the_export_that
     assert nights.end().dead == third.dead
 
 
-def test_n2b_a_pull_that_changed_a_patient_last_does_not_keep_him_from_the_crawl_that_misses_him(stage: Stage) -> None:
+def test_n2b_a_patient_last_changed_by_a_pull_can_still_be_missed_by_a_crawl(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask(mode="crawl", types=CHART), incremental=False))
     nights.happens(P1, P2, O1, O2, Q1)
     everything = nights.at_ehr
@@ -102,7 +102,7 @@ def test_n2b_a_pull_that_changed_a_patient_last_does_not_keep_him_from_the_crawl
     assert nights.end().dead == third.dead
 
 
-def test_n3_who_leaves_one_group_stays_alive_for_the_other_and_is_whole_when_he_joins_again(stage: Stage) -> None:
+def test_n3_a_patient_who_leaves_one_group_stays_live_for_the_other_and_is_complete_on_return(stage: Stage) -> None:
     a, b = Ask("group:A", "bulk", CHART), Ask("group:B", "bulk", CHART)
     nights = stage.nights(Site(home=b, levels=("group",)))
     nights.happens(P1, P2, Add(PATIENT, "p3", "p3", age_d=300), O1, O2, Q1)
@@ -126,7 +126,7 @@ def test_n3_who_leaves_one_group_stays_alive_for_the_other_and_is_whole_when_he_
     nights.end()
 
 
-def test_n10_a_row_of_another_servers_patient_is_not_in_our_patients_chart_and_outlives_his_pull(stage: Stage) -> None:
+def test_n10_a_row_of_another_servers_patient_is_not_in_our_patients_chart_and_survives_a_pull(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask(mode="auto"), levels=("system",), incremental=False))
     foreign = observation("foreign1", "https://other-hospital.example/fhir/Patient/p1")
     nights.put(patient("p1"), observation("o1", "p1"), foreign)
@@ -145,7 +145,7 @@ def test_n10_a_row_of_another_servers_patient_is_not_in_our_patients_chart_and_o
     assert nights.chart("p1") == {"Patient/p1", "Observation/o1"}
 
 
-def test_n34_an_export_level_that_appears_does_not_bury_what_belongs_to_no_patient(stage: Stage) -> None:
+def test_n34_a_new_export_level_does_not_delete_rows_without_a_patient(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask(mode="auto"), levels=("system",), incremental=False))
     nights.happens(P1, O1, *NOBODYS)
     everything = nights.at_ehr
@@ -162,7 +162,7 @@ def test_n34_an_export_level_that_appears_does_not_bury_what_belongs_to_no_patie
     nights.end()
 
 
-def test_n35_a_device_that_only_a_reference_brought_dies_when_two_reads_say_so_and_not_for_want_of_mention(
+def test_n35_a_device_fetched_by_reference_is_deleted_by_two_reads_and_not_for_lack_of_mention(
     stage: Stage,
 ) -> None:
     nights = stage.nights(Site(home=Ask(mode="crawl"), follow=True, incremental=False))
@@ -206,7 +206,7 @@ def test_n38_two_connections_with_the_same_ids_keep_their_rows_side_by_side(stag
 
 
 @pytest.mark.parametrize("who", ["group:A", "cohort:p1"])
-def test_a_row_of_who_is_no_longer_exported_goes_where_no_patients_are_exported(stage: Stage, who: str) -> None:
+def test_a_row_of_a_patient_no_longer_exported_is_deleted_without_exported_patients(stage: Stage, who: str) -> None:
     nights = stage.nights(Site(home=Ask(who, "bulk", (OBSERVATION,)), levels=("group", "patient")))
     nights.happens(P1, P2, O1, Q1, Add(OBSERVATION, "q2", "p2", age_d=300), Join("A", "p1"), Join("A", "p2"))
     nights.sync()
@@ -234,7 +234,7 @@ def test_a_row_of_who_is_no_longer_exported_goes_where_no_patients_are_exported(
     ("who", "nights_shown"), [("group:A", 0), ("cohort:p1,p2", 0), ("cohort:p1,p2", 1), ("unread", 1)]
 )
 @pytest.mark.parametrize("further", [(), (O2,)])
-def test_a_deleted_row_goes_though_an_export_does_not_show_its_patient(
+def test_a_deleted_row_is_deleted_even_if_an_export_withholds_its_patient(
     stage: Stage, who: str, nights_shown: int, further: tuple[Add, ...]
 ) -> None:
     home = Ask("group:A" if who == "unread" else who, "bulk", CHART)

@@ -55,7 +55,7 @@ def known(result: Any, **files: bytes) -> Answer:
     return answer
 
 
-def test_a_submission_that_was_taken_whole_before_is_only_looked_at(tmp_path: Path) -> None:
+def test_an_already_accepted_submission_is_only_checked(tmp_path: Path) -> None:
     done, asked = submitted(tmp_path, known(RESULT))
     assert (done.code, asked) == (0, ["$bulk-submit-status", "submissions/1"]), done.stderr
     assert "nothing was sent again" in done.stdout
@@ -71,7 +71,7 @@ def test_a_submission_that_was_taken_whole_before_is_only_looked_at(tmp_path: Pa
         (202, b"", {"Content-Location": "http://127.0.0.2:9/submissions/1"}),
     ],
 )
-def test_who_does_not_say_that_the_submission_is_unknown_is_sent_nothing(tmp_path: Path, refusal: Any) -> None:
+def test_nothing_is_sent_unless_the_receiver_says_that_the_submission_is_unknown(tmp_path: Path, refusal: Any) -> None:
     done, asked = submitted(tmp_path, lambda path, _: refusal if path == "/$bulk-submit-status" else None)
     assert (done.code, set(asked)) == (5, {"$bulk-submit-status"}), done.stdout
 
@@ -79,7 +79,7 @@ def test_who_does_not_say_that_the_submission_is_unknown_is_sent_nothing(tmp_pat
 @pytest.mark.parametrize(
     "result", [{}, b"<html>done</html>", b"", {**RESULT, "outcome": {}}, {**RESULT, "submissionId": "another"}]
 )
-def test_an_answer_that_is_no_result_is_no_success(tmp_path: Path, result: Any) -> None:
+def test_an_answer_without_a_result_is_no_success(tmp_path: Path, result: Any) -> None:
     done, _ = submitted(tmp_path, known(result))
     assert done.code == 5, done.stdout
 
@@ -89,13 +89,13 @@ def test_a_result_whose_pages_go_in_a_circle_is_no_success(tmp_path: Path) -> No
     assert (done.code, "form a loop" in done.stderr, asked.count("submissions/1")) == (5, True, 1)
 
 
-def test_a_status_at_another_origin_is_not_asked_for(tmp_path: Path) -> None:
+def test_a_status_at_another_origin_is_not_requested(tmp_path: Path) -> None:
     elsewhere = (202, b"", {"Content-Location": "http://127.0.0.2:9/submissions/1"})
     done, _ = submitted(tmp_path, lambda path, _: elsewhere if path == "/$bulk-submit-status" else None)
     assert (done.code, "status URL is at another origin than base_url" in done.stderr) == (5, True), done.stderr
 
 
-def test_outcomes_that_are_missing_or_unreadable_may_be_refusals(tmp_path: Path) -> None:
+def test_missing_or_unreadable_outcomes_may_be_refusals(tmp_path: Path) -> None:
     result = {**RESULT, "outcome": [{"url": "a", "count": 4}, {"url": "b"}]}
     done, _ = submitted(tmp_path, known(result, a=lines(ERROR, b"half a li"), b=lines(WARNING, WARNING)))
     assert done.code == 3
@@ -109,7 +109,7 @@ def test_warnings_alone_are_no_refusals(tmp_path: Path) -> None:
     assert (done.code, "took everything" in done.stdout) == (0, True)
 
 
-def test_a_submission_that_the_receiver_gives_up_fails_with_its_codes(tmp_path: Path) -> None:
+def test_a_submission_that_the_receiver_abandons_fails_with_its_codes(tmp_path: Path) -> None:
     done, _ = submitted(tmp_path, known((422, ERROR, {})))
     assert (done.code, "gave up the submission" in done.stderr, "invalid" in done.stderr) == (5, True, True)
     assert "Ada" not in done.stderr

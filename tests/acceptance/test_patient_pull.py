@@ -29,7 +29,7 @@ def chart_of(expected: dict, patient: str) -> dict:
     return found
 
 
-def test_a_pull_brings_one_patients_whole_chart_into_one_file_and_asks_for_nobody_else(site: Site, vendor: str) -> None:
+def test_a_pull_writes_one_patients_whole_chart_to_one_file_and_requests_nobody_else(site: Site, vendor: str) -> None:
     with mock(vendor) as served:
         name = site.connect(served)
         patient, *others = served.patient_ids
@@ -43,7 +43,7 @@ def test_a_pull_brings_one_patients_whole_chart_into_one_file_and_asks_for_nobod
     assert patient not in done.stdout + done.stderr
 
 
-def test_a_chart_in_the_store_is_delivered_without_asking_the_ehr(site: Site) -> None:
+def test_a_stored_chart_is_delivered_without_a_request_to_the_ehr(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
@@ -57,7 +57,7 @@ def test_a_chart_in_the_store_is_delivered_without_asking_the_ehr(site: Site) ->
 
 
 @pytest.mark.parametrize("vendor", ["epic", "cerner", "generic", "va"])
-def test_a_patient_that_the_ehr_does_not_know_is_said_so_in_one_line(site: Site, vendor: str) -> None:
+def test_an_unknown_patient_is_reported_in_one_line(site: Site, vendor: str) -> None:
     with mock(vendor) as served:
         name = site.connect(served)
         done = site.run("pull", name, "nobody-here", "--out", "chart.ndjson.gz")
@@ -79,7 +79,7 @@ def test_a_patient_that_the_ehr_does_not_know_is_said_so_in_one_line(site: Site,
         (("p1", "--out", "."), 5, "it is a folder"),
     ],
 )
-def test_a_pull_of_nobody_or_to_where_no_file_can_be_asks_the_ehr_nothing(
+def test_a_pull_without_a_patient_or_writable_file_sends_no_request(
     site: Site, words: tuple[str, ...], code: int, says: str
 ) -> None:
     with small_server() as small:
@@ -88,7 +88,7 @@ def test_a_pull_of_nobody_or_to_where_no_file_can_be_asks_the_ehr_nothing(
     assert (done.code, says in done.stderr) == (code, True), done.stderr
 
 
-def test_a_patient_whom_the_ehr_knows_no_more_is_delivered_as_stored_with_the_hole(site: Site) -> None:
+def test_a_patient_no_longer_known_to_the_ehr_is_delivered_as_stored_with_the_hole(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         patient = served.patient_ids[0]
@@ -101,7 +101,7 @@ def test_a_patient_whom_the_ehr_knows_no_more_is_delivered_as_stored_with_the_ho
     assert (site.folder / "again.ndjson.gz").exists()
 
 
-def test_a_bundles_relative_references_lead_to_its_entries(site: Site) -> None:
+def test_relative_references_in_a_bundle_lead_to_its_entries(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served, base_url=served.base_url + "/")
         patient = served.patient_ids[0]
@@ -117,7 +117,7 @@ def test_a_bundles_relative_references_lead_to_its_entries(site: Site) -> None:
     assert (site.folder / "again.json").read_bytes() == (site.folder / "chart.json").read_bytes()
 
 
-def test_a_pull_moves_no_watermark_and_tombstones_nobody(site: Site) -> None:
+def test_a_pull_moves_no_watermark_and_makes_no_tombstone(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()

@@ -51,7 +51,7 @@ def test_after_a_sync_every_vendors_ehr_is_proved_equal(site: Site, vendor: str)
     assert proved["Observation"]["method"] == {"epic": "ids", "cerner": "ids"}.get(vendor, "count")
 
 
-def test_what_is_lost_from_the_store_is_missing_and_the_exit_code_says_so(site: Site, vendor: str) -> None:
+def test_rows_lost_from_the_store_are_missing_and_change_the_exit_code(site: Site, vendor: str) -> None:
     with mock(vendor) as served:
         name = site.connect(served)
         site.sync()
@@ -72,7 +72,7 @@ def test_what_is_lost_from_the_store_is_missing_and_the_exit_code_says_so(site: 
     assert finding["scope"] in site.run("runs", str(certificate["run"])).stdout
 
 
-def test_a_patient_whom_the_store_lost_altogether_is_missing(site: Site) -> None:
+def test_a_patient_entirely_lost_from_the_store_is_missing(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
@@ -82,7 +82,7 @@ def test_a_patient_whom_the_store_lost_altogether_is_missing(site: Site) -> None
     assert (finding["scope"], finding["verdict"]) == ("everyone", "fewer")
 
 
-def test_a_patient_of_the_cohort_whom_the_store_lost_is_missing(site: Site) -> None:
+def test_a_cohort_patient_lost_from_the_store_is_missing(site: Site) -> None:
     with mock("epic") as served:
         name = site.connect(served)
         site.sync()
@@ -91,7 +91,7 @@ def test_a_patient_of_the_cohort_whom_the_store_lost_is_missing(site: Site) -> N
     assert of_type(certificate, "Patient")["fewer"] == 1
 
 
-def test_what_the_ehr_wrote_after_the_sync_is_missing_and_said_to_be_new(site: Site) -> None:
+def test_rows_that_the_ehr_wrote_after_the_sync_are_missing_and_reported_as_new(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
@@ -105,7 +105,7 @@ def test_what_the_ehr_wrote_after_the_sync_is_missing_and_said_to_be_new(site: S
         assert prove(site, name, "--all", code=0)["verdict"] == "equal"
 
 
-def test_what_the_ehr_deleted_after_the_sync_is_more_and_no_failure(site: Site, vendor: str) -> None:
+def test_rows_that_the_ehr_deleted_after_the_sync_count_as_more_and_fail_nothing(site: Site, vendor: str) -> None:
     with mock(vendor) as served:
         name = site.connect(served)
         site.sync()
@@ -117,7 +117,7 @@ def test_what_the_ehr_deleted_after_the_sync_is_more_and_no_failure(site: Site, 
 
 
 @pytest.mark.parametrize("unserved", ["/Condition/", "/metadata"])
-def test_a_404_is_not_called_gone_where_reads_are_not_served_or_not_declared(site: Site, unserved: str) -> None:
+def test_a_404_is_no_deletion_where_reads_are_not_served_or_declared(site: Site, unserved: str) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
@@ -132,7 +132,7 @@ def test_a_404_is_not_called_gone_where_reads_are_not_served_or_not_declared(sit
 
 
 @pytest.mark.parametrize("body", ["operation-outcome", "html"])
-def test_a_read_that_is_answered_with_something_else_does_not_show_a_row_to_be_there(site: Site, body: str) -> None:
+def test_a_read_answered_with_something_else_does_not_prove_a_row_exists(site: Site, body: str) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
@@ -163,7 +163,7 @@ def test_a_row_counts_for_every_patient_who_is_a_member_of_it(site: Site) -> Non
     assert {one["method"] for one in certificate["types"] if one["type"] == "Condition"} == {"count"}
 
 
-def test_what_only_a_reference_reaches_is_not_counted_as_more(site: Site) -> None:
+def test_rows_reached_only_by_reference_do_not_count_as_more(site: Site) -> None:
     with mock("epic") as served:
         row = next(r for r in served.dataset.of_type("Observation") if r.patient is not None)
         member = {**row.body, "id": "member-1", "category": [{"coding": [{"code": "activity"}]}]}
@@ -181,7 +181,7 @@ def test_what_only_a_reference_reaches_is_not_counted_as_more(site: Site) -> Non
     assert any("beyond what this search lists" in one["reason"] for one in certificate["findings"])
 
 
-def test_a_count_that_lies_is_walked_and_found_out(site: Site) -> None:
+def test_a_wrong_count_is_checked_by_reading_the_pages(site: Site) -> None:
     with mock("epic") as served:
         # the plain total is the size of the page: asked for it where there is more, it lies
         site.connect(served, "lied-to", profile={"completeness.count_query": "_count=1"})
@@ -192,7 +192,7 @@ def test_a_count_that_lies_is_walked_and_found_out(site: Site) -> None:
     assert any("count is 1, but" in one["reason"] for one in certificate["findings"])
 
 
-def test_a_type_that_the_server_refuses_now_though_rows_of_it_are_stored_is_not_proved(site: Site) -> None:
+def test_a_stored_type_that_the_server_now_refuses_is_not_proved(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
@@ -203,7 +203,7 @@ def test_a_type_that_the_server_refuses_now_though_rows_of_it_are_stored_is_not_
     assert (refused["unanswered"], refused["equal"], refused["fewer"]) == (len(served.patient_ids), 0, 0)
 
 
-def test_what_could_not_be_asked_of_some_is_named_in_the_verdict(site: Site) -> None:
+def test_questions_unanswered_for_some_patients_are_named_in_the_verdict(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
@@ -218,7 +218,7 @@ def test_what_could_not_be_asked_of_some_is_named_in_the_verdict(site: Site) -> 
     assert certificate["could_not_be_asked"] == 1
 
 
-def test_a_type_that_was_never_served_cannot_be_asked_and_fails_nothing(site: Site) -> None:
+def test_a_type_that_was_never_served_fails_nothing(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served, mode="crawl")
         served.faults.add({"match": {"purpose": "search", "path": "/Condition"}, "action": {"status": 404}})
@@ -227,7 +227,7 @@ def test_a_type_that_was_never_served_cannot_be_asked_and_fails_nothing(site: Si
     assert of_type(certificate, "Condition")["not_asked"] == len(served.patient_ids)
 
 
-def test_a_hole_of_the_run_that_cannot_be_asked_now_either_is_not_proved(site: Site) -> None:
+def test_a_hole_that_still_cannot_be_fetched_is_not_proved(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served, mode="crawl")
         one = served.patient_ids[0]
@@ -238,7 +238,7 @@ def test_a_hole_of_the_run_that_cannot_be_asked_now_either_is_not_proved(site: S
     assert of_type(certificate, "Condition")["unanswered"] == 1
 
 
-def test_a_count_above_what_pages_list_and_the_store_holds_is_not_equal(site: Site) -> None:
+def test_a_count_above_the_pages_and_the_store_is_not_equal(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
@@ -257,7 +257,7 @@ def test_a_count_above_what_pages_list_and_the_store_holds_is_not_equal(site: Si
     assert of_type(certificate, "Condition")["missing"] == counted - listed
 
 
-def test_a_cohorts_entries_that_name_nobody_are_not_proved_and_said_by_line(site: Site) -> None:
+def test_cohort_entries_that_name_nobody_are_not_proved_and_reported_by_line(site: Site) -> None:
     with mock("epic") as served:
         name = site.connect(served)
         site.sync()
@@ -277,7 +277,7 @@ def test_patients_are_counted_once(site: Site) -> None:
     assert of_type(certificate, "Patient")["at_ehr"] == len(served.patient_ids)
 
 
-def test_what_the_ehr_put_off_is_not_asked_by_a_proof_either(site: Site) -> None:
+def test_a_proof_does_not_request_what_the_ehr_deferred(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
@@ -320,7 +320,7 @@ def test_a_sample_asks_about_its_patients_only_and_states_its_seed(site: Site) -
     assert [one["at_ehr"] for one in again["types"]] == [one["at_ehr"] for one in first["types"]]
 
 
-def test_the_certificate_stands_in_the_runs_report(site: Site) -> None:
+def test_the_certificate_is_in_the_runs_report(site: Site) -> None:
     with mock("cerner") as served:
         name = site.connect(served)
         site.sync()
@@ -330,7 +330,7 @@ def test_the_certificate_stands_in_the_runs_report(site: Site) -> None:
     assert "equal as far as could be asked" in site.run("runs", str(certificate["run"])).stdout
 
 
-def test_a_connection_that_was_never_synced_is_told_to_sync_first(site: Site) -> None:
+def test_a_proof_of_a_connection_never_synced_is_refused_with_the_next_step(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         done = site.run("prove", name)
@@ -339,7 +339,7 @@ def test_a_connection_that_was_never_synced_is_told_to_sync_first(site: Site) ->
 
 
 @pytest.mark.anyio
-async def test_a_run_at_work_is_not_proved_half_done(site: Site, store: Store, anyio_backend: str) -> None:
+async def test_an_active_run_is_not_proved(site: Site, store: Store, anyio_backend: str) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()

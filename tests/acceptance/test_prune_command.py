@@ -9,7 +9,7 @@ import psycopg
 from tests.user_site import Site, mock
 
 
-def test_old_versions_are_deleted_after_a_look_at_how_many_and_a_moment_before_is_refused(
+def test_pruning_first_counts_and_then_deletes_old_versions_whose_moments_are_then_refused(
     site: Site, store_url: str
 ) -> None:
     with mock("generic") as served:
@@ -38,7 +38,7 @@ def test_old_versions_are_deleted_after_a_look_at_how_many_and_a_moment_before_i
     assert site.run("pull", name, patient, "--stored", "--as-of", "2", "--out", "-").code == 0
 
 
-def test_an_age_is_so_many_days_or_years(site: Site) -> None:
+def test_an_age_is_a_number_of_days_or_years(site: Site) -> None:
     for age in ("2", "2m", "-1d", "0d", "9999y"):
         assert site.run("prune", "--history", age).code == 2
     assert "--history AGE, --runs AGE, --quarantine AGE" in site.run("prune").stderr

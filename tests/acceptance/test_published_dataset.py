@@ -10,7 +10,7 @@ from tests.integration.exports.follower import Follower
 from tests.user_site import Site, mock, source
 
 
-def test_a_follower_has_each_morning_what_the_ehr_has(site: Site) -> None:
+def test_a_follower_equals_the_ehr_each_morning(site: Site) -> None:
     dataset = site.folder / "dataset"
     with mock("generic", patients=3) as served, static(dataset) as url:
         site.connect(served)
@@ -42,14 +42,14 @@ def test_a_follower_has_each_morning_what_the_ehr_has(site: Site) -> None:
 
 
 @pytest.mark.parametrize("words", [("--out", "x"), ("--format", "csv"), ("--as-of", "1"), ("--strict",)])
-def test_what_a_dataset_cannot_have_is_refused(site: Site, words: tuple[str, ...]) -> None:
+def test_options_that_a_dataset_cannot_have_are_refused(site: Site, words: tuple[str, ...]) -> None:
     done = site.run("export", "--publish", "dataset", *words)
     assert done.code == 2
     assert words[0] in done.stderr
     assert not (site.folder / "dataset").exists()
 
 
-def test_where_there_is_nothing_to_verify_it_says_so(site: Site) -> None:
+def test_verifying_an_empty_place_says_that_there_is_nothing(site: Site) -> None:
     assert "no manifest" in site.run("verify", "nowhere").stderr
     with static(site.folder / "empty") as url:
         done = site.run("verify", url)
@@ -68,7 +68,7 @@ def test_where_there_is_nothing_to_verify_it_says_so(site: Site) -> None:
         ((200, b"{}", {}), "manifest.json"),
     ],
 )
-def test_what_a_url_has_beside_its_path_stays_out_of_messages(site: Site, answer: object, said: str) -> None:
+def test_messages_show_only_the_path_of_a_url(site: Site, answer: object, said: str) -> None:
     with small_server() as small:
         small.answer = lambda path, _: answer
         where = f"{small.base.replace('://', '://ana:hunter2@')}/manifest.json?sig=hunter2"

@@ -12,7 +12,7 @@ from tests.user_site import Site, csv_rows, mock, source
 PAGE = Path(__file__).resolve().parents[2] / "docs/views.md"
 
 
-def test_the_query_of_the_page_runs_as_it_stands_there(site: Site) -> None:
+def test_the_query_of_the_page_runs_as_written(site: Site) -> None:
     found = re.search(r"```sql\n(-- @name: a1c\n.*?)```", PAGE.read_text(), re.DOTALL)
     assert found is not None
     (site.folder / "a1c.sql").write_text(found[1])
@@ -36,7 +36,7 @@ def test_the_query_of_the_page_runs_as_it_stands_there(site: Site) -> None:
     assert csv_rows(site.folder / "out" / "a1c.csv.gz") == csv_rows(site.folder / "a1c.csv.gz")
 
 
-def test_a_query_that_cannot_run_is_told_before_the_store_gives_anything(site: Site) -> None:
+def test_an_invalid_query_is_refused_before_the_store_is_read(site: Site) -> None:
     (site.folder / "q.sql").write_text("-- @param: code string\nSELECT :code FROM resource")
     assert "needs --param code (string)" in site.run("query", "q.sql").stderr
     done = site.run("query", "q.sql", "--param", "code=Quill")

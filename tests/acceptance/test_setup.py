@@ -16,7 +16,7 @@ SAID = (
 )
 
 
-def test_setting_up_without_a_way_to_the_index_says_so_in_one_line_and_so_does_the_next_try(tmp_path: Path) -> None:
+def test_setting_up_without_network_says_so_in_one_line_each_time(tmp_path: Path) -> None:
     for name in ("run", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     kept = {

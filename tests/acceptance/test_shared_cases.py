@@ -37,7 +37,7 @@ def test_case_01_an_error_file_that_is_one_pretty_printed_outcome_deletes_nothin
     assert (healed["status"], healed["deleted"]) == ("complete", 1)
 
 
-def test_case_05_a_manifest_without_output_is_an_export_of_nothing_and_tombstones_nothing(site: Site) -> None:
+def test_case_05_a_manifest_without_output_is_an_empty_export_and_makes_no_tombstone(site: Site) -> None:
     with small_server() as small:
         export = Export(small)
         site.connect(small.served)
@@ -75,7 +75,7 @@ def test_case_08_a_byte_order_mark_before_manifest_token_and_resource_is_dropped
     assert set(site.exported()) == {("Patient", "p1"), ("Patient", "p2"), ("Condition", "c1"), ("Practitioner", "d1")}
 
 
-def test_case_09_the_minimum_date_of_dotnet_moves_no_watermark_and_breaks_nothing(site: Site) -> None:
+def test_case_09_the_minimum_date_of_dotnet_moves_no_watermark(site: Site) -> None:
     rows = {
         "Patient": [row("Patient", "p1")],
         "Observation": [row("Observation", "o1", "p1", meta={"lastUpdated": "0001-01-01T00:00:00Z"})],
@@ -94,7 +94,7 @@ def test_case_09_the_minimum_date_of_dotnet_moves_no_watermark_and_breaks_nothin
     assert [run["id"] for run in runs] == [1, 2, 3], "each night is a run of its own, and none resumes a broken one"
 
 
-def test_case_15_a_next_link_in_capitals_or_as_uri_is_followed_and_an_unknown_one_proves_nothing_gone(
+def test_case_15_a_next_link_in_capitals_or_as_uri_is_followed_and_an_unknown_one_proves_no_deletion(
     site: Site,
 ) -> None:
     spelt = {"next": "next"}
@@ -125,7 +125,7 @@ def test_case_15_a_next_link_in_capitals_or_as_uri_is_followed_and_an_unknown_on
     assert len(site.exported()) == 4
 
 
-def test_case_10_a_database_with_a_datestyle_of_its_own_syncs_and_exports(site: Site, store_url: str) -> None:
+def test_case_10_a_database_with_its_own_datestyle_syncs_and_exports(site: Site, store_url: str) -> None:
     with psycopg.connect(store_url, autocommit=True) as conn:
         conn.execute(f"ALTER DATABASE {conn.info.dbname} SET datestyle = 'SQL, DMY'")  # type: ignore[call-overload]
     with mock("generic", patients=2) as served:

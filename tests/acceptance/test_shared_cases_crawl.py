@@ -18,7 +18,7 @@ from tests.user_site import Site
 PATIENTS = (row("Patient", "p1"), row("Patient", "p2"))
 
 
-def test_case_03_a_chart_is_all_that_names_the_patient_wherever_it_does(site: Site) -> None:
+def test_case_03_a_chart_includes_every_row_that_names_the_patient_anywhere(site: Site) -> None:
     patient = {"reference": "Patient/p1"}
     chart = {
         "Account": row("Account", "a1", subject=[patient]),
@@ -72,7 +72,7 @@ def test_case_04_a_value_that_no_column_can_hold_costs_its_cell_and_is_never_rou
     assert site.run("export", "--out", "strict", "--strict").code != 0
 
 
-def test_case_07_a_list_of_patients_whose_session_is_gone_once_is_listed_anew_and_is_whole(site: Site) -> None:
+def test_case_07_a_list_of_patients_whose_session_expires_restarts_and_is_complete(site: Site) -> None:
     expired: list[bool] = []
 
     def answer(path: str, query: dict[str, str]) -> Any:
@@ -95,7 +95,7 @@ def test_case_07_a_list_of_patients_whose_session_is_gone_once_is_listed_anew_an
     assert len(site.exported()) == 4
 
 
-def test_case_12_attachments_of_content_types_that_are_none_are_fetched_and_noted(site: Site) -> None:
+def test_case_12_attachments_with_invalid_content_types_are_fetched_and_noted(site: Site) -> None:
     claimed = ("ASCII Text", "pdf", "", None)
 
     def answer(path: str, query: dict[str, str]) -> Any:

@@ -12,7 +12,7 @@ def keys(store_url: str) -> set[str]:
         return {row[0] for row in conn.execute("SELECT key FROM tenant_default.condition")}
 
 
-def test_materialised_views_are_current_after_each_sync_where_asked(site: Site, store_url: str) -> None:
+def test_materialised_views_are_refreshed_after_each_sync_on_request(site: Site, store_url: str) -> None:
     with mock("generic", patients=2) as served:
         site.connect(served)
         site.sync()

@@ -38,7 +38,7 @@ def killed_client_of(directory: Path) -> int:
     return int((directory / "data" / "postmaster.pid").read_text().splitlines()[0])
 
 
-def test_a_store_that_is_restored_is_the_one_that_was_backed_up_and_syncs_on(site: Site, folder: Path) -> None:
+def test_a_restored_store_equals_the_backup_and_syncs_again(site: Site, folder: Path) -> None:
     site.encrypt(KEY)
     site.use_store(f"embedded:{folder / 'store'}")
     backup = site.folder / "charts.dump"

@@ -58,7 +58,7 @@ def test_a_receiver_gets_the_whole_dataset_and_a_second_call_sends_nothing(site:
         assert (again["sent"], again["status"], receiver.asked["submit"]) == (False, "complete", 1)
 
 
-def test_what_was_refused_is_counted_by_its_code_and_kept_only_where_asked(site: Site) -> None:
+def test_refusals_are_counted_by_code_and_kept_only_on_request(site: Site) -> None:
     with published(site, _no_conditions) as (_, url):
         done = site.run("submit", url, "registry", "--json", "--outcomes", "outcomes.ndjson")
         refused = [key for key in site.exported() if key[0] == "Condition"]
@@ -71,7 +71,7 @@ def test_what_was_refused_is_counted_by_its_code_and_kept_only_where_asked(site:
         assert not any(id_ in said.stdout + said.stderr for _, id_ in refused)
 
 
-def test_an_answer_that_got_lost_is_no_second_submission(site: Site) -> None:
+def test_a_lost_answer_causes_no_second_submission(site: Site) -> None:
     with published(site) as (receiver, url):
         receiver.lose_answers = 1
         done = site.run("submit", url, "registry", "--json")
@@ -85,7 +85,7 @@ def test_a_submission_that_the_receiver_refuses_fails_with_its_issue_code(site: 
         assert (done.code, "forbidden" in done.stderr, receiver.jobs) == (5, True, {})
 
 
-def test_a_folder_needs_to_be_told_where_it_is_served_and_headers_open_it(site: Site) -> None:
+def test_a_local_folder_needs_its_served_url_and_headers_give_access(site: Site) -> None:
     with published(site) as (receiver, url):
         done = site.run("submit", "dataset", "registry")
         assert (done.code, "--manifest-url" in done.stderr) == (2, True)
@@ -104,7 +104,7 @@ def test_a_folder_needs_to_be_told_where_it_is_served_and_headers_open_it(site: 
         (("nowhere", "registry"), "no manifest at nowhere/manifest.json"),
     ],
 )
-def test_a_typo_is_answered_before_anything_is_sent(site: Site, words: tuple[str, ...], said: str) -> None:
+def test_a_typo_is_refused_before_anything_is_sent(site: Site, words: tuple[str, ...], said: str) -> None:
     site.add('[receivers.registry]\nbase_url = "http://127.0.0.1:9"\nsubmitter = "urn:x|1"\n')
     done = site.run("submit", *words)
     assert (done.code in {2, 5}, said in done.stderr) == (True, True), done.stderr

@@ -48,7 +48,7 @@ def counted(resources: dict[Key, dict]) -> Counter[str]:
     return rows
 
 
-def test_everything_reachable_arrives_as_written_and_every_table_has_the_rows_that_a_loop_counts(
+def test_everything_reachable_arrives_unchanged_and_every_table_has_the_expected_number_of_rows(
     site: Site, vendor: str, charts: list[bytes]
 ) -> None:
     with mock(vendor, data=charts) as served:

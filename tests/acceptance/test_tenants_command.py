@@ -7,7 +7,7 @@ import psycopg
 from tests.user_site import Site
 
 
-def test_an_operator_makes_lists_migrates_and_deletes_a_tenant(site: Site, store_url: str) -> None:
+def test_an_operator_creates_lists_migrates_and_deletes_a_tenant(site: Site, store_url: str) -> None:
     assert site.run("tenants", "add", "mercy").stdout == "made tenant mercy\n"
     assert site.run("tenants", "add", "mercy").code == 4
     assert site.run("tenants", "add", "Mercy").code == 5

@@ -12,7 +12,7 @@ from tests.fix_store import database
 from tests.user_site import Site, mock
 
 
-def test_views_are_loaded_into_another_database_and_then_only_what_has_changed(
+def test_views_are_loaded_into_another_database_and_later_only_changes(
     site: Site, store_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with mock("generic", patients=2, open=True) as served, database(store_server, f"cf_{os.getpid()}_bi") as url:
@@ -56,7 +56,7 @@ def test_views_are_loaded_into_another_database_and_then_only_what_has_changed(
         (("--schema", "x", "--out", "y"), "--schema needs --format postgres"),
     ],
 )
-def test_what_cannot_be_loaded_is_refused_before_anything_is_read(
+def test_an_impossible_load_is_refused_before_anything_is_read(
     tmp_path: Path, words: tuple[str, ...], said: str
 ) -> None:
     done = Site(tmp_path, "postgresql://127.0.0.1:9/nowhere").run("export", *words)

@@ -14,7 +14,7 @@ from mocks.serving import serve
 from tests.user_site import Site, key_pair, mock, until
 
 
-def test_a_plan_shows_the_since_that_the_sync_will_send_and_claims_to_fetch_nothing(site: Site) -> None:
+def test_a_plan_shows_the_since_of_the_next_sync_and_says_that_it_fetches_nothing(site: Site) -> None:
     with mock("cerner") as cerner, mock("epic") as epic:
         site.connect(cerner, "bulky", profile={"changes.incremental": True})
         site.connect(epic, "crawly", profile={"changes.incremental": True})
@@ -42,7 +42,7 @@ def test_a_run_says_why_it_failed_and_what_to_do_next(site: Site) -> None:
     assert f"next     fix the cause, then `chartferry sync {name}`" in shown
 
 
-def test_an_interrupted_runs_seconds_stand_still_and_it_says_how_to_go_on(site: Site) -> None:
+def test_an_interrupted_runs_clock_stops_and_it_says_how_to_continue(site: Site) -> None:
     with serve(MockConfig(vendor="epic", patients=3, jwks=key_pair("epic").jwks, latency_s=0.05)) as served:
         site.connect(served)
         process = site.start("sync")
@@ -66,7 +66,7 @@ def test_an_interrupted_runs_seconds_stand_still_and_it_says_how_to_go_on(site: 
     assert f"chartferry runs discard {run['id']}" in shown
 
 
-def test_a_proof_shows_types_with_something_to_say_and_the_others_when_asked_for_all(site: Site) -> None:
+def test_a_proof_shows_notable_types_and_the_others_only_on_request(site: Site) -> None:
     with mock("generic") as served:
         name = site.connect(served)
         site.sync()
@@ -82,7 +82,7 @@ def test_a_proof_shows_types_with_something_to_say_and_the_others_when_asked_for
     assert "Observation" not in lacking
 
 
-def test_no_wait_is_silent_the_answer_and_the_pause_are_told_while_they_last(site: Site) -> None:
+def test_waits_for_answers_and_pauses_are_shown_while_they_last(site: Site) -> None:
     silent = FaultRule(match=Match(purpose="search"), nth=1, action=Action(delay_s=4))
     pause = FaultRule(match=Match(purpose="discovery"), nth=1, action=Action(status=503, headers={"Retry-After": "4"}))
     config = MockConfig(vendor="epic", patients=1, jwks=key_pair("epic").jwks, faults=(silent, pause))

@@ -15,11 +15,11 @@ def _runs(one: s.History) -> list[s.Run]:
     return [step for step in one.steps if isinstance(step, s.Run)]
 
 
-def test_a_seed_is_always_the_same_history() -> None:
+def test_a_seed_always_gives_the_same_history() -> None:
     assert [history(seed) for seed in range(1, 30)] == [history(seed) for seed in range(1, 30)]
 
 
-def test_four_hundred_seeds_meet_every_step_every_fault_and_every_way_of_asking() -> None:
+def test_four_hundred_seeds_cover_every_step_fault_and_request() -> None:
     all_ = [history(seed) for seed in SEEDS]
     runs = [run for one in all_ for run in _runs(one)]
     assert {type(step) for one in all_ for step in one.steps} == set(get_args(s.Step))
@@ -31,13 +31,13 @@ def test_four_hundred_seeds_meet_every_step_every_fault_and_every_way_of_asking(
     assert {one.site.told_twice for one in all_} == {"", "first", "second", "third"}
 
 
-def test_the_ehr_lies_in_lists_and_reads_on_one_night_of_a_history_at_the_most() -> None:
+def test_the_ehr_lies_on_at_most_one_night_of_a_history() -> None:
     for seed in SEEDS:
         nights = [run for run in _runs(history(seed)) if any(isinstance(fault, LIES) for fault in run.faults)]
         assert len(nights) <= 1
 
 
-def test_a_printed_history_is_the_same_history_again() -> None:
+def test_a_printed_history_can_be_read_back() -> None:
     words = {name: getattr(s, name) for name in dir(s) if not name.startswith("_")}
     for seed in range(1, 30):
         one = history(seed)

@@ -10,7 +10,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-def test_the_bench_measures_syncs_and_exports_beside_their_limits(tmp_path: Path) -> None:
+def test_the_bench_prints_syncs_and_exports_beside_their_limits(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             sys.executable, "-m", "benchmarks", "bulk_sync", "ndjson_export", "csv_export",

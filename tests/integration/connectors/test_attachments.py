@@ -47,7 +47,7 @@ def uses(url: str) -> dict[tuple[str, int], tuple[str, bytes | None, str | None]
 
 
 @pytest.mark.parametrize("vendor", ["epic", "cerner", "generic", "va", "allscripts"])
-async def test_every_vendors_documents_are_stored_as_they_are_with_their_text(
+async def test_every_vendors_documents_are_stored_unchanged_with_their_text(
     vendor: str, store: KeptRows, store_url: str
 ) -> None:
     with mock(vendor, documents=True, patients=2) as served:
@@ -106,7 +106,7 @@ async def test_one_content_is_one_row_however_often_it_is_attached(store: KeptRo
     assert rows(store_url, "SELECT count(*), (SELECT count(*) FROM attachment_use) FROM attachment") == [(1, 6)]
 
 
-async def test_what_is_inline_needs_no_request_and_what_is_no_base64_is_noted(store: KeptRows, store_url: str) -> None:
+async def test_an_inline_document_needs_no_request_and_invalid_base64_is_noted(store: KeptRows, store_url: str) -> None:
     good = b64encode(b"plain words").decode()
     data = [
         PATIENT,
@@ -133,7 +133,7 @@ async def test_what_is_inline_needs_no_request_and_what_is_no_base64_is_noted(st
     )
 
 
-async def test_what_is_not_there_or_restricted_is_noted_and_left_alone_while_that_is_fresh(
+async def test_missing_or_restricted_documents_are_noted_and_not_requested_while_that_is_fresh(
     store: KeptRows, store_url: str
 ) -> None:
     data = [
@@ -161,7 +161,7 @@ async def test_what_is_not_there_or_restricted_is_noted_and_left_alone_while_tha
     assert not any(word in said for word in ("gone", "closed", "b3", "d1", "p1"))
 
 
-async def test_a_document_that_fails_is_a_hole_that_names_nobody_and_the_next_run_fills_it(
+async def test_a_failed_document_is_a_hole_that_names_nobody_and_the_next_run_fills_it(
     store: KeptRows, store_url: str
 ) -> None:
     data = [
@@ -182,7 +182,7 @@ async def test_a_document_that_fails_is_a_hole_that_names_nobody_and_the_next_ru
 
 
 @pytest.mark.parametrize("notes", [1, 12])
-async def test_documents_that_no_login_opens_are_holes_and_the_chart_is_kept(
+async def test_documents_that_no_login_can_open_are_holes_and_the_chart_is_kept(
     store: KeptRows, store_url: str, notes: int
 ) -> None:
     documents = [note(f"d{n}", linked(f"b{n}")) for n in range(notes)]
@@ -198,7 +198,7 @@ async def test_documents_that_no_login_opens_are_holes_and_the_chart_is_kept(
     assert {use[0] for use in uses(store_url).values()} == {"stored"}
 
 
-async def test_a_link_that_climbs_out_of_the_base_is_never_asked(store: KeptRows, store_url: str) -> None:
+async def test_a_link_that_leaves_the_base_is_never_requested(store: KeptRows, store_url: str) -> None:
     climbing = [note(f"d{n}", linked(url)) for n, url in enumerate(("../../../admin", "%2e%2E/x"))]
     with mock("epic", data=[PATIENT, *climbing]) as served:
         await run(served, store)
@@ -206,7 +206,7 @@ async def test_a_link_that_climbs_out_of_the_base_is_never_asked(store: KeptRows
     assert {use[0] for use in uses(store_url).values()} == {"foreign"}
 
 
-async def test_a_body_that_breaks_off_is_fetched_again(store: KeptRows, store_url: str) -> None:
+async def test_a_truncated_body_is_fetched_again(store: KeptRows, store_url: str) -> None:
     data = [PATIENT, note("d1", linked("b1")), binary("b1", b"<p>" + b"long " * 20_000)]
     with mock("epic", data=data) as served:
         served.faults.add(FaultRule(match=Match(path="Binary/b1"), nth=1, action=Action(cut_after_bytes=200)))
@@ -216,7 +216,7 @@ async def test_a_body_that_breaks_off_is_fetched_again(store: KeptRows, store_ur
     assert len(uses(store_url)["d1", 0][1] or b"") == 100_003
 
 
-async def test_policy_says_what_is_fetched_by_type_size_and_at_all(store: KeptRows, store_url: str) -> None:
+async def test_the_policy_decides_by_type_and_size_what_is_fetched(store: KeptRows, store_url: str) -> None:
     data = [
         PATIENT,
         note("scan", linked("i", "image/tiff")),
@@ -237,7 +237,7 @@ async def test_policy_says_what_is_fetched_by_type_size_and_at_all(store: KeptRo
     assert {use[0] for use in uses(store_url).values()} == {"stored"}  # a new policy decides anew
 
 
-async def test_no_other_server_is_asked_unless_policy_says_so_and_never_with_the_token(
+async def test_another_server_is_contacted_only_by_policy_and_never_with_the_token(
     store: KeptRows, store_url: str
 ) -> None:
     with mock("generic", data=[binary("far", b"<p>far")], open=True) as other:
@@ -255,7 +255,7 @@ async def test_no_other_server_is_asked_unless_policy_says_so_and_never_with_the
     assert uses(store_url)["d1", 0][1:] == (b"<p>far", "far")
 
 
-async def test_a_size_or_hash_that_does_not_fit_is_noted_and_the_document_kept(store: KeptRows, store_url: str) -> None:
+async def test_a_wrong_size_or_hash_is_noted_and_the_document_kept(store: KeptRows, store_url: str) -> None:
     data = [PATIENT, note("d1", linked("b1", size=3, hash="AAAA")), binary("b1", b"<p>whole")]
     with mock("epic", data=data) as served:
         report = await run(served, store)
@@ -263,7 +263,7 @@ async def test_a_size_or_hash_that_does_not_fit_is_noted_and_the_document_kept(s
     assert "attachments: 1 in all: 1 stored (its size and hash differ from what the resource says)" in report.notes
 
 
-async def test_a_run_that_was_killed_while_fetching_documents_asks_none_of_the_stored_ones_again(
+async def test_a_run_killed_while_fetching_documents_requests_no_stored_one_again(
     store: KeptRows, store_url: str
 ) -> None:
     data = [
@@ -290,7 +290,9 @@ async def test_a_run_that_was_killed_while_fetching_documents_asks_none_of_the_s
     assert all(use[0] == "stored" for use in uses(store_url).values())
 
 
-async def test_places_that_a_changed_resource_no_longer_has_are_forgotten(store: KeptRows, store_url: str) -> None:
+async def test_attachment_places_that_a_changed_resource_no_longer_has_are_forgotten(
+    store: KeptRows, store_url: str
+) -> None:
     data = [PATIENT, note("d1", linked("b1"), linked("b2")), binary("b1", b"<p>1"), binary("b2", b"<p>2")]
     with mock("epic", data=data) as served:
         await run(served, store)
@@ -299,7 +301,7 @@ async def test_places_that_a_changed_resource_no_longer_has_are_forgotten(store:
     assert uses(store_url) == {("d1", 0): ("stored", b"<p>2", "2")}
 
 
-async def test_a_client_that_may_not_read_binary_is_told_so_and_asks_for_none(store: KeptRows) -> None:
+async def test_without_permission_to_read_binary_none_is_requested_and_a_note_says_so(store: KeptRows) -> None:
     data = [PATIENT, note("d1", linked("b1")), binary("b1", b"<p>1")]
     with mock("generic", data=data, bulk_levels=()) as served:
         report = await run(served, store, scopes=("system/Patient.rs", "system/DocumentReference.rs"))
@@ -329,7 +331,7 @@ ODD_TYPES = [
 ]
 
 
-async def test_a_content_type_that_is_no_media_type_goes_nowhere_and_the_document_comes_all_the_same(
+async def test_an_invalid_content_type_is_not_sent_and_the_document_is_still_fetched(
     store: KeptRows, store_url: str
 ) -> None:
     odd = [note(f"d{n}", linked(f"b{n}", claimed)) for n, claimed in enumerate(ODD_TYPES)]
@@ -344,7 +346,7 @@ async def test_a_content_type_that_is_no_media_type_goes_nowhere_and_the_documen
     }
 
 
-async def test_the_token_goes_to_no_path_of_the_own_origin_that_is_not_below_the_base(
+async def test_the_token_goes_to_no_path_outside_the_base_even_at_its_own_origin(
     store: KeptRows, store_url: str
 ) -> None:
     with mock("generic", data=[PATIENT]) as served:
@@ -399,7 +401,7 @@ async def test_a_setting_fetches_documents_beside_the_base_on_the_ehrs_own_origi
 NO_TYPES = ["ASCII Text", "pdf", "", "*/*", "application/*", "text", "text/"]
 
 
-async def test_a_document_whose_content_type_is_none_is_asked_for_as_fhir_json_and_noted(
+async def test_a_document_with_an_invalid_content_type_is_requested_as_fhir_json_and_noted(
     store: KeptRows, store_url: str
 ) -> None:
     """As servers write it: "pdf", "ASCII Text", nothing at all."""
@@ -424,7 +426,7 @@ async def test_a_document_whose_content_type_is_none_is_asked_for_as_fhir_json_a
     ) in report.notes
 
 
-async def test_what_an_earlier_run_left_over_is_counted_by_the_run_that_got_it(store: KeptRows) -> None:
+async def test_documents_left_over_by_an_earlier_run_are_counted_by_the_run_that_fetches_them(store: KeptRows) -> None:
     data = [PATIENT, note("d1", linked("b1")), note("d2", linked("lost")), binary("b1", b"<p>1")]
     with mock("epic", data=data) as served:
         served.faults.add(FaultRule(match=Match(path="Binary/lost"), action=Action(status=500)))
@@ -467,9 +469,7 @@ async def test_a_binary_that_comes_wrapped_in_xml_is_unwrapped(store: KeptRows, 
     assert uses(store_url)["d1", 0] == ("stored", b"hello", "hello")
 
 
-async def test_a_document_that_stands_in_its_own_url_is_read_like_an_inline_one(
-    store: KeptRows, store_url: str
-) -> None:
+async def test_a_document_in_a_data_url_is_read_like_an_inline_one(store: KeptRows, store_url: str) -> None:
     data = [
         PATIENT,
         note("d1", {"contentType": "text/plain", "url": "data:text/plain;base64,aGVsbG8="}),

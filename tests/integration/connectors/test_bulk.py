@@ -25,7 +25,7 @@ def kickoffs(served):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("version", [1, 2, 3, 4])
-async def test_a_server_of_each_version_is_asked_in_its_own_form_at_once(store: KeptRows, version: int) -> None:
+async def test_a_server_of_each_version_gets_its_own_form_at_once(store: KeptRows, version: int) -> None:
     with mock("generic", bulk_version=version) as served:
         report = await run(served, store, types=("Patient", "Condition"))
         methods = [entry.method for entry in kickoffs(served)]
@@ -34,7 +34,7 @@ async def test_a_server_of_each_version_is_asked_in_its_own_form_at_once(store: 
     assert {key[0] for key in store.live()} == {"Patient", "Condition"}
 
 
-async def test_a_server_that_says_no_version_and_takes_post_only_is_met_after_one_refusal(store: KeptRows) -> None:
+async def test_a_post_only_server_without_a_version_is_served_after_one_refusal(store: KeptRows) -> None:
     with mock("generic", bulk_version=4) as served:
         report = await run(
             served, store, profile={"kickoff.method": "GET", "kickoff.lists": "comma"}, types=("Patient", "Goal")
@@ -48,7 +48,7 @@ async def test_a_server_that_says_no_version_and_takes_post_only_is_met_after_on
 
 
 @pytest.mark.parametrize("knob", ["bulk_refuses", "bulk_refuses_unnamed"])
-async def test_a_refused_parameter_that_only_narrows_is_left_out_and_told(store: KeptRows, knob: str) -> None:
+async def test_a_refused_narrowing_parameter_is_omitted_and_reported(store: KeptRows, knob: str) -> None:
     with mock("generic", **{knob: ("_elements", "_until")}) as served:
         options = BulkOptions(elements=("id",), until="2999-01-01T00:00:00Z")
         report = await run(served, store, types=("Patient", "Condition"), bulk=options)
@@ -67,7 +67,7 @@ async def test_a_refused_since_becomes_a_full_export(store: KeptRows) -> None:
     assert all(unit.complete_listing for unit in store.units())
 
 
-async def test_associated_data_that_the_server_refuses_is_never_left_out_silently(store: KeptRows) -> None:
+async def test_refused_associated_data_is_never_omitted_silently(store: KeptRows) -> None:
     with mock("generic", bulk_refuses=("includeAssociatedData",)) as served:
         options = BulkOptions(include_associated_data=("LatestProvenanceResources",))
         report = await run(served, store, bulk=options)
@@ -75,7 +75,7 @@ async def test_associated_data_that_the_server_refuses_is_never_left_out_silentl
     assert "includeAssociatedData" in (report.error or "")
 
 
-async def test_a_filter_brings_what_it_lets_through_and_deletes_nothing_else(store: KeptRows) -> None:
+async def test_a_filter_fetches_matching_rows_and_deletes_no_others(store: KeptRows) -> None:
     with mock("generic") as served:
         await run(served, store)
         before = store.live()
@@ -110,7 +110,7 @@ async def test_a_comma_within_a_filter_stays_one_filter(store: KeptRows, comma: 
     assert not any(key[0] == "Condition" for key in store.live())
 
 
-async def test_a_filter_of_a_type_that_is_not_asked_for_is_refused_before_anything_is_sent(store: KeptRows) -> None:
+async def test_a_filter_for_an_unrequested_type_is_refused_before_anything_is_sent(store: KeptRows) -> None:
     with mock("generic") as served:
         options = BulkOptions(type_filters=("Goal?status=active",))
         report = await run(served, store, types=("Patient",), bulk=options)
@@ -118,7 +118,7 @@ async def test_a_filter_of_a_type_that_is_not_asked_for_is_refused_before_anythi
     assert "Add Goal there" in (report.error or "")
 
 
-async def test_named_patients_whom_a_filter_of_patients_leaves_out_are_no_holes(store: KeptRows) -> None:
+async def test_named_patients_excluded_by_a_patient_filter_are_no_holes(store: KeptRows) -> None:
     with mock("generic") as served:
         everybody = CohortSource(values=tuple(served.patient_ids))
         options = BulkOptions(type_filters=("Patient?category=nothing",))
@@ -138,7 +138,7 @@ async def test_an_export_until_an_instant_earns_that_instant_and_no_more(store: 
     assert not any(unit.complete_listing for unit in store.units())
 
 
-async def test_elements_never_overwrite_a_whole_resource_and_delete_nothing(store: KeptRows) -> None:
+async def test_partial_resources_never_overwrite_whole_ones_and_delete_nothing(store: KeptRows) -> None:
     with mock("generic") as served:
         await run(served, store)
         before = store.live()
@@ -147,7 +147,7 @@ async def test_elements_never_overwrite_a_whole_resource_and_delete_nothing(stor
     assert store.live() == before
 
 
-async def test_elements_of_resources_that_are_new_are_stored_until_they_come_whole(store: KeptRows) -> None:
+async def test_partial_resources_that_are_new_are_stored_until_they_arrive_whole(store: KeptRows) -> None:
     with mock("generic") as served:
         await run(served, store, types=("Patient",), bulk=BulkOptions(elements=("id",)))
         assert all("SUBSETTED" in str(body["meta"]) for body in store.live().values())
@@ -174,7 +174,7 @@ async def test_a_cohort_is_exported_by_naming_its_patients_and_nobody_else(store
     assert {key[1] for key in store.live() if key[0] == "Patient"} == set(chosen)
 
 
-async def test_a_named_patient_that_did_not_come_is_a_hole(store: KeptRows) -> None:
+async def test_a_named_patient_missing_from_the_export_is_a_hole(store: KeptRows) -> None:
     with mock("cerner") as served:
         cohort = CohortSource(values=tuple(served.patient_ids[:2]))
         absent = served.patient_ids[1]
@@ -246,7 +246,7 @@ async def test_a_group_exported_too_recently_fails_at_once_and_says_when(store: 
     assert "24 h after our last export" in (second.error or "")
 
 
-async def test_the_same_export_again_is_told_apart_by_409_and_healed_by_deleting_ours(store: KeptRows) -> None:
+async def test_a_409_for_the_same_export_is_resolved_by_deleting_our_job(store: KeptRows) -> None:
     with mock("cerner", soarian=True) as served:
         served.faults.add(FaultRule(match=Match(purpose="delete"), last=1, action=Action(status=403)))
         assert (await run(served, store)).status == "complete"
@@ -254,7 +254,7 @@ async def test_the_same_export_again_is_told_apart_by_409_and_healed_by_deleting
         assert second.status == "complete"
 
 
-async def test_patient_alone_is_asked_with_company_where_the_vendor_refuses_it_alone(store: KeptRows) -> None:
+async def test_patient_is_requested_with_another_type_where_the_vendor_refuses_it_alone(store: KeptRows) -> None:
     with mock("epic") as served:
         report = await run(served, store, mode="bulk", group=served.group_id, cohort=None, types=("Patient",))
     assert report.status == "complete"
@@ -285,7 +285,7 @@ async def test_a_manifest_of_many_pages_is_followed_to_its_end(store: KeptRows, 
     assert store.live() == expected
 
 
-async def test_links_that_end_are_renewed_once_for_all_files(store: KeptRows) -> None:
+async def test_expired_links_are_renewed_once_for_all_files(store: KeptRows) -> None:
     with mock("generic", rows_per_file=20, manifest_life_s=600) as served:
         rule = FaultRule(match=Match(purpose="file"), first=3, last=4, action=Action(status=403))
         served.faults.add(rule)
@@ -299,7 +299,7 @@ async def test_links_that_end_are_renewed_once_for_all_files(store: KeptRows) ->
     assert files > 20
 
 
-async def test_links_that_are_about_to_end_are_renewed_before_they_are_used(store: KeptRows) -> None:
+async def test_links_about_to_expire_are_renewed_before_use(store: KeptRows) -> None:
     with mock(
         "generic", rows_per_file=20, manifest_life_s=29
     ) as served:  # less than the margin by a second: as long as can be
@@ -311,7 +311,7 @@ async def test_links_that_are_about_to_end_are_renewed_before_they_are_used(stor
     assert store.live() == expected
 
 
-async def test_a_status_said_apart_is_read(store: KeptRows) -> None:
+async def test_a_separate_job_status_is_read(store: KeptRows) -> None:
     with mock("generic", separate_status=True, polls=2) as served:
         report = await run(served, store, profile={"bulk.separate_status": True})
         expected = reachable(served)
@@ -319,7 +319,7 @@ async def test_a_status_said_apart_is_read(store: KeptRows) -> None:
     assert store.live() == expected
 
 
-async def test_what_the_manifest_says_is_deleted_is_a_tombstone(store: KeptRows) -> None:
+async def test_a_deletion_in_the_manifest_becomes_a_tombstone(store: KeptRows) -> None:
     with mock("generic", deleted_file=True) as served:
         await run(served, store, types=("Patient", "Condition"))
         gone = served.dataset.of_type("Condition")[0]
@@ -329,7 +329,7 @@ async def test_what_the_manifest_says_is_deleted_is_a_tombstone(store: KeptRows)
     assert ("Condition", gone.id) not in store.live()
 
 
-async def test_polls_that_come_too_soon_are_slowed_down(store: KeptRows) -> None:
+async def test_polls_that_are_too_early_are_slowed_down(store: KeptRows) -> None:
     with mock("generic", polls=4) as served:
         too_soon = Action(status=429, headers={"Retry-After": "5"}, body="operation-outcome", issue_code="throttled")
         served.faults.add(FaultRule(match=Match(purpose="status"), first=2, last=4, action=too_soon))
@@ -337,7 +337,7 @@ async def test_polls_that_come_too_soon_are_slowed_down(store: KeptRows) -> None
     assert report.status == "complete"
 
 
-async def test_a_type_that_vanished_whole_from_an_export_without_types_is_told(store: KeptRows) -> None:
+async def test_a_type_missing_entirely_from_an_export_of_all_types_is_reported(store: KeptRows) -> None:
     with mock("generic") as served:
         await run(served, store)
         for row in served.dataset.of_type("AllergyIntolerance"):
@@ -349,7 +349,7 @@ async def test_a_type_that_vanished_whole_from_an_export_without_types_is_told(s
 # -- files
 
 
-async def test_a_cut_file_goes_on_where_it_was_cut_if_the_server_can(store: KeptRows) -> None:
+async def test_a_truncated_file_continues_where_it_was_cut_if_the_server_can(store: KeptRows) -> None:
     with mock("generic", ranges=True) as served:
         served.faults.add(FaultRule(match=Match(purpose="file"), every=2, action=Action(cut_after_bytes=700)))
         report = await run(served, store, types=("Patient", "Condition", "Observation"))
@@ -359,7 +359,7 @@ async def test_a_cut_file_goes_on_where_it_was_cut_if_the_server_can(store: Kept
     assert "resumed where it stopped" in " ".join(report.notes)
 
 
-async def test_a_run_that_was_killed_within_a_file_goes_on_within_it(store: KeptRows) -> None:
+async def test_a_run_killed_within_a_file_continues_within_it(store: KeptRows) -> None:
     knobs = {"ranges": True, "plain_files": True, "bandwidth_bytes_s": 4e6, "patients": 40, "rows_per_file": 100_000}
     with mock("generic", **knobs) as served:
 
@@ -382,7 +382,7 @@ async def test_a_run_that_was_killed_within_a_file_goes_on_within_it(store: Kept
     assert "resumed where it stopped" in " ".join(report.notes)
 
 
-async def test_a_run_that_was_killed_before_the_kick_offs_answer_knows_that_a_job_may_run(store: KeptRows) -> None:
+async def test_a_run_killed_before_the_kick_offs_answer_knows_that_a_job_may_exist(store: KeptRows) -> None:
     with mock("generic") as served:
         served.faults.add(FaultRule(match=Match(purpose="kickoff"), nth=1, action=Action(stall=True)))
 

@@ -68,7 +68,7 @@ async def test_a_partial_manifest_without_a_file_is_not_taken_for_the_whole_expo
     assert set(store.live()) == ALL
 
 
-async def test_files_that_are_added_before_others_are_told_apart_by_their_paths(store: KeptRows) -> None:
+async def test_files_added_before_others_are_distinguished_by_their_paths(store: KeptRows) -> None:
     server, report = await served(
         store, answer(202, listed("p", "o2")), answer(200, listed("o1", "p", "o3", "o2", signature="?sig=2"))
     )
@@ -86,7 +86,7 @@ async def test_files_that_are_added_before_others_are_told_apart_by_their_paths(
     ],
 )
 @pytest.mark.parametrize("status", [202, 200])
-async def test_a_manifest_that_takes_back_or_changes_a_file_fails_the_run(
+async def test_a_manifest_that_withdraws_or_changes_a_file_fails_the_run(
     store: KeptRows, second: list[dict[str, Any]], why: str, status: int
 ) -> None:
     first = listed("p", count=1) + listed("o1", count=1)

@@ -39,7 +39,7 @@ BOTH = {("Patient", "p1"), ("Observation", "o1")}
 @pytest.mark.parametrize(
     ("level", "path"), [("patient", "Patient/$export"), ("group", "Group/g%201/$export"), ("system", "$export")]
 )
-async def test_a_kick_off_is_a_get_that_asks_for_an_asynchronous_answer_in_fhir_json(
+async def test_a_kick_off_is_a_get_that_requests_an_asynchronous_answer_in_fhir_json(
     store: KeptRows, level: str, path: str
 ) -> None:
     async with export_server() as server:
@@ -69,7 +69,7 @@ async def test_patients_are_named_in_a_posted_parameters_resource(store: KeptRow
     assert {"name": "patient", "valueReference": {"reference": "Patient/p1"}} in body["parameter"]
 
 
-async def test_a_server_of_the_fourth_version_is_asked_by_post_with_repeated_parameters(store: KeptRows) -> None:
+async def test_a_server_of_the_fourth_version_gets_a_post_with_repeated_parameters(store: KeptRows) -> None:
     canonical = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data|4.0.0"
     async with export_server(capability={"instantiates": [canonical]}) as server:
         await server.sync(store, types=("Patient", "Observation"))
@@ -82,7 +82,7 @@ async def test_a_server_of_the_fourth_version_is_asked_by_post_with_repeated_par
     "headers",
     [{"Content-Location": "{origin}/jobs/1"}, {"Content-Location": "/jobs/1"}, {"Location": "{origin}/jobs/1"}],
 )
-async def test_the_status_url_is_taken_from_content_location_also_where_it_is_relative_or_misnamed(
+async def test_the_status_url_is_read_from_content_location_even_if_relative_or_misnamed(
     store: KeptRows, headers: dict
 ) -> None:
     async with export_server(kickoffs=[accepted(None, **headers)]) as server:
@@ -92,7 +92,7 @@ async def test_the_status_url_is_taken_from_content_location_also_where_it_is_re
     assert polled
 
 
-async def test_a_body_of_the_202_is_not_taken_for_anything(store: KeptRows) -> None:
+async def test_a_body_of_the_202_is_ignored(store: KeptRows) -> None:
     body = Answer(
         202, OUTCOME.format(severity="information", code="informational"), {"Content-Location": "{origin}/jobs/1"}
     )
@@ -110,7 +110,7 @@ async def test_a_synchronous_answer_to_a_kick_off_is_an_error_and_not_data(store
 
 
 @pytest.mark.parametrize("status", [400, 422])
-async def test_a_refused_optional_parameter_is_left_out_and_said(store: KeptRows, status: int) -> None:
+async def test_a_refused_optional_parameter_is_omitted_and_reported(store: KeptRows, status: int) -> None:
     refusal = Answer(
         status,
         OUTCOME.format(severity="error", code="not-supported").replace(
@@ -150,7 +150,7 @@ async def test_a_429_to_a_kick_off_is_waited_out_as_long_as_it_says(store: KeptR
     assert waited >= 120
 
 
-async def test_parameters_that_a_server_may_not_know_are_asked_leniently_where_the_profile_says_so(
+async def test_parameters_that_a_server_may_not_know_are_sent_leniently_where_the_profile_says_so(
     store: KeptRows,
 ) -> None:
     async with export_server() as server:
@@ -159,7 +159,7 @@ async def test_parameters_that_a_server_may_not_know_are_asked_leniently_where_t
     assert {"respond-async", "handling=lenient"} <= {word.strip() for word in kickoff.headers["prefer"].split(",")}
 
 
-async def test_a_status_url_is_in_the_store_before_it_is_asked(store: KeptRows, store_url: str) -> None:
+async def test_a_status_url_is_in_the_store_before_it_is_polled(store: KeptRows, store_url: str) -> None:
     kept: list[str | None] = []
 
     def look(seen: Seen) -> None:
@@ -177,7 +177,7 @@ async def test_a_status_url_is_in_the_store_before_it_is_asked(store: KeptRows, 
 # -- status
 
 
-async def test_a_poll_is_an_authorised_get_for_json_of_the_url_as_it_was_given(store: KeptRows) -> None:
+async def test_a_poll_is_an_authorised_get_for_json_of_the_unchanged_url(store: KeptRows) -> None:
     async with export_server(
         kickoffs=[accepted("{origin}/jobs/a%2Fb?sig=x%3D+y")], polls=[busy(), manifest("Patient", "Observation")]
     ) as server:
@@ -200,7 +200,7 @@ async def test_the_next_poll_waits_as_long_as_the_server_says(store: KeptRows, f
 
 
 @pytest.mark.parametrize("unit", [1, 1000])
-async def test_a_429_whose_retry_after_is_a_moment_is_waited_out_until_then(store: KeptRows, unit: int) -> None:
+async def test_a_429_whose_retry_after_is_a_date_is_waited_out_until_then(store: KeptRows, unit: int) -> None:
     async with export_server() as server:
         then = str((int(server.clock.moment.timestamp()) + 30) * unit)
         server.polls = [outcome(429, "throttled", **{"Retry-After": then}), manifest("Patient", "Observation")]
@@ -221,7 +221,7 @@ async def test_a_server_that_always_says_two_minutes_is_polled_once_early_and_th
     assert waits == pytest.approx([10, 120, 120, 120], abs=1)
 
 
-async def test_an_early_question_is_asked_also_where_the_kick_off_says_two_minutes(store: KeptRows) -> None:
+async def test_an_early_poll_is_sent_even_if_the_kick_off_says_two_minutes(store: KeptRows) -> None:
     told = {"Retry-After": "120"}
     polls = [busy(**told), manifest("Patient", "Observation")]
     async with export_server(kickoffs=[accepted(**told)], polls=polls) as server:
@@ -230,7 +230,7 @@ async def test_an_early_question_is_asked_also_where_the_kick_off_says_two_minut
     assert waits == pytest.approx([10, 120], abs=1)
 
 
-async def test_a_retry_after_is_a_floor_on_which_our_own_waits_grow(store: KeptRows) -> None:
+async def test_a_retry_after_is_a_minimum_from_which_our_own_waits_grow(store: KeptRows) -> None:
     async with export_server(polls=[busy(**{"Retry-After": "3"})] * 6 + [manifest("Patient", "Observation")]) as server:
         await server.sync(store)
         waits = [wait for wait in server.clock.waits if wait >= 1]
@@ -251,7 +251,7 @@ async def test_without_retry_after_polls_become_rarer(store: KeptRows) -> None:
     assert waits[-1] >= 4 * waits[0]
 
 
-async def test_a_poll_that_came_too_soon_waits_and_polls_the_same_job_again(store: KeptRows) -> None:
+async def test_an_early_poll_waits_and_polls_the_same_job_again(store: KeptRows) -> None:
     async with export_server(
         polls=[outcome(429, "throttled", **{"Retry-After": "30"}), manifest("Patient", "Observation")]
     ) as server:
@@ -271,7 +271,7 @@ async def test_an_error_with_a_transient_code_leaves_the_job_alive(store: KeptRo
     assert report.status == "complete"
 
 
-async def test_any_other_outcome_ends_the_job_and_starts_no_new_one(store: KeptRows) -> None:
+async def test_any_other_error_ends_the_job_and_starts_no_new_one(store: KeptRows) -> None:
     async with export_server(polls=[outcome(500, "processing"), manifest("Patient")]) as server:
         report = await server.sync(store)
         assert (len(server.kicked_off), len(server.sent("/jobs/1", "GET"))) == (1, 1)
@@ -279,7 +279,7 @@ async def test_any_other_outcome_ends_the_job_and_starts_no_new_one(store: KeptR
     assert "processing" in (report.error or "")
 
 
-async def test_a_gateways_page_in_place_of_a_status_is_asked_again(store: KeptRows) -> None:
+async def test_a_gateways_page_in_place_of_a_status_is_followed_by_another_poll(store: KeptRows) -> None:
     page = Answer(502, "<html>Bad Gateway</html>", content_type="text/html")
     async with export_server(polls=[page, page, manifest("Patient", "Observation")]) as server:
         assert (await server.sync(store)).status == "complete"
@@ -298,7 +298,7 @@ async def test_a_token_that_expires_while_polling_is_renewed_and_the_poll_repeat
         assert [bearer(poll) for poll in server.sent("/jobs/1", "GET")] == ["token-1", "token-2"]
 
 
-async def test_a_separate_export_status_counts_in_place_of_https(store: KeptRows) -> None:
+async def test_a_separate_export_status_overrides_the_http_status(store: KeptRows) -> None:
     polls = [
         Answer(200, "", {"X-Export-Status": "202 Accepted"}),
         Answer(200, "", {"X-Export-Status": "202 Accepted"}),
@@ -321,7 +321,7 @@ async def test_progress_is_shown_as_counts_and_never_as_the_servers_text(store: 
     assert "x" not in shown.replace("export", "")
 
 
-async def test_a_job_without_end_is_given_up_after_its_time_and_kept_for_the_next_run(store: KeptRows) -> None:
+async def test_an_endless_job_is_left_after_its_time_and_kept_for_the_next_run(store: KeptRows) -> None:
     async with export_server(polls=[busy()]) as server:
         report = await server.sync(store, {"bulk.job_timeout_s": 7200, "poll.cap_s": 600})
         server.polls = [manifest("Patient", "Observation")]
@@ -349,7 +349,7 @@ async def test_files_never_get_the_token_where_the_manifest_says_so(store: KeptR
         assert {bearer(file) for file in server.sent("/files/")} == {None}
 
 
-async def test_where_the_manifest_does_not_say_only_the_ehrs_own_origin_sees_the_token(store: KeptRows) -> None:
+async def test_without_a_statement_in_the_manifest_only_the_ehrs_own_origin_gets_the_token(store: KeptRows) -> None:
     output = [
         {"type": "Patient", "url": "{origin}/files/Patient"},
         {"type": "Observation", "url": "{elsewhere}/files/Observation"},
@@ -380,7 +380,7 @@ async def test_an_empty_output_is_a_success_without_data(store: KeptRows) -> Non
 
 
 @pytest.mark.parametrize("extension", [{"any": {"thing": 1}}, [{"url": "http://x", "valueString": "y"}]])
-async def test_what_a_manifest_holds_besides_is_passed_over(store: KeptRows, extension: object) -> None:
+async def test_unknown_members_of_a_manifest_are_ignored(store: KeptRows, extension: object) -> None:
     more = {"extension": extension, "surprise": [1, 2], "error": None, "request": None}
     async with export_server(polls=[manifest("Patient", "Observation", **more)]) as server:
         assert (await server.sync(store)).status == "complete"
@@ -405,7 +405,7 @@ async def test_deletions_become_tombstones_after_all_data(store: KeptRows) -> No
 
 @pytest.mark.parametrize("name", ["error", "outcome"])
 @pytest.mark.parametrize("severity", ["information", "warning", "error", "fatal"])
-async def test_error_files_are_fetched_and_told_and_the_data_stands_whatever_their_severity(
+async def test_error_files_are_fetched_and_reported_and_the_data_is_kept_at_any_severity(
     store: KeptRows, name: str, severity: str
 ) -> None:
     errors = {name: [{"type": "OperationOutcome", "url": "{origin}/files/errors"}]}
@@ -446,7 +446,7 @@ async def test_files_of_a_partial_manifest_are_fetched_while_the_server_still_wo
     assert targets.count("/files/Patient") == 1
 
 
-async def test_a_count_that_is_not_reached_is_downloaded_once_more_and_then_told(store: KeptRows) -> None:
+async def test_a_file_below_its_count_is_downloaded_once_more_and_then_reported(store: KeptRows) -> None:
     output = [
         {"type": "Patient", "url": "{origin}/files/Patient", "count": 2},
         {"type": "Observation", "url": "{origin}/files/Observation", "count": 1},
@@ -470,7 +470,7 @@ async def test_blocks_of_an_organised_export_are_read_by_the_type_of_each_line(s
     assert set(store.live()) == BOTH
 
 
-async def test_the_next_export_asks_since_the_transaction_time_of_the_last(store: KeptRows) -> None:
+async def test_the_next_export_requests_changes_since_the_last_transaction_time(store: KeptRows) -> None:
     async with export_server() as server:
         await server.sync(store, {"changes.incremental": True})
         await server.sync(store, {"changes.incremental": True})
@@ -479,7 +479,7 @@ async def test_the_next_export_asks_since_the_transaction_time_of_the_last(store
     assert "_since=2026-03-01T00:00:00Z" in unquote(second.target)
 
 
-async def test_after_a_week_of_changes_everything_is_exported_again_and_with_it_members_that_are_new(
+async def test_after_a_week_of_changes_everything_is_exported_again_including_new_members(
     store: KeptRows,
 ) -> None:
     async with export_server() as server:
@@ -500,7 +500,7 @@ async def test_without_a_transaction_time_the_kick_off_less_a_margin_is_the_next
 
 
 @pytest.mark.parametrize("said", ["2099-01-01T00:00:00Z", "garbage; drop", "2026-03-01", "2026-03-01T00:00:00", 7])
-async def test_a_transaction_time_that_is_unreadable_or_ahead_of_the_clocks_earns_the_kick_off_and_is_told(
+async def test_an_unreadable_or_future_transaction_time_is_reported_and_replaced_by_the_kick_off(
     store: KeptRows, said: object
 ) -> None:
     async with export_server(polls=[manifest("Patient", "Observation", transactionTime=said)]) as server:
@@ -532,9 +532,7 @@ async def test_the_oldest_of_several_watermarks_is_found_whatever_their_zones(st
 
 
 @pytest.mark.parametrize("back", ["{origin}/jobs/1", "{origin}/jobs/2"])
-async def test_manifest_pages_that_lead_in_a_circle_are_a_hole_and_what_they_list_is_stored(
-    store: KeptRows, back: str
-) -> None:
+async def test_manifest_pages_in_a_circle_are_a_hole_and_their_files_are_stored(store: KeptRows, back: str) -> None:
     first = manifest("Patient", link=[{"relation": "next", "url": "{origin}/jobs/2"}])
     second = manifest("Observation", link=[{"relation": "next", "url": back}])
     async with export_server(polls=[first, second]) as server:
@@ -561,7 +559,7 @@ async def test_a_partial_resource_never_overwrites_a_full_one(store: KeptRows) -
 # -- files
 
 
-async def test_a_file_is_asked_for_as_ndjson_and_may_come_packed(store: KeptRows) -> None:
+async def test_a_file_is_requested_as_ndjson_and_may_arrive_compressed(store: KeptRows) -> None:
     async with export_server() as server:
         await server.sync(store)
         files = server.sent("/files/")
@@ -606,7 +604,7 @@ async def test_a_redirect_to_an_object_store_goes_without_the_token(store: KeptR
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-async def test_an_expired_link_is_taken_afresh_from_the_manifest(store: KeptRows, status: int) -> None:
+async def test_an_expired_link_is_replaced_from_a_new_manifest(store: KeptRows, status: int) -> None:
     fresh = [
         {"type": "Patient", "url": "{origin}/files/fresh"},
         {"type": "Observation", "url": "{origin}/files/Observation"},
@@ -620,7 +618,7 @@ async def test_an_expired_link_is_taken_afresh_from_the_manifest(store: KeptRows
 
 
 @pytest.mark.parametrize(("etag", "resumes"), [('"v1"', True), ('W/"v1"', False), (None, False)])
-async def test_a_cut_file_goes_on_by_range_only_under_a_strong_etag(
+async def test_a_truncated_file_continues_by_range_only_with_a_strong_etag(
     store: KeptRows, etag: str | None, resumes: bool
 ) -> None:
     line = PATIENT + "\n"
@@ -642,7 +640,7 @@ async def test_a_cut_file_goes_on_by_range_only_under_a_strong_etag(
     assert set(store.live()) == BOTH
 
 
-async def test_lines_of_another_type_are_stored_as_what_they_are_and_told(store: KeptRows) -> None:
+async def test_lines_of_another_type_are_stored_by_their_type_and_reported(store: KeptRows) -> None:
     async with export_server() as server:
         server.files["Patient"] = [ndjson(PATIENT, '{"resourceType":"Group","id":"g1"}')]
         report = await server.sync(store)
@@ -650,7 +648,7 @@ async def test_lines_of_another_type_are_stored_as_what_they_are_and_told(store:
     assert any("stored as what they are: Group" in note for note in report.notes)
 
 
-async def test_a_line_that_cannot_be_read_costs_that_line_and_is_a_hole(store: KeptRows) -> None:
+async def test_an_unreadable_line_costs_that_line_and_is_a_hole(store: KeptRows) -> None:
     async with export_server() as server:
         server.files["Patient"] = [ndjson(PATIENT, '{"resourceType":', '{"resourceType":"Patient","id":"p2"}')]
         report = await server.sync(store)
@@ -687,7 +685,7 @@ async def test_no_answer_to_a_delete_fails_the_run(store: KeptRows, status: int)
     assert any("could not be deleted" in note for note in report.notes) == (status == 500)
 
 
-async def test_nothing_is_asked_of_a_job_after_it_was_deleted(store: KeptRows) -> None:
+async def test_a_deleted_job_gets_no_further_requests(store: KeptRows) -> None:
     async with export_server() as server:
         await server.sync(store)
         await server.sync(store)

@@ -28,7 +28,7 @@ def assertion_of(login: Seen) -> Any:
     return jwt.decode(form_of(login)["client_assertion"], PUBLIC, algorithms=["ES384"])
 
 
-async def test_discovery_is_asked_once_for_json_below_the_base_url_without_a_token(store: KeptRows) -> None:
+async def test_discovery_is_requested_once_as_json_below_the_base_url_without_a_token(store: KeptRows) -> None:
     async with export_server() as server:
         await server.sync(store)
         asked = server.sent("/fhir/.well-known/smart-configuration")
@@ -87,7 +87,7 @@ async def test_an_assertion_has_the_claims_of_the_guide_and_no_others(store: Kep
     assert isinstance(token.claims["jti"], str)
 
 
-async def test_every_try_of_a_login_is_signed_anew(store: KeptRows) -> None:
+async def test_every_attempt_to_log_in_has_a_new_signature(store: KeptRows) -> None:
     refusals = [Answer(503, ""), Answer(400, {"error": "invalid_client"}, content_type="application/json")]
     async with export_server(tokens=refusals) as server:
         assert (await server.sync(store)).status == "complete"
@@ -107,7 +107,7 @@ async def test_a_token_endpoint_that_redirects_is_not_followed_elsewhere(store: 
 @pytest.mark.parametrize(
     "granted", [{"token_type": "BEARER"}, {"expires_in": "300"}, {"expires_in": None}, {"scope": "system/Patient.rs"}]
 )
-async def test_a_grant_in_another_spelling_or_narrower_is_taken(store: KeptRows, granted: dict) -> None:
+async def test_a_grant_that_is_narrower_or_spelt_differently_is_accepted(store: KeptRows, granted: dict) -> None:
     body = {"access_token": "t" * 5000, "token_type": "bearer", "expires_in": 300, **granted}
     grant = Answer(200, {k: v for k, v in body.items() if v is not None}, content_type="application/json")
     async with export_server(tokens=[grant]) as server:
@@ -164,7 +164,7 @@ async def test_a_second_401_in_a_row_is_final(store: KeptRows) -> None:
     assert report.status == "failed"
 
 
-async def test_a_clock_that_is_off_is_put_right_by_the_servers_date(store: KeptRows) -> None:
+async def test_a_wrong_clock_is_corrected_by_the_servers_date(store: KeptRows) -> None:
     async with export_server() as server:
         here = server.clock.moment.timestamp()
         date = {"Date": formatdate(here - 900, usegmt=True)}
@@ -175,7 +175,7 @@ async def test_a_clock_that_is_off_is_put_right_by_the_servers_date(store: KeptR
     assert assertion_of(second).claims["iat"] == pytest.approx(here - 900, abs=10)
 
 
-async def test_no_token_and_no_assertion_is_kept_or_told(store: KeptRows, store_url: str) -> None:
+async def test_no_token_or_assertion_is_stored_or_shown(store: KeptRows, store_url: str) -> None:
     import psycopg
 
     async with export_server(kickoffs=[outcome(403, "forbidden")]) as server:

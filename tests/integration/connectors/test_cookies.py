@@ -23,7 +23,7 @@ class Balanced:
             writer.write(http())
 
 
-async def test_a_session_that_lives_on_one_machine_is_found_again_with_cookies() -> None:
+async def test_a_session_bound_to_one_machine_is_kept_by_cookies() -> None:
     async with wire(Balanced()) as server, client(server, http__cookies=True) as ehr:
         await ehr.send(call("Patient?first"))
         await ehr.send(call("Patient?second"))
@@ -49,7 +49,7 @@ async def test_cookies_of_a_redirect_and_of_a_refusal_are_kept_too() -> None:
         assert set(server.seen[2].headers["cookie"].split("; ")) == {"a=1", "b=2"}
 
 
-async def test_a_cookie_goes_to_its_path_and_until_it_is_taken_back() -> None:
+async def test_a_cookie_is_sent_to_its_path_until_it_is_withdrawn() -> None:
     script = [
         http(Set_Cookie="a=1; Path=/fhir/Patient"),
         http(),
@@ -62,7 +62,7 @@ async def test_a_cookie_goes_to_its_path_and_until_it_is_taken_back() -> None:
         assert [seen.headers.get("cookie") for seen in server.seen] == [None, None, "a=1", None]
 
 
-async def test_no_cookie_leaves_the_ehrs_origin_and_none_of_another_is_taken() -> None:
+async def test_cookies_are_sent_to_and_accepted_from_the_ehrs_origin_only() -> None:
     """Another port of the same host is another origin, though cookies know no ports."""
     async with AsyncExitStack() as stack:
         other = await stack.enter_async_context(wire(always(http(Set_Cookie="theirs=1; Path=/"))))
@@ -77,7 +77,7 @@ async def test_no_cookie_leaves_the_ehrs_origin_and_none_of_another_is_taken() -
         assert "theirs" not in server.seen[-1].headers.get("cookie", "")
 
 
-async def test_each_connection_has_a_jar_of_its_own() -> None:
+async def test_each_connection_has_its_own_cookie_jar() -> None:
     async with wire(always(http(Set_Cookie=STICKY))) as server:
         async with client(Endpoint(server.base_url), http__cookies=True) as first:
             await first.send(call())
@@ -86,7 +86,7 @@ async def test_each_connection_has_a_jar_of_its_own() -> None:
         assert not any("cookie" in seen.headers for seen in server.seen)
 
 
-async def test_a_server_that_sets_new_cookies_for_ever_fills_nothing() -> None:
+async def test_endless_new_cookies_do_not_fill_the_memory() -> None:
     async def answer(seen, writer):
         writer.write(http(Set_Cookie=f"c{len(running.seen)}=1; Path=/"))
 

@@ -82,7 +82,7 @@ async def test_a_poison_record_costs_itself_and_everything_else_of_its_patient_a
         assert (healed.status, here(kept, *types)) == ("complete", source(served, *types))
 
 
-async def test_where_no_window_can_be_asked_what_stands_before_the_poison_arrives(kept: KeptRows) -> None:
+async def test_without_windows_everything_before_the_poison_record_arrives(kept: KeptRows) -> None:
     data = [*people("pat-1"), *(row("Goal", f"goal-{n}", "pat-1") for n in range(9))]
     with ehr("va", data, poison=frozenset({"Goal/goal-5"})) as served:
         report = await Nights(served, kept).sync("pat-1", types=("Patient", "Goal"))
@@ -90,14 +90,14 @@ async def test_where_no_window_can_be_asked_what_stands_before_the_poison_arrive
         assert [hole.resource_type for hole in report.holes] == ["Goal"]
 
 
-async def test_a_result_that_is_too_large_is_asked_in_parts_and_is_complete(kept: KeptRows) -> None:
+async def test_a_result_that_is_too_large_is_requested_in_parts_and_is_complete(kept: KeptRows) -> None:
     data = [*people("pat-1"), *hours("pat-1", count=40)]
     with ehr("allscripts", data, max_rows=10) as served:
         report = await Nights(served, kept).sync("pat-1", types=("Patient", "Observation"))
         assert (report.status, here(kept, "Observation")) == ("complete", source(served, "Observation"))
 
 
-async def test_a_page_that_takes_too_long_is_asked_smaller(kept: KeptRows) -> None:
+async def test_a_page_that_takes_too_long_is_requested_smaller(kept: KeptRows) -> None:
     data = [*people("pat-1"), *hours("pat-1", count=40)]
     with ehr("va", data, row_cost_s=0.02, gateway_timeout_s=0.3) as served:
         nights = Nights(served, kept)
@@ -109,7 +109,7 @@ async def test_a_page_that_takes_too_long_is_asked_smaller(kept: KeptRows) -> No
 # -- what is not asked
 
 
-async def test_documents_put_off_to_tomorrow_are_not_asked_before_and_heal_then(kept: KeptRows) -> None:
+async def test_documents_deferred_to_tomorrow_are_not_requested_before_and_fetched_then(kept: KeptRows) -> None:
     with ehr("epic", daily_documents=1) as served:
         nights = Nights(served, kept, limits__time_zone="America/Chicago", limits__max_concurrency=1)
         nights.clock.moment = nights.clock.moment.replace(hour=15)
@@ -125,7 +125,9 @@ async def test_documents_put_off_to_tomorrow_are_not_asked_before_and_heal_then(
         assert (third.status, here(kept, "DocumentReference")) == ("complete", source(served, "DocumentReference"))
 
 
-async def test_break_the_glass_is_asked_once_and_then_only_after_its_days_or_by_hand(kept: KeptRows) -> None:
+async def test_break_the_glass_charts_are_requested_once_and_then_only_after_some_days_or_by_hand(
+    kept: KeptRows,
+) -> None:
     with ehr("epic", restricted={"Observation/pat-2": "4130"}) as served:
         nights = Nights(served, kept)
         types = ("Patient", "Observation")
@@ -151,7 +153,7 @@ async def test_a_restricted_patient_is_left_alone_in_every_type(kept: KeptRows) 
         assert {hole.resource_type for hole in report.holes} == set(types[1:])
 
 
-async def test_a_type_that_the_app_may_not_have_is_not_asked_for_every_patient(kept: KeptRows) -> None:
+async def test_a_type_forbidden_for_the_app_is_not_requested_for_every_patient(kept: KeptRows) -> None:
     everyone = [f"pat-{n}" for n in range(1, 21)]
     data = [*people(*everyone), *(row("Goal", f"g-{p}", p) for p in everyone)]
     with ehr("cerner", data) as served:
@@ -167,7 +169,7 @@ async def test_a_type_that_the_app_may_not_have_is_not_asked_for_every_patient(k
 # -- since
 
 
-async def test_a_broken_patient_is_asked_for_all_it_missed_and_the_others_only_for_news(kept: KeptRows) -> None:
+async def test_a_failed_patient_is_fetched_from_its_lag_and_the_others_incrementally(kept: KeptRows) -> None:
     types = ("Patient", "Observation")
     with ehr("cerner") as served:
         nights = Nights(served, kept, changes__incremental=True)
@@ -197,7 +199,7 @@ async def test_a_new_patient_is_listed_in_full_and_nobody_else_is(kept: KeptRows
         assert report.cohort == {"asked": 2, "patients": 2, "new": 1, "removed": 1, "merged": 0}
 
 
-async def test_epic_is_asked_for_what_was_made_since_and_a_full_listing_finds_what_was_changed(kept: KeptRows) -> None:
+async def test_epic_is_searched_by_creation_date_and_a_full_listing_finds_changes(kept: KeptRows) -> None:
     def lab(identity: str, issued: str, value: int) -> bytes:
         coded = [{"coding": [{"code": "laboratory"}]}]
         return row("Observation", identity, "pat-1", issued=issued, category=coded, valueInteger=value)
@@ -220,7 +222,7 @@ async def test_epic_is_asked_for_what_was_made_since_and_a_full_listing_finds_wh
         assert kept.live()["Observation", "old"]["valueInteger"] == ("number", "2")
 
 
-async def test_a_filter_that_is_ignored_is_noted_and_nothing_is_dropped_or_taken_for_gone(kept: KeptRows) -> None:
+async def test_an_ignored_filter_is_noted_and_nothing_is_dropped_or_assumed_gone(kept: KeptRows) -> None:
     types = ("Patient", "Observation")
     with ehr("cerner", ignored_params=frozenset({"_lastUpdated"})) as served:
         nights = Nights(served, kept, changes__incremental=True)
@@ -230,7 +232,7 @@ async def test_a_filter_that_is_ignored_is_noted_and_nothing_is_dropped_or_taken
         assert here(kept, *types) == source(served, *types)
 
 
-async def test_a_filter_that_is_refused_is_left_out_and_everything_listed(kept: KeptRows) -> None:
+async def test_a_refused_filter_is_omitted_and_everything_is_listed(kept: KeptRows) -> None:
     types = ("Patient", "Observation")
     with ehr("cerner", refused_params=frozenset({"_lastUpdated"})) as served:
         nights = Nights(served, kept, changes__incremental=True)
@@ -244,7 +246,7 @@ async def test_a_filter_that_is_refused_is_left_out_and_everything_listed(kept: 
 # -- who
 
 
-async def test_a_merged_patient_is_known_by_the_survivor_whose_whole_chart_is_fetched(kept: KeptRows) -> None:
+async def test_a_merged_patient_is_an_alias_of_the_survivor_whose_whole_chart_is_fetched(kept: KeptRows) -> None:
     types = ("Patient", "Observation", "Procedure")
     with ehr("epic") as served:
         nights = Nights(served, kept)
@@ -266,7 +268,7 @@ async def test_a_merged_patient_is_known_by_the_survivor_whose_whole_chart_is_fe
         assert here(kept, *types) == source(served, *types)
 
 
-async def test_a_patient_that_says_it_was_replaced_leads_to_its_survivor(kept: KeptRows) -> None:
+async def test_a_replaced_patient_leads_to_its_survivor(kept: KeptRows) -> None:
     link = [{"other": {"reference": "Patient/pat-3"}, "type": "replaced-by"}]
     types = ("Patient", "Observation")
     with ehr("cerner") as served:
@@ -291,7 +293,7 @@ async def test_a_deleted_patient_is_a_tombstone_with_all_of_its_chart(kept: Kept
         assert {key[1].split("-")[1] for key in here(kept, *types)} == {"2"}
 
 
-async def test_patients_are_asked_by_the_fifty_and_whom_a_batch_does_not_bring_alone(kept: KeptRows) -> None:
+async def test_patients_are_requested_by_fifties_and_those_missing_from_a_batch_alone(kept: KeptRows) -> None:
     everyone = [f"pat-{n}" for n in range(1, 61)]
     with ehr("cerner", people(*everyone), poison=frozenset({"Patient/pat-9"})) as served:
         nights = Nights(served, kept)
@@ -309,7 +311,7 @@ async def test_a_long_search_goes_by_post(kept: KeptRows) -> None:
         assert [entry.method for entry in served.log.of("search", "Patient")] == ["POST", "GET", "GET"]  # its pages
 
 
-async def test_the_cohort_may_be_who_is_stored_already(kept: KeptRows) -> None:
+async def test_the_cohort_may_be_the_stored_patients(kept: KeptRows) -> None:
     with ehr("epic") as served:
         nights = Nights(served, kept)
         await nights.sync("pat-1", "pat-3", types=("Patient",))
@@ -317,7 +319,7 @@ async def test_the_cohort_may_be_who_is_stored_already(kept: KeptRows) -> None:
         assert {key[1].split("-")[1] for key in here(kept, "Observation")} == {"1", "3"}
 
 
-async def test_medical_record_numbers_are_reported_by_the_line_they_stand_in(kept: KeptRows) -> None:
+async def test_medical_record_numbers_are_reported_by_their_line(kept: KeptRows) -> None:
     twice = [
         row("Patient", f"pat-{n}", "", identifier=[{"system": "urn:mrn", "value": value}])
         for n, value in enumerate(("A", "B", "B", "C"))
@@ -332,7 +334,7 @@ async def test_medical_record_numbers_are_reported_by_the_line_they_stand_in(kep
     assert report.status == "partial"
 
 
-async def test_redacted_placeholders_are_noted_and_what_is_hidden_is_not_taken_for_gone(kept: KeptRows) -> None:
+async def test_redacted_placeholders_are_noted_and_hidden_rows_are_not_assumed_gone(kept: KeptRows) -> None:
     types = ("Patient", "Observation")
     with ehr("allscripts") as served:
         nights = Nights(served, kept)

@@ -29,7 +29,7 @@ async def test_a_crawl_of_a_group_without_members_names_the_group(store: KeptRow
 
 
 @pytest.mark.parametrize(("status", "cause"), [(410, "its link has expired"), (413, "the file is larger")])
-async def test_a_file_that_cannot_be_had_is_a_hole_that_says_why(store: KeptRows, status: int, cause: str) -> None:
+async def test_an_unavailable_file_is_a_hole_with_the_reason(store: KeptRows, status: int, cause: str) -> None:
     async with export_server() as server:
         server.files["Observation"] = [outcome(status, "processing")]
         report = await server.sync(store)
@@ -37,7 +37,7 @@ async def test_a_file_that_cannot_be_had_is_a_hole_that_says_why(store: KeptRows
     assert cause in hole.reason
 
 
-async def test_a_kick_off_that_fails_says_what_may_have_been_too_much(store: KeptRows) -> None:
+async def test_a_failed_kick_off_says_what_in_the_request_may_be_too_much(store: KeptRows) -> None:
     async with export_server(kickoffs=[outcome(500, "exception")]) as server:
         report = await server.sync(store)
         assert len(server.kicked_off) == 1

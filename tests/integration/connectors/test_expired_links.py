@@ -40,28 +40,28 @@ async def eighty(store: KeptRows, polls: list[Answer], files: dict[str, list[Ans
         return len(server.sent("/jobs/", "GET")), report
 
 
-async def test_a_manifest_that_renews_no_link_is_not_asked_again_for_each_file(store: KeptRows) -> None:
+async def test_a_manifest_that_renews_no_link_is_not_requested_again_for_each_file(store: KeptRows) -> None:
     asked, report = await eighty(store, [listed()], {name: [outcome(404, "not-found")] for name in NAMES})
     assert report.status == "partial"
     assert len(report.holes) == FILES
     assert asked <= 5
 
 
-async def test_a_manifest_whose_new_links_lead_nowhere_either_is_not_asked_again_for_each_file(store: KeptRows) -> None:
+async def test_a_manifest_whose_new_links_fail_too_is_not_requested_again_for_each_file(store: KeptRows) -> None:
     polls = [listed(f"?signed={n}") for n in range(2 * FILES)]
     asked, report = await eighty(store, polls, {name: [outcome(403, "expired")] for name in NAMES})
     assert len(report.holes) == FILES
     assert asked <= 5
 
 
-async def test_a_manifest_that_cannot_be_had_again_is_not_asked_again_for_each_file(store: KeptRows) -> None:
+async def test_an_unavailable_manifest_is_not_requested_again_for_each_file(store: KeptRows) -> None:
     gone = {name: [outcome(410, "expired")] for name in NAMES}
     asked, report = await eighty(store, [listed(), outcome(404, "not-found")], gone)
     assert len(report.holes) == FILES
     assert asked <= 5
 
 
-async def test_a_manifest_whose_new_links_work_is_asked_again_whenever_they_end(store: KeptRows) -> None:
+async def test_a_manifest_whose_new_links_work_is_requested_again_whenever_they_expire(store: KeptRows) -> None:
     # each link is good for one file: the worst that still works
     ended = outcome(403, "expired")
     files = {name: [ended, ndjson(some(name))] for name in NAMES}
@@ -71,7 +71,7 @@ async def test_a_manifest_whose_new_links_work_is_asked_again_whenever_they_end(
     assert asked > 1
 
 
-async def test_an_error_file_is_fetched_once_whatever_it_counts(store: KeptRows) -> None:
+async def test_an_error_file_is_fetched_once_whatever_its_count(store: KeptRows) -> None:
     async with export_server() as server:
         error = [{"type": "OperationOutcome", "url": "{origin}/files/errors", "count": 4711}]
         server.polls = [manifest("Patient", "Observation", error=error)]
@@ -90,7 +90,7 @@ GONE = "".join(
 
 
 @pytest.mark.parametrize("count", [2, 6])
-async def test_the_count_of_deletions_may_mean_bundles_or_what_is_in_them(store: KeptRows, count: int) -> None:
+async def test_the_count_of_deletions_may_count_bundles_or_their_entries(store: KeptRows, count: int) -> None:
     async with export_server() as server:
         deleted = [{"type": "Bundle", "url": "{origin}/files/gone", "count": count}]
         server.polls = [manifest("Patient", "Observation", deleted=deleted)]
@@ -101,7 +101,7 @@ async def test_the_count_of_deletions_may_mean_bundles_or_what_is_in_them(store:
     assert not any("more lines" in note for note in report.notes)
 
 
-async def test_fewer_deletions_than_are_counted_either_way_are_a_hole(store: KeptRows) -> None:
+async def test_fewer_deletions_than_either_count_are_a_hole(store: KeptRows) -> None:
     async with export_server() as server:
         deleted = [{"type": "Bundle", "url": "{origin}/files/gone", "count": 7}]
         server.polls = [manifest("Patient", "Observation", deleted=deleted)]

@@ -22,14 +22,14 @@ def levels(server: ExportServer) -> list[str]:
     return list(dict.fromkeys(seen.target.partition("?")[0] for seen in server.kicked_off))
 
 
-async def test_an_export_that_was_asked_for_is_tried_of_a_server_that_declares_none(store: KeptRows) -> None:
+async def test_a_requested_export_is_tried_even_if_the_server_declares_none(store: KeptRows) -> None:
     async with export_server(capability=DECLARES_NOTHING) as server:
         report = await server.sync(store, IN_ORDER)
     assert (report.status, report.error) == ("complete", None)
     assert levels(server) == [PATIENT_LEVEL]
 
 
-async def test_an_export_that_was_asked_for_is_tried_of_a_server_that_shows_no_statement(store: KeptRows) -> None:
+async def test_a_requested_export_is_tried_even_without_a_capability_statement(store: KeptRows) -> None:
     async with export_server(pages={"/fhir/metadata": [Answer(403)]}) as server:
         report = await server.sync(store, IN_ORDER)
     assert (report.status, report.error) == ("complete", None)
@@ -48,7 +48,7 @@ async def test_an_export_that_was_asked_for_is_tried_of_a_server_that_shows_no_s
     ],
     ids=lambda refusal: str(refusal.status),
 )
-async def test_a_level_that_is_refused_is_followed_by_the_next_of_the_profile_and_told(
+async def test_a_refused_level_is_reported_and_followed_by_the_profiles_next_one(
     store: KeptRows, refusal: Answer
 ) -> None:
     async with export_server(pages={PATIENT_LEVEL: [refusal], SYSTEM_LEVEL: [accepted()]}) as server:
@@ -74,7 +74,7 @@ async def test_a_refusal_of_every_level_names_each_with_its_status(store: KeptRo
     assert "--mode crawl" in report.error
 
 
-async def test_patients_who_were_named_are_never_everyone_at_another_level(store: KeptRows) -> None:
+async def test_an_export_of_named_patients_never_becomes_one_of_everyone(store: KeptRows) -> None:
     pages = {PATIENT_LEVEL: [outcome(400, "not-supported")], SYSTEM_LEVEL: [accepted()]}
     async with export_server(capability=DECLARES_NOTHING, pages=pages) as server:
         report = await server.sync(store, IN_ORDER, cohort=CohortSource(values=("p1",)))
@@ -83,7 +83,7 @@ async def test_patients_who_were_named_are_never_everyone_at_another_level(store
     assert report.status == "failed"
 
 
-async def test_an_export_that_is_under_way_is_gone_on_with_at_its_own_level(store: KeptRows) -> None:
+async def test_an_export_in_progress_continues_at_its_own_level(store: KeptRows) -> None:
     pages = {PATIENT_LEVEL: [Answer(404)], SYSTEM_LEVEL: [accepted()]}
     async with export_server(pages=pages) as server:
         good, server.polls = server.polls, [Answer(503)]
@@ -99,14 +99,14 @@ async def test_an_export_that_is_under_way_is_gone_on_with_at_its_own_level(stor
     assert again.status in {"complete", "partial"}
 
 
-async def test_a_status_that_may_have_begun_a_job_is_not_followed_by_another_level(store: KeptRows) -> None:
+async def test_a_status_that_may_have_started_a_job_is_not_followed_by_another_level(store: KeptRows) -> None:
     async with export_server(pages={PATIENT_LEVEL: [Answer(500)], SYSTEM_LEVEL: [accepted()]}) as server:
         report = await server.sync(store, IN_ORDER)
     assert levels(server) == [PATIENT_LEVEL]
     assert report.status == "failed"
 
 
-async def test_where_the_choice_is_ours_every_declared_level_is_tried_before_a_crawl(store: KeptRows) -> None:
+async def test_without_a_requested_mode_every_declared_level_is_tried_before_a_crawl(store: KeptRows) -> None:
     async with export_server(pages={PATIENT_LEVEL: [Answer(404)], SYSTEM_LEVEL: [accepted()]}) as server:
         server.capability = {
             "rest": [

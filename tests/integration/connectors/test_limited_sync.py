@@ -47,7 +47,7 @@ def assert_all_is_there(kept: KeptRows, served: Served) -> None:
         {"max_concurrency": 2, "latency_s": 0.005, "throttle_retry_after": "1"},
     ],
 )
-async def test_a_server_with_a_limit_is_synced_whole_without_spending_the_budget(
+async def test_a_server_with_a_limit_is_synced_completely_without_spending_the_budget(
     kept: KeptRows, knobs: dict[str, Any]
 ) -> None:
     with mock("generic", bulk_levels=(), **knobs) as served:
@@ -60,7 +60,7 @@ async def test_a_server_with_a_limit_is_synced_whole_without_spending_the_budget
 
 
 @pytest.mark.parametrize("style", ["x", "ratelimit", "fields"])
-async def test_a_gateway_that_tells_its_quota_never_has_to_refuse(style: str) -> None:
+async def test_a_gateway_that_declares_its_quota_never_has_to_refuse(style: str) -> None:
     with mock("va", open=True, quota=20, quota_window_s=0.5, rate_limit_headers=style) as served:
         connection = Connection(name="site", vendor="va", base_url=served.base_url, auth="none")
         rng = random.Random(1)
@@ -71,7 +71,7 @@ async def test_a_gateway_that_tells_its_quota_never_has_to_refuse(style: str) ->
         assert client.retries == 0
 
 
-async def test_a_pace_that_was_found_is_remembered(kept: KeptRows) -> None:
+async def test_the_pace_of_a_run_is_remembered(kept: KeptRows) -> None:
     with mock("generic", bulk_levels=(), max_concurrency=2, latency_s=0.005) as served:
         first = await run(served, kept, {"limits.max_concurrency": 20})
         again = await run(served, kept, {"limits.max_concurrency": 20})
@@ -79,7 +79,7 @@ async def test_a_pace_that_was_found_is_remembered(kept: KeptRows) -> None:
     assert again.status == "complete"
 
 
-async def test_an_ehr_that_goes_down_leaves_named_holes_and_is_asked_once_until_it_is_back(
+async def test_an_ehr_that_goes_down_leaves_named_holes_and_is_probed_once_until_it_is_back(
     kept: KeptRows, plain: Store
 ) -> None:
     with mock("generic", bulk_levels=()) as served:
@@ -116,7 +116,7 @@ async def test_a_server_that_only_refuses_ends_the_run(kept: KeptRows) -> None:
     assert report.requests < 400
 
 
-async def test_quiet_hours_without_requests_end_the_run_with_the_way_out(kept: KeptRows) -> None:
+async def test_quiet_hours_without_requests_end_the_run_with_the_next_step(kept: KeptRows) -> None:
     with mock("generic") as served:
         profile = {"limits.quiet_hours": "00:00-00:00", "limits.quiet_max_concurrency": 0, "limits.quiet_wait_s": 0}
         report = await run(served, kept, profile)

@@ -58,7 +58,7 @@ class Crowded:
 # -- pace
 
 
-async def test_a_server_that_takes_less_than_the_profile_is_met_where_it_is():
+async def test_the_pace_adapts_to_a_server_that_allows_less_than_the_profile():
     crowded = Crowded(3)
     async with wire(crowded) as server, client(server, limits__max_concurrency=20, retry__base_s=0.01) as ehr:
         ended = await gathered(ehr, 1500)
@@ -89,7 +89,7 @@ async def test_a_healthy_server_keeps_every_place():
     assert (most, levels) == (20, {20})
 
 
-async def test_refusals_of_files_slow_files_and_nothing_else():
+async def test_refusals_of_files_slow_only_files():
     async with (
         wire(always([REFUSED, REFUSED, http()])) as server,
         client(server, limits__max_concurrency=8, limits__file_concurrency=4) as ehr,
@@ -98,7 +98,7 @@ async def test_refusals_of_files_slow_files_and_nothing_else():
         assert (ehr.limits.requests.level, ehr.limits.files.level) == (8, 1)
 
 
-async def test_a_new_run_begins_where_the_last_one_ended_and_within_todays_ceiling():
+async def test_a_new_run_begins_at_the_last_level_and_within_the_current_ceiling():
     async with wire(always(http())) as server, client(server, limits__max_concurrency=6) as ehr:
         ehr.restore(PaceState(concurrency=3, file_concurrency=50))
         assert (ehr.limits.requests.level, ehr.limits.files.level) == (3, 4)
@@ -106,7 +106,7 @@ async def test_a_new_run_begins_where_the_last_one_ended_and_within_todays_ceili
         assert ehr.pace_state().concurrency == 6
 
 
-async def test_retry_after_holds_the_whole_connection_and_not_only_the_call_that_heard_it():
+async def test_retry_after_pauses_the_whole_connection_and_not_only_its_call():
     asked_to_wait = []
     some, all_of_them, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -130,7 +130,7 @@ async def test_retry_after_holds_the_whole_connection_and_not_only_the_call_that
         assert {reply.status for reply in await asyncio.gather(refused, *others)} == {200}
 
 
-async def test_a_poll_that_comes_too_soon_holds_nobody_else():
+async def test_an_early_poll_pauses_no_other_request():
     async with (
         wire(always([http(429, b"", Retry_After="40"), http()])) as server,
         client(server, retry__max_tries=1) as ehr,
@@ -145,7 +145,7 @@ async def test_a_poll_that_comes_too_soon_holds_nobody_else():
 # -- quota
 
 
-async def test_a_quota_is_kept_over_runs():
+async def test_a_quota_is_kept_across_runs():
     waits = Waits()
     async with wire(always(http())) as server:
         async with client(server, waits=waits, limits__requests_per_minute=60) as ehr:
@@ -166,7 +166,7 @@ async def test_a_quota_is_kept_over_runs():
         {"RateLimit": '"a";r=0;t=30'},
     ],
 )
-async def test_a_server_that_says_that_nothing_is_left_is_asked_again_when_it_said(headers):
+async def test_a_server_with_an_exhausted_quota_is_contacted_again_after_its_reset(headers):
     waits = Waits()
     async with wire(always([http(**headers), http()])) as server, client(server, waits=waits) as ehr:
         await ehr.send(call())
@@ -175,7 +175,7 @@ async def test_a_server_that_says_that_nothing_is_left_is_asked_again_when_it_sa
         assert ehr.retries == 0
 
 
-async def test_a_reset_far_away_is_capped():
+async def test_a_distant_reset_is_capped():
     waits = Waits()
     answers = [http(X_RateLimit_Remaining="0", X_RateLimit_Reset="86400"), http()]
     async with wire(always(answers)) as server, client(server, waits=waits, retry__after_cap_s=60) as ehr:
@@ -185,7 +185,7 @@ async def test_a_reset_far_away_is_capped():
 
 
 @pytest.mark.parametrize("off_s", [0, 3600, -3600])
-async def test_moments_are_read_on_the_servers_own_clock(off_s):
+async def test_instants_are_read_by_the_servers_own_clock(off_s):
     there = NOW + off_s
     date = formatdate(there, usegmt=True)
     answers = [
@@ -200,7 +200,7 @@ async def test_moments_are_read_on_the_servers_own_clock(off_s):
     assert [round(seconds) for seconds in waits.seconds] == [20, 30]
 
 
-async def test_a_job_that_runs_and_a_poll_that_comes_too_soon_are_no_outage():
+async def test_a_running_job_and_an_early_poll_are_no_outage():
     async with (
         wire(always(REFUSED)) as server,
         client(server, retry__max_tries=1, limits__breaker_failures=2, kickoff__busy_means_running=True) as ehr,
@@ -214,7 +214,7 @@ async def test_a_job_that_runs_and_a_poll_that_comes_too_soon_are_no_outage():
 # -- quiet hours (NOW is 08:00 UTC)
 
 
-async def test_in_quiet_hours_fewer_are_asked_at_a_time():
+async def test_in_quiet_hours_fewer_requests_are_open_at_a_time():
     crowded = Crowded(50)
     async with (
         wire(crowded) as server,
@@ -248,7 +248,7 @@ async def test_quiet_hours_that_last_too_long_are_an_error_that_says_until_when(
 # -- the breaker
 
 
-async def test_an_ehr_that_is_down_is_not_stormed():
+async def test_an_ehr_that_is_down_is_not_flooded():
     async with wire(always(http(503))) as server:
         async with client(server, retry__max_tries=2, limits__breaker_failures=4, limits__max_concurrency=1) as ehr:
             ended = [await one(ehr) for _ in range(100)]
@@ -269,7 +269,7 @@ async def one(ehr, **changes):
         return error
 
 
-async def test_calls_that_are_trying_again_stop_when_it_opens():
+async def test_retries_stop_when_the_breaker_opens():
     async with (
         wire(always(http(503))) as server,
         client(
@@ -282,7 +282,7 @@ async def test_calls_that_are_trying_again_stop_when_it_opens():
         assert len(server.seen) <= 1
 
 
-async def test_nobody_at_all_and_web_pages_open_it_too_and_answers_of_the_ehr_do_not():
+async def test_silence_and_web_pages_open_the_breaker_and_answers_of_the_ehr_do_not():
     html = http(body=b"<html><body>Request Rejected</body></html>", content_type="text/html")
     oops = http(500, b'{"resourceType":"OperationOutcome","issue":[{"code":"exception"}]}')
     for answer, is_open in [(html, True), (http(500, b""), True), (oops, False), (http(404), False), (REFUSED, True)]:
@@ -299,7 +299,7 @@ async def test_nobody_at_all_and_web_pages_open_it_too_and_answers_of_the_ehr_do
         assert ehr.pace_state().down_until is not None
 
 
-async def test_when_its_time_is_over_one_probe_decides_for_all():
+async def test_after_the_open_time_one_probe_decides_for_all():
     waits = Waits()
     async with (
         wire(always(http(503))) as server,
@@ -317,7 +317,7 @@ async def test_when_its_time_is_over_one_probe_decides_for_all():
         assert ehr.pace_state().down_until is None
 
 
-async def test_the_next_run_asks_once_and_goes_on_if_somebody_answers():
+async def test_the_next_run_probes_once_and_continues_if_the_ehr_answers():
     left = PaceState(down_until=NOW + 200, trips=1, down_reason="the answer was 503")
     async with wire(always(http(503))) as server:
         async with client(server, retry__max_tries=9) as ehr:
@@ -330,7 +330,7 @@ async def test_the_next_run_asks_once_and_goes_on_if_somebody_answers():
             assert {reply.status for reply in await gathered(ehr, 10)} == {200}
 
 
-async def test_a_login_that_nobody_answers_opens_it():
+async def test_an_unanswered_login_opens_the_breaker():
     class Unreachable:
         asked = 0
 
@@ -348,7 +348,7 @@ async def test_a_login_that_nobody_answers_opens_it():
         assert isinstance(ended[-1], EhrDownError)
 
 
-async def test_a_cancelled_probe_leaves_its_task_to_the_next():
+async def test_a_cancelled_probe_is_left_to_the_next_request():
     stalled = asyncio.Event()
 
     async def stalls(request, writer):
@@ -386,7 +386,7 @@ async def test_a_server_that_only_refuses_ends_in_errors_and_is_left_alone():
         assert len(server.seen) < 150
 
 
-async def test_storms_of_refusals_leave_the_budget_to_true_failures():
+async def test_floods_of_refusals_leave_the_budget_to_true_failures():
     number = 0
 
     async def stormy(request, writer):
@@ -402,7 +402,7 @@ async def test_storms_of_refusals_leave_the_budget_to_true_failures():
         assert len(server.seen) == ehr.requests == 4000 + ehr.retries
 
 
-async def test_first_tries_are_made_with_an_empty_budget_while_somebody_answers():
+async def test_first_attempts_are_made_with_an_empty_budget_while_the_ehr_answers():
     answers = [http(503) if number % 3 else http() for number in range(300)]
     async with wire(always(answers)) as server:
         async with client(server, retry__share=0, retry__floor=5, limits__max_concurrency=1) as ehr:

@@ -23,7 +23,7 @@ def bulk(inside: str) -> dict[str, Any]:
     }
 
 
-async def test_an_export_whose_links_lie_inside_is_fetched_where_the_setting_says(store: KeptRows) -> None:
+async def test_an_export_with_internal_links_is_fetched_from_the_mapped_origin(store: KeptRows) -> None:
     async with export_server(**bulk(INSIDE)) as server:
         assert server.main is not None
         moved = {INSIDE: server.main.origin}
@@ -33,7 +33,7 @@ async def test_an_export_whose_links_lie_inside_is_fetched_where_the_setting_say
     assert set(store.live()) == {("Patient", "p1"), ("Observation", "o1")}
 
 
-async def test_a_status_url_inside_is_refused_by_its_origin_and_the_setting(store: KeptRows) -> None:
+async def test_an_internal_status_url_is_refused_with_its_origin_and_the_setting(store: KeptRows) -> None:
     async with export_server(**bulk(INSIDE)) as server:
         report = await server.sync(store)
         assert server.main is not None
@@ -46,7 +46,9 @@ async def test_a_status_url_inside_is_refused_by_its_origin_and_the_setting(stor
 
 
 @pytest.mark.parametrize("requires", [True, False])
-async def test_files_inside_are_refused_by_their_origin_and_the_setting(store: KeptRows, requires: bool) -> None:
+async def test_internal_file_links_are_refused_with_their_origin_and_the_setting(
+    store: KeptRows, requires: bool
+) -> None:
     inside = "http://169.254.1.1:8080"
     polls = [manifest("Patient", "Observation", requires=requires, files=f"{inside}/files")]
     async with export_server(polls=polls) as server:
@@ -84,7 +86,7 @@ async def crawl(server: Any, store: KeptRows, profile: dict[str, Any]) -> Any:
     )
 
 
-async def test_a_crawl_whose_next_links_lie_inside_goes_on_where_the_setting_says(store: KeptRows, paged: Any) -> None:
+async def test_a_crawl_with_internal_next_links_continues_at_the_mapped_origin(store: KeptRows, paged: Any) -> None:
     async with export_server(pages=paged(INSIDE)) as server:
         assert server.main is not None
         report = await crawl(server, store, {"links.rewrite_origins": {INSIDE: server.main.origin}})
@@ -93,7 +95,9 @@ async def test_a_crawl_whose_next_links_lie_inside_goes_on_where_the_setting_say
     assert ("Observation", "o2") in store.live()
 
 
-async def test_a_next_link_inside_is_a_hole_that_names_its_origin_and_the_setting(store: KeptRows, paged: Any) -> None:
+async def test_an_internal_next_link_is_a_hole_that_names_its_origin_and_the_setting(
+    store: KeptRows, paged: Any
+) -> None:
     async with export_server(pages=paged(INSIDE)) as server:
         report = await crawl(server, store, {})
     (hole,) = report.holes
@@ -101,7 +105,7 @@ async def test_a_next_link_inside_is_a_hole_that_names_its_origin_and_the_settin
     assert "SECRET" not in hole.reason
 
 
-async def test_a_port_that_is_written_twice_needs_no_setting(store: KeptRows, paged: Any) -> None:
+async def test_a_repeated_port_needs_no_setting(store: KeptRows, paged: Any) -> None:
     async with export_server() as server:
         assert server.main is not None
         server.pages = paged(f"{server.main.origin}:{server.main.port}")

@@ -71,7 +71,7 @@ async def test_a_cohort_with_an_unknown_patient_exports_the_others_and_the_unkno
     assert "nobody" not in repr(report)
 
 
-async def test_a_patient_who_is_deleted_by_now_is_a_tombstone_and_the_others_are_exported(
+async def test_a_deleted_patient_is_a_tombstone_and_the_others_are_exported(
     store: KeptRows,
 ) -> None:
     second = '{"resourceType":"Patient","id":"p2"}'
@@ -87,7 +87,7 @@ async def test_a_patient_who_is_deleted_by_now_is_a_tombstone_and_the_others_are
     assert set(store.live()) == {("Patient", "p1"), ("Observation", "o1")}
 
 
-async def test_who_is_unknown_is_not_named_again_in_another_form_but_a_merged_patients_former_id_is(
+async def test_an_unknown_patient_is_not_named_again_but_a_merged_patients_former_id_is(
     store: KeptRows,
 ) -> None:
     async with export_server() as server:
@@ -101,14 +101,14 @@ async def test_who_is_unknown_is_not_named_again_in_another_form_but_a_merged_pa
     assert report.status == "partial"
 
 
-async def test_a_cohort_of_nobody_whom_the_server_knows_fails_and_says_so(store: KeptRows) -> None:
+async def test_a_cohort_of_only_unknown_patients_fails_and_says_so(store: KeptRows) -> None:
     async with export_server(kickoffs=[outcome(404, "processing")]) as server:
         report = await server.sync(store, BY_NAME, **cohort("nobody", "none"))
     assert report.status == "failed"
     assert "names no patient that this EHR knows" in (report.error or "")
 
 
-async def test_a_server_that_knows_them_all_and_refuses_is_told_to_have_refused_the_export(store: KeptRows) -> None:
+async def test_a_refusal_for_known_patients_is_reported_as_a_refused_export(store: KeptRows) -> None:
     async with export_server(kickoffs=[outcome(404, "processing")]) as server:
         report = await server.sync(store, BY_NAME, **cohort("p1"))
         kicked_off = len(server.kicked_off)
@@ -118,7 +118,7 @@ async def test_a_server_that_knows_them_all_and_refuses_is_told_to_have_refused_
     assert "--mode crawl" in (report.error or "")
 
 
-async def test_a_patient_who_cannot_be_asked_about_is_not_taken_for_unknown(store: KeptRows) -> None:
+async def test_a_patient_that_cannot_be_looked_up_does_not_count_as_unknown(store: KeptRows) -> None:
     async with export_server(kickoffs=[outcome(404, "processing")]) as server:
         server.pages["/fhir/Patient/p1"] = [outcome(403, "forbidden")]
         report = await server.sync(store, BY_NAME, **cohort("p1"))
@@ -126,7 +126,7 @@ async def test_a_patient_who_cannot_be_asked_about_is_not_taken_for_unknown(stor
     assert "refused with HTTP 404" in (report.error or "")
 
 
-async def test_many_named_patients_are_looked_up_by_lists_and_only_who_is_missing_alone(store: KeptRows) -> None:
+async def test_many_named_patients_are_looked_up_in_lists_and_missing_ones_alone(store: KeptRows) -> None:
     people = [f"p{n}" for n in range(20)]
 
     async with export_server(kickoffs=[outcome(404, "processing"), accepted()]) as server:

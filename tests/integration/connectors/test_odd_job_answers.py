@@ -33,7 +33,7 @@ TOLD = (
 )
 
 
-async def test_a_level_that_accepts_and_names_no_job_is_followed_by_the_next_and_told(store: KeptRows) -> None:
+async def test_a_level_that_accepts_without_naming_a_job_is_reported_and_the_next_is_tried(store: KeptRows) -> None:
     async with export_server(pages={PATIENT_LEVEL: [NOWHERE], SYSTEM_LEVEL: [accepted()]}) as server:
         report = await server.sync(store, IN_ORDER, types=TYPES)
         waited = max(server.clock.waits, default=0)
@@ -42,7 +42,7 @@ async def test_a_level_that_accepts_and_names_no_job_is_followed_by_the_next_and
     assert waited < 300  # for a lost job it would wait until it can be over
 
 
-async def test_where_no_level_names_a_job_the_run_fails_and_the_next_does_not_wait_for_it(store: KeptRows) -> None:
+async def test_if_no_level_names_a_job_the_run_fails_and_the_next_one_does_not_wait(store: KeptRows) -> None:
     async with export_server(kickoffs=[NOWHERE]) as server:
         report = await server.sync(store, {"bulk.levels": ["patient"]}, types=TYPES)
         server.kickoffs = [accepted()]
@@ -58,7 +58,7 @@ async def test_where_no_level_names_a_job_the_run_fails_and_the_next_does_not_wa
     [Answer(200, "", AT_ITS_JOB), Answer(201, "", AT_ITS_JOB), Answer(200, INFORMED, AT_ITS_JOB)],
     ids=["200", "201", "200 with an outcome"],
 )
-async def test_a_job_that_a_200_or_201_names_is_followed(store: KeptRows, answer: Answer) -> None:
+async def test_a_job_named_by_a_200_or_201_is_followed(store: KeptRows, answer: Answer) -> None:
     async with export_server(kickoffs=[answer]) as server:
         report = await server.sync(store, types=TYPES)
     assert (report.status, report.error, len(server.kicked_off)) == ("complete", None, 1)
@@ -74,7 +74,7 @@ async def test_a_job_that_a_200_or_201_names_is_followed(store: KeptRows, answer
     ],
     ids=["of the data beside it", "of the request itself", "of what was created"],
 )
-async def test_a_place_that_is_no_jobs_is_not_polled(store: KeptRows, answer: Answer) -> None:
+async def test_a_location_without_a_job_is_not_polled(store: KeptRows, answer: Answer) -> None:
     async with export_server(kickoffs=[answer]) as server:
         report = await server.sync(store, {"bulk.levels": ["patient"]}, types=("Patient",))
         polled = server.sent("/jobs/1")
@@ -119,7 +119,7 @@ async def test_what_answers_the_kick_off_and_is_no_manifest_is_no_export(store: 
     assert "did not start an asynchronous export" in (report.error or "")
 
 
-async def test_an_outcome_with_200_at_the_kick_off_is_told_by_its_codes(store: KeptRows) -> None:
+async def test_an_outcome_with_200_to_a_kick_off_is_reported_by_its_codes(store: KeptRows) -> None:
     async with export_server(kickoffs=[Answer(200, TOLD)]) as server:
         report = await server.sync(store, {"bulk.levels": ["patient"]}, types=TYPES)
     assert "HTTP 200 with an OperationOutcome (issue codes processing, 59108)" in (report.error or "")
@@ -135,7 +135,7 @@ async def test_an_outcome_with_200_at_the_kick_off_is_told_by_its_codes(store: K
     ],
     ids=["an outcome", "a Bundle", "no resource"],
 )
-async def test_json_at_the_status_url_that_is_no_manifest_is_told_by_what_it_is(
+async def test_json_that_is_no_manifest_at_the_status_url_is_reported_by_its_kind(
     store: KeptRows, answer: Answer, found: str
 ) -> None:
     async with export_server(polls=[answer]) as server:
@@ -146,7 +146,7 @@ async def test_json_at_the_status_url_that_is_no_manifest_is_told_by_what_it_is(
 
 
 @pytest.mark.parametrize("status", [404, 410])
-async def test_a_cohorts_job_that_is_gone_is_not_taken_for_an_unknown_patient(store: KeptRows, status: int) -> None:
+async def test_a_cohorts_lost_job_is_not_mistaken_for_an_unknown_patient(store: KeptRows, status: int) -> None:
     gone = Answer(status, OUTCOME.format(severity="error", code="not-found"))
     async with export_server(polls=[gone]) as server:
         report = await server.sync(
@@ -158,7 +158,7 @@ async def test_a_cohorts_job_that_is_gone_is_not_taken_for_an_unknown_patient(st
     assert "the job was deleted or has expired" in (report.error or "")
 
 
-async def test_a_file_that_is_not_ready_is_waited_for_as_long_as_its_server_says(store: KeptRows) -> None:
+async def test_an_unfinished_file_is_waited_for_as_long_as_its_server_says(store: KeptRows) -> None:
     async with export_server() as server:
         server.files["Observation"] = [Answer(202, "", {"Retry-After": "20"})] * 12 + [ndjson(OBSERVATION)]
         report = await server.sync(store, types=TYPES)
@@ -179,7 +179,7 @@ async def test_a_file_that_is_never_ready_is_a_hole_and_the_export_is_kept(store
     assert again.status == "complete"
 
 
-async def test_a_count_of_minus_one_promises_nothing_and_hides_no_deletion(store: KeptRows) -> None:
+async def test_a_count_of_minus_one_is_ignored_and_hides_no_deletion(store: KeptRows) -> None:
     output = [{"type": kind, "url": f"{{origin}}/files/{kind}", "count": -1} for kind in TYPES]
     second = OBSERVATION.replace('"o1"', '"o2"')
     async with export_server(polls=[manifest(output=output)]) as server:
@@ -201,7 +201,9 @@ async def test_an_empty_answer_to_a_poll_or_in_place_of_a_file_is_read_as_empty(
 @pytest.mark.parametrize(
     ("version", "is_told"), [("1.0.2", True), ("5.0.0", True), ("4.3.0", False), ("R4", False), ("of Jane Roe", False)]
 )
-async def test_a_server_of_another_fhir_than_r4_is_told(store: KeptRows, version: str, is_told: bool) -> None:
+async def test_a_server_of_another_fhir_version_than_r4_is_reported(
+    store: KeptRows, version: str, is_told: bool
+) -> None:
     async with export_server(capability={"fhirVersion": version}) as server:
         report = await server.sync(store, types=TYPES)
     told = [note for note in report.notes if "but chartferry reads R4" in note]
@@ -209,7 +211,7 @@ async def test_a_server_of_another_fhir_than_r4_is_told(store: KeptRows, version
     assert "Roe" not in str(report.notes)
 
 
-async def test_what_a_gateway_changed_on_its_way_is_the_answer_all_the_same(store: KeptRows) -> None:
+async def test_an_answer_altered_by_a_gateway_is_still_the_answer(store: KeptRows) -> None:
     async with export_server() as server:
         server.files["Observation"] = [Answer(203, ndjson(OBSERVATION).body)]
         report = await server.sync(store, types=TYPES)

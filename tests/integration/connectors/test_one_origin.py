@@ -24,7 +24,7 @@ async def two(stack, server, other=None, *, waits=None, **changes):
     return found
 
 
-async def test_a_pause_that_one_is_asked_for_is_kept_by_the_other():
+async def test_a_pause_requested_of_one_connection_is_kept_by_the_other():
     waits = Waits()
     script = [http(429, b"", Retry_After="30"), http()]
     async with AsyncExitStack() as stack:
@@ -37,7 +37,7 @@ async def test_a_pause_that_one_is_asked_for_is_kept_by_the_other():
         assert sum(waits.seconds) - before == pytest.approx(30, abs=1)
 
 
-async def test_a_pause_by_rate_headers_is_kept_by_the_other():
+async def test_a_pause_by_rate_headers_is_kept_by_the_other_connection():
     waits = Waits()
     spent = http(X_RateLimit_Remaining="0", X_RateLimit_Reset="40")
     async with AsyncExitStack() as stack:
@@ -48,7 +48,7 @@ async def test_a_pause_by_rate_headers_is_kept_by_the_other():
         assert sum(waits.seconds) == pytest.approx(40, abs=1)
 
 
-async def test_the_smallest_quota_of_the_connections_is_that_of_the_origin():
+async def test_an_origin_has_the_smallest_quota_of_its_connections():
     waits = Waits()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(wire(always(http())))
@@ -63,7 +63,7 @@ async def test_the_smallest_quota_of_the_connections_is_that_of_the_origin():
         assert sum(waits.seconds) >= 115  # 120 requests, 60 a minute, of which some at once
 
 
-async def test_what_one_finds_down_the_other_does_not_ask():
+async def test_an_outage_found_by_one_connection_stops_the_other():
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(wire(always(http(503, b""))))
         one, two_ = await two(stack, server, limits__breaker_failures=2, retry__max_tries=1)
@@ -87,7 +87,7 @@ async def test_another_origin_is_another_server():
         await two_.send(call())
 
 
-async def test_what_a_run_before_left_does_not_undo_what_this_one_has_seen():
+async def test_a_former_runs_state_does_not_override_what_this_run_has_seen():
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(wire(always(http())))
         one, two_ = await two(stack, server)
@@ -98,7 +98,7 @@ async def test_what_a_run_before_left_does_not_undo_what_this_one_has_seen():
         assert one.pace_state().down_until is None
 
 
-async def test_a_probe_of_one_lets_both_go_on():
+async def test_a_successful_probe_by_one_connection_lets_both_continue():
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(wire(always(http())))
         one, two_ = await two(stack, server)
@@ -110,7 +110,7 @@ async def test_a_probe_of_one_lets_both_go_on():
         assert len(server.seen) == 2
 
 
-async def test_another_server_that_a_link_names_says_nothing_of_the_ehr_neither_down_nor_up():
+async def test_a_linked_server_being_up_or_down_says_nothing_about_the_ehr():
     async with AsyncExitStack() as stack:
         ehr = await stack.enter_async_context(wire(always([http(), http(503, b""), http()])))
         down = await stack.enter_async_context(wire(always([http(503, b""), http(503, b""), http()])))
@@ -128,7 +128,7 @@ async def test_another_server_that_a_link_names_says_nothing_of_the_ehr_neither_
             await one.send(call())
 
 
-async def test_a_link_to_a_server_that_is_not_there_is_tried_a_few_times_and_names_the_setting():
+async def test_a_link_to_an_unreachable_server_is_tried_a_few_times_and_names_the_setting():
     async with AsyncExitStack() as stack:
         there = http(302, b"", Location="http://127.0.0.1:1/b")
         ehr = await stack.enter_async_context(wire(always([there, there, there, http()])))

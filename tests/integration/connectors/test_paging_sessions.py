@@ -30,7 +30,7 @@ def on_page_two(kind: str, status: int, times: int) -> Fault:
 
 
 @pytest.mark.parametrize("status", [404, 410])
-async def test_a_list_of_patients_whose_session_expires_begins_again_and_is_whole(store: KeptRows, status: int) -> None:
+async def test_a_list_of_patients_whose_session_expires_restarts_and_is_complete(store: KeptRows, status: int) -> None:
     async with raw_server(on_page_two("Patient", status, times=2)) as server:
         server.rows = small_chart(patients=25, observations=1)
         report = await run(server, store, mode="crawl")
@@ -50,7 +50,7 @@ async def test_a_list_of_patients_whose_session_expires_begins_again_and_is_whol
         (403, "403"),
     ],
 )
-async def test_a_list_of_patients_that_breaks_off_is_a_hole_and_whom_it_listed_is_crawled(
+async def test_an_interrupted_list_of_patients_is_a_hole_and_the_listed_ones_are_crawled(
     store: KeptRows, status: int, said: str
 ) -> None:
     async with raw_server(on_page_two("Patient", status, times=99)) as server:
@@ -65,7 +65,9 @@ async def test_a_list_of_patients_that_breaks_off_is_a_hole_and_whom_it_listed_i
     assert live == {(kind, id_) for kind, id_ in held if id_ in listed or any(f"-{one}-" in id_ for one in listed)}
 
 
-async def test_a_list_of_patients_that_leads_elsewhere_is_a_hole_and_whom_it_listed_is_crawled(store: KeptRows) -> None:
+async def test_a_list_of_patients_that_leads_elsewhere_is_a_hole_and_the_listed_ones_are_crawled(
+    store: KeptRows,
+) -> None:
     def led_away(server: RawServer, asked: Asked) -> bytes | None:
         rows = server.rows["Patient"]
         return answer(bundle(rows[:10], "http://elsewhere.example/Patient?p=2")) if asked.path == "/Patient" else None
@@ -76,7 +78,7 @@ async def test_a_list_of_patients_that_leads_elsewhere_is_a_hole_and_whom_it_lis
     assert (report.status, len(report.holes), report.patients) == ("partial", 1, 10)
 
 
-async def test_a_list_of_patients_that_gives_nobody_fails_the_run_and_says_why(store: KeptRows) -> None:
+async def test_an_empty_list_of_patients_fails_the_run_with_the_reason(store: KeptRows) -> None:
     def refuses(server: RawServer, asked: Asked) -> bytes | None:
         return answer({"resourceType": "OperationOutcome", "issue": []}, 403) if asked.path == "/Patient" else None
 
@@ -136,7 +138,7 @@ async def test_a_record_number_whose_session_expires_is_looked_up_again(
     assert (report.status, report.cohort.get("not_looked_up")) == (status, None if times == 1 else [1])
 
 
-async def test_a_record_number_that_is_answered_with_an_error_was_not_looked_up(store: KeptRows) -> None:
+async def test_a_record_number_answered_with_an_error_counts_as_not_looked_up(store: KeptRows) -> None:
     issue = {"severity": "error", "code": "exception"}
 
     def an_error(server: RawServer, asked: Asked) -> bytes | None:
@@ -153,7 +155,7 @@ async def test_a_record_number_that_is_answered_with_an_error_was_not_looked_up(
 
 
 @pytest.mark.parametrize("fault", [410, 404])
-async def test_a_list_of_references_whose_session_expires_begins_again(store: KeptRows, fault: int) -> None:
+async def test_a_list_of_references_whose_session_expires_restarts(store: KeptRows, fault: int) -> None:
     expired: list[bool] = []
 
     def lists(server: RawServer, asked: Asked) -> bytes | None:

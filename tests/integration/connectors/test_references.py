@@ -64,7 +64,7 @@ def reads(served: Served, since: int = 0) -> Counter[str]:
     return Counter(entry.target.partition("/R4/")[2] or entry.target for entry in asked)
 
 
-async def test_what_no_search_lists_is_fetched_step_by_step_and_circles_end(store: KeptRows) -> None:
+async def test_resources_that_no_search_lists_are_fetched_by_reference_and_circles_end(store: KeptRows) -> None:
     with mock("epic", data=[*chart(), *SHARED]) as served:
         report = await run(served, store)
         expected, asked = reachable(served), reads(served)
@@ -76,7 +76,7 @@ async def test_what_no_search_lists_is_fetched_step_by_step_and_circles_end(stor
     assert all(count == 1 for count in asked.values()), "nothing is asked twice"
 
 
-async def test_a_second_run_asks_for_no_reference_again_and_keeps_what_only_references_reach(store: KeptRows) -> None:
+async def test_a_second_run_repeats_no_reference_and_keeps_what_only_references_reach(store: KeptRows) -> None:
     with mock("epic", data=[*chart(), *SHARED]) as served:
         await run(served, store)
         before = len(served.log)
@@ -89,7 +89,7 @@ async def test_a_second_run_asks_for_no_reference_again_and_keeps_what_only_refe
     ]
 
 
-async def test_a_reference_that_leads_nowhere_is_told_by_each_run_that_meets_it_though_it_is_not_asked_again(
+async def test_a_dangling_reference_is_reported_by_each_run_without_being_requested_again(
     store: KeptRows,
 ) -> None:
     with mock("epic", data=[*chart(), *(one for one in SHARED if b'"dr-1"' not in one)]) as served:
@@ -100,7 +100,7 @@ async def test_a_reference_that_leads_nowhere_is_told_by_each_run_that_meets_it_
     assert not [path for path in reads(served, before) if path.startswith("Practitioner/")]
 
 
-async def test_what_references_reach_is_asked_again_once_it_is_no_longer_fresh(store: KeptRows) -> None:
+async def test_referenced_resources_are_requested_again_once_they_are_no_longer_fresh(store: KeptRows) -> None:
     with mock("epic", data=[*chart(), *SHARED]) as served:
         await run(served, store)
         served.dataset.replace(resource("Medication", "pill", status="inactive"))
@@ -110,7 +110,7 @@ async def test_what_references_reach_is_asked_again_once_it_is_no_longer_fresh(s
     assert store.live()["Medication", "pill"] == expected["Medication", "pill"]
 
 
-async def test_a_member_that_nothing_mentions_any_more_stays_since_that_proves_nothing(store: KeptRows) -> None:
+async def test_a_member_that_nothing_mentions_any_more_is_kept(store: KeptRows) -> None:
     with mock("epic", data=[*chart(), *SHARED]) as served:
         await run(served, store)
         served.dataset.replace(resource("Observation", "p1-panel", subject=to("Patient/p1"), **LAB))
@@ -142,7 +142,7 @@ async def test_a_member_survives_the_night_that_its_report_could_not_be_listed(s
     assert {("Observation", "p1-panel"), ("Observation", "p1-member-1")} <= set(store.live())
 
 
-async def test_a_reference_that_fails_is_a_hole_and_the_next_run_asks_for_it_whatever_it_sees(store: KeptRows) -> None:
+async def test_a_failed_reference_is_a_hole_and_the_next_run_requests_it_in_any_case(store: KeptRows) -> None:
     with mock("epic", data=[*chart(), *SHARED]) as served:
         rule = FaultRule(match=Match(purpose="read", path="/Medication"), action=Action(status=503, body="html"))
         served.faults.add(rule)
@@ -158,7 +158,7 @@ async def test_a_reference_that_fails_is_a_hole_and_the_next_run_asks_for_it_wha
     assert store.live() == expected
 
 
-async def test_what_is_not_there_or_restricted_is_noted_and_not_asked_every_night(store: KeptRows) -> None:
+async def test_missing_or_restricted_references_are_noted_and_not_requested_every_night(store: KeptRows) -> None:
     lost = resource("MedicationRequest", "o2", subject=to("Patient/p1"), medicationReference=to("Medication/lost"))
     with mock("epic", data=[*chart(), *SHARED, lost]) as served:
         rule = FaultRule(
@@ -193,7 +193,7 @@ async def test_a_type_that_is_closed_to_this_client_is_left_alone_after_a_few_re
     assert asked <= 10, "three, and of the other 57 the first, second, fourth, eighth … 32nd"
 
 
-async def test_a_run_that_was_killed_while_following_goes_on_and_asks_nothing_twice(store: KeptRows) -> None:
+async def test_a_run_killed_while_following_references_continues_and_requests_nothing_twice(store: KeptRows) -> None:
     pills = [resource("Medication", f"m{n}") for n in range(6)]
     who = {"subject": to("Patient/p1")}
     orders = [
@@ -218,7 +218,7 @@ async def test_a_run_that_was_killed_while_following_goes_on_and_asks_nothing_tw
     assert not any(f"Medication/{pill}" in path for pill in stored for path in asked)
 
 
-async def test_batches_go_by_id_lists_where_the_server_takes_them(store: KeptRows) -> None:
+async def test_batches_are_lists_of_ids_where_the_server_accepts_them(store: KeptRows) -> None:
     orders = [
         resource("MedicationRequest", f"o{n}", subject=to("Patient/p1"), medicationReference=to(f"Medication/m{n:03}"))
         for n in range(120)
@@ -233,7 +233,7 @@ async def test_batches_go_by_id_lists_where_the_server_takes_them(store: KeptRow
     assert len(searches) == 3 + 3 + 2  # lists of 50, 50 and 21, in the pages of twenty that this server gives
 
 
-async def test_one_id_that_a_server_dislikes_does_not_cost_its_batch(store: KeptRows) -> None:
+async def test_one_refused_id_does_not_cost_its_batch(store: KeptRows) -> None:
     orders = [
         resource("MedicationRequest", f"o{n}", subject=to("Patient/p1"), medicationReference=to(f"Medication/m{n}"))
         for n in range(8)
@@ -248,7 +248,7 @@ async def test_one_id_that_a_server_dislikes_does_not_cost_its_batch(store: Kept
     assert store.live() == expected
 
 
-async def test_references_to_other_servers_are_counted_and_never_asked(store: KeptRows) -> None:
+async def test_references_to_other_servers_are_counted_and_never_requested(store: KeptRows) -> None:
     with mock("generic", data=[]) as other:
         far = resource(
             "MedicationRequest",
@@ -265,7 +265,7 @@ async def test_references_to_other_servers_are_counted_and_never_asked(store: Ke
     assert "references to other servers, never followed: 1" in report.notes
 
 
-async def test_a_pull_has_its_references_and_asks_for_nobody_elses(store: KeptRows) -> None:
+async def test_a_pull_follows_its_own_references_and_nobody_elses(store: KeptRows) -> None:
     from connectors.fhir.sync import CohortSource
 
     with mock("epic", data=[*chart("p1"), *chart("p2"), *SHARED]) as served:
@@ -275,7 +275,7 @@ async def test_a_pull_has_its_references_and_asks_for_nobody_elses(store: KeptRo
     assert not [key for key in store.live() if key[1].startswith("p1")]
 
 
-async def test_without_follow_nothing_is_followed_and_what_came_before_stays(store: KeptRows) -> None:
+async def test_without_follow_no_reference_is_followed_and_earlier_rows_are_kept(store: KeptRows) -> None:
     with mock("epic", data=[*chart(), *SHARED]) as served:
         await run(served, store)
         before = store.live()
@@ -296,9 +296,7 @@ async def test_the_table_of_references_holds_each_once_with_how_it_was_answered(
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_any_web_of_references_is_walked_to_its_end_and_each_thing_asked_for_once(
-    store: KeptRows, seed: int
-) -> None:
+async def test_any_graph_of_references_is_followed_to_its_end_with_one_request_each(store: KeptRows, seed: int) -> None:
     rng = random.Random(seed)
     nodes = [f"Organization/o{n}" for n in range(40)] + [f"Location/l{n}" for n in range(20)]
     web = [
@@ -325,7 +323,7 @@ async def test_any_web_of_references_is_walked_to_its_end_and_each_thing_asked_f
     assert max(asked.values()) == 1
 
 
-async def test_a_web_without_end_is_left_after_so_many_steps(store: KeptRows) -> None:
+async def test_an_endless_graph_of_references_is_left_after_a_fixed_number_of_steps(store: KeptRows) -> None:
     chain = [resource("Location", f"l{n}", partOf=to(f"Location/l{n + 1}")) for n in range(40)]
     visit = resource("Encounter", "e", subject=to("Patient/p1"), location=[{"location": to("Location/l0")}])
     with mock("epic", data=[resource("Patient", "p1"), visit, *chain]) as served:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("family", ["hapi", "azure"])
 @pytest.mark.parametrize("mode", ["crawl", "bulk"])
-async def test_a_search_server_is_fetched_whole_both_ways(store: KeptRows, family: str, mode: str) -> None:
+async def test_a_search_server_is_fetched_completely_in_both_modes(store: KeptRows, family: str, mode: str) -> None:
     with mock("generic", family=family, page_size=7) as served:
         report = await run(served, store, profile={"search.page_size": 7, "bulk.levels": ["patient"]}, mode=mode)
         expected = reachable(served)
@@ -27,7 +27,7 @@ async def test_a_search_server_is_fetched_whole_both_ways(store: KeptRows, famil
 
 
 @pytest.mark.parametrize("level", ["system", "patient", "group"])
-async def test_a_server_of_exports_alone_is_fetched_whole_at_each_level(store: KeptRows, level: str) -> None:
+async def test_an_export_only_server_is_fetched_completely_at_each_level(store: KeptRows, level: str) -> None:
     with mock("generic", family="bulk-data-server") as served:
         group = {"group": served.group_id} if level == "group" else {}
         report = await run(served, store, profile={"bulk.levels": [level]}, **group)
@@ -37,7 +37,7 @@ async def test_a_server_of_exports_alone_is_fetched_whole_at_each_level(store: K
     assert {key: row for key, row in got.items() if key in expected} == expected
 
 
-async def test_hapis_files_are_asked_for_as_ndjson_and_its_finished_job_needs_no_deletion(store: KeptRows) -> None:
+async def test_hapi_files_are_requested_as_ndjson_and_a_finished_job_needs_no_deletion(store: KeptRows) -> None:
     with mock("generic", family="hapi") as served:
         report = await run(served, store, mode="bulk")
         files, deletions = served.log.of("file"), served.log.of("delete")
@@ -46,7 +46,7 @@ async def test_hapis_files_are_asked_for_as_ndjson_and_its_finished_job_needs_no
     assert {entry.status for entry in deletions} <= {404}
 
 
-async def test_azures_files_lie_in_a_store_that_never_sees_the_token(store: KeptRows) -> None:
+async def test_azure_files_are_in_an_object_store_that_never_gets_the_token(store: KeptRows) -> None:
     with mock("generic", family="azure") as served:
         report = await run(served, store, mode="bulk")
         objects = served.log.of("object")

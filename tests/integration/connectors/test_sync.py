@@ -16,7 +16,7 @@ ALL_VENDORS = ("epic", "cerner", "allscripts", "va", "generic")
 
 
 @pytest.mark.parametrize("vendor", ALL_VENDORS)
-async def test_each_vendors_way_brings_all_that_it_can_reach_as_written(store: KeptRows, vendor: str) -> None:
+async def test_each_vendors_mode_fetches_everything_reachable_unchanged(store: KeptRows, vendor: str) -> None:
     with mock(vendor) as served:
         report = await run(served, store)
         expected = reachable(served)
@@ -36,7 +36,7 @@ async def test_a_generic_server_chooses_bulk_or_crawl_from_what_it_declares(
     assert kind in {unit.kind for unit in store.units()}
 
 
-async def test_a_crawl_and_an_export_of_the_same_patients_bring_the_same(store: KeptRows, store_url: str) -> None:
+async def test_a_crawl_and_an_export_of_the_same_patients_fetch_the_same_rows(store: KeptRows, store_url: str) -> None:
     async with kept_rows(store_url, "exported") as exported:
         with mock("generic") as served:
             await run(served, store, mode="crawl")
@@ -48,7 +48,9 @@ async def test_a_crawl_and_an_export_of_the_same_patients_bring_the_same(store: 
 
 
 @pytest.mark.parametrize("vendor", ["epic", "cerner"])
-async def test_a_file_or_page_that_fails_for_good_is_a_hole_and_the_rest_is_there(store: KeptRows, vendor: str) -> None:
+async def test_a_permanently_failing_file_or_page_is_a_hole_and_the_rest_is_stored(
+    store: KeptRows, vendor: str
+) -> None:
     purpose, path = ("search", "/Immunization") if vendor == "epic" else ("file", None)
     with mock(vendor, rows_per_file=50) as served:
         rule = FaultRule(
@@ -97,7 +99,7 @@ async def test_a_next_link_that_is_refused_restarts_that_search(store: KeptRows)
     assert store.live() == expected
 
 
-async def test_only_a_connection_with_a_login_is_said_to_log_in(store: KeptRows) -> None:
+async def test_only_a_connection_with_a_login_is_reported_to_log_in(store: KeptRows) -> None:
     shown: list[str] = []
     with mock("epic") as served:
         await run(served, store, on_progress=lambda now: shown.append(now.phase), logs_in=False, types=("Patient",))
@@ -106,7 +108,7 @@ async def test_only_a_connection_with_a_login_is_said_to_log_in(store: KeptRows)
     assert "logging in" in shown
 
 
-async def test_a_resumed_export_goes_on_with_its_job_and_asks_no_file_twice(store: KeptRows) -> None:
+async def test_a_resumed_export_continues_its_job_and_requests_no_file_twice(store: KeptRows) -> None:
     with mock("cerner", rows_per_file=100, max_parallel_files=None) as served:
         served.faults.add(FaultRule(match=Match(purpose="status"), action=Action(status=503, body="html")))
         first = await run(served, store, profile={"retry.max_tries": 2})
@@ -134,14 +136,14 @@ async def test_no_more_requests_are_in_flight_than_the_profile_allows(store: Kep
         assert served.log.max_concurrency == 3
 
 
-async def test_a_login_that_is_refused_is_a_failed_run_that_says_so(store: KeptRows) -> None:
+async def test_a_refused_login_is_a_failed_run_with_the_reason(store: KeptRows) -> None:
     with mock("epic", jwks=key_pair("va").jwks) as served:
         report = await run(served, store)
     assert report.status == "failed"
     assert "invalid_client" in (report.error or "")
 
 
-async def test_a_cohort_of_mrns_is_looked_up_and_what_is_not_found_is_a_hole(store: KeptRows) -> None:
+async def test_a_cohort_of_mrns_is_looked_up_and_unknown_ones_are_holes(store: KeptRows) -> None:
     with mock("generic", bulk_levels=()) as served:
         identifier = written(served.dataset.of_type("Patient")[0].raw)["identifier"][0]
         cohort = CohortSource(values=(identifier["value"], "no-such-mrn"), identifier_system=identifier["system"])
@@ -152,7 +154,7 @@ async def test_a_cohort_of_mrns_is_looked_up_and_what_is_not_found_is_a_hole(sto
     assert "no-such-mrn" not in repr(report)
 
 
-async def test_only_what_changed_is_asked_where_the_profile_says_incremental(store: KeptRows) -> None:
+async def test_only_changes_are_requested_where_the_profile_is_incremental(store: KeptRows) -> None:
     with mock("cerner") as served:
         await run(served, store, types=("Patient", "Condition"))
         before = set(store.watermarks().values())
@@ -165,7 +167,7 @@ async def test_only_what_changed_is_asked_where_the_profile_says_incremental(sto
     assert report.status in {"complete", "nothing"}
 
 
-async def test_a_type_that_was_asked_for_and_has_no_file_is_settled_as_an_empty_listing(store: KeptRows) -> None:
+async def test_a_requested_type_without_a_file_is_an_empty_listing(store: KeptRows) -> None:
     with mock("cerner") as served:
         for row in served.dataset.of_type("AllergyIntolerance"):
             served.dataset.delete("AllergyIntolerance", row.id)
@@ -174,7 +176,7 @@ async def test_a_type_that_was_asked_for_and_has_no_file_is_settled_as_an_empty_
     assert ("no-file", "AllergyIntolerance", "settled", True) in store.units()
 
 
-async def test_without_named_types_the_login_asks_for_all_that_the_client_may_have(store: KeptRows) -> None:
+async def test_without_named_types_the_login_requests_everything_the_client_may_have(store: KeptRows) -> None:
     """A bulk server's CapabilityStatement lists Patient and Group only; what it exports is more."""
     with mock("generic", search=False) as served:
         report = await run(served, store)
@@ -183,7 +185,7 @@ async def test_without_named_types_the_login_asks_for_all_that_the_client_may_ha
     assert store.live() == expected
 
 
-async def test_an_app_that_is_registered_for_charts_alone_still_gets_them(store: KeptRows) -> None:
+async def test_an_app_registered_only_for_charts_still_gets_them(store: KeptRows) -> None:
     """What charts refer to needs scopes of its own; a server that refuses the whole request for one must not stop the sync."""
     with mock("cerner", unregistered_types=("Binary", "Medication")) as served:
         report = await run(served, store)
@@ -192,7 +194,7 @@ async def test_an_app_that_is_registered_for_charts_alone_still_gets_them(store:
     assert {"Patient", "Observation", "Condition"} <= {key[0] for key in store.live()}
 
 
-async def test_a_grant_of_less_than_all_is_said_in_the_notes(store: KeptRows) -> None:
+async def test_a_partial_grant_is_reported_in_the_notes(store: KeptRows) -> None:
     with mock("generic", search=False) as served:
         report = await run(served, store, scopes=("system/Patient.read", "system/Condition.read"))
     assert {key[0] for key in store.live()} == {"Patient", "Condition"}
@@ -206,7 +208,7 @@ async def test_a_named_type_that_the_server_does_not_serve_is_a_hole(store: Kept
     assert {hole.resource_type for hole in report.holes} == {"Observatoin"}
 
 
-async def test_a_patient_that_the_server_does_not_know_is_a_hole_even_where_patients_are_not_asked_for(
+async def test_an_unknown_patient_is_a_hole_even_if_patients_are_not_requested(
     store: KeptRows,
 ) -> None:
     with mock("generic") as served:
@@ -220,7 +222,7 @@ async def test_a_patient_that_the_server_does_not_know_is_a_hole_even_where_pati
     assert not any(of_patients)
 
 
-async def test_an_export_of_nobody_proves_nothing_about_what_is_gone(store: KeptRows) -> None:
+async def test_an_export_of_nobody_proves_no_deletion(store: KeptRows) -> None:
     with mock("cerner") as served:
         for row in [row for kind in served.dataset.types for row in served.dataset.of_type(kind)]:
             served.dataset.delete(row.type, row.id)
@@ -239,7 +241,7 @@ async def test_an_export_with_a_file_missing_is_kept_at_the_server(store: KeptRo
     assert "kept at the server" in " ".join(report.notes)
 
 
-async def test_a_declared_export_that_is_not_there_is_crawled_instead(store: KeptRows) -> None:
+async def test_a_declared_but_missing_export_is_replaced_by_a_crawl(store: KeptRows) -> None:
     with mock("generic") as served:
         rule = FaultRule(match=Match(purpose="kickoff"), action=Action(status=501, body="operation-outcome"))
         served.faults.add(rule)
@@ -258,7 +260,7 @@ async def test_a_group_on_a_server_without_export_is_crawled_by_its_members(stor
     assert expected.items() <= store.live().items()
 
 
-async def test_a_search_that_does_not_exist_is_a_note_until_the_server_has_sent_such_a_type(store: KeptRows) -> None:
+async def test_a_missing_search_is_a_note_until_the_server_has_sent_such_a_type(store: KeptRows) -> None:
     rule = FaultRule(match=Match(path="/Procedure"), action=Action(status=404, body="operation-outcome"))
     with mock("generic", bulk_levels=()) as served:
         served.faults.add(rule)

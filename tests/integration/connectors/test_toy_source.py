@@ -72,7 +72,7 @@ async def sync_folder(folder: Path, kept: KeptRows) -> RunReport:
         return await store.finish(watermark=now().isoformat(), requests=0, retries=0, notes=run.notes)
 
 
-async def test_a_folder_is_synced_and_what_it_no_longer_has_is_deleted_when_a_second_listing_confirms_it(
+async def test_a_folder_is_synced_and_removed_items_are_deleted_after_a_second_listing(
     store: KeptRows, tmp_path: Path
 ) -> None:
     devices = tmp_path / "Device.ndjson"

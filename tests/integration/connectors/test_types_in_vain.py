@@ -18,7 +18,7 @@ def said(notes: object) -> list[str]:
     return [note for note in notes if "returned nothing" in note]
 
 
-async def test_a_crawl_that_asks_mostly_in_vain_says_so_once_and_names_what_to_ask_for(store: KeptRows) -> None:
+async def test_a_crawl_with_mostly_useless_searches_says_so_once_and_names_the_useful_types(store: KeptRows) -> None:
     async with raw_server(lambda server, asked: None) as server:
         server.rows |= {kind: [] for kind in MANY} | {"Practitioner": []}
         report = await run(server, store, mode="crawl")
@@ -32,7 +32,7 @@ async def test_a_crawl_that_asks_mostly_in_vain_says_so_once_and_names_what_to_a
     assert (said(again.notes), again.status) == ([], "complete")
 
 
-async def test_a_crawl_that_asks_for_few_types_in_vain_says_nothing_of_it(store: KeptRows) -> None:
+async def test_a_crawl_with_few_useless_searches_does_not_mention_them(store: KeptRows) -> None:
     async with raw_server(lambda server, asked: None) as server:
         server.rows |= {kind: [] for kind in MANY[:3]}
         report = await run(server, store, mode="crawl")

@@ -58,20 +58,20 @@ async def two_nights(store: KeptRows, second: Answer, poll: Answer | None = None
         return server, await server.sync(store, types=TYPES)
 
 
-async def test_a_file_that_nothing_proves_whole_deletes_nothing_and_is_told(store: KeptRows) -> None:
+async def test_a_file_that_nothing_proves_complete_deletes_nothing_and_is_reported(store: KeptRows) -> None:
     _, report = await two_nights(store, until_closed(OBSERVATION))
     assert (report.status, report.deleted) == ("complete", 0)
     assert any("Observation: nothing proves the file complete" in note for note in report.notes)
     assert ("Observation", "o2") in store.live()
 
 
-async def test_a_count_proves_such_a_file_whole(store: KeptRows) -> None:
+async def test_a_count_proves_a_file_complete(store: KeptRows) -> None:
     _, report = await two_nights(store, until_closed(OBSERVATION), counted(1))
     assert (report.status, report.deleted) == ("complete", 1)
     assert not any("proves" in note for note in report.notes)
 
 
-async def test_a_gzip_trailer_proves_such_a_file_whole(store: KeptRows) -> None:
+async def test_a_gzip_trailer_proves_a_file_complete(store: KeptRows) -> None:
     packed = gzip.compress(f"{OBSERVATION}\n".encode())
     headers = {"Content-Length": None, "Content-Encoding": "gzip"}
     answer = Answer(200, packed, headers, "application/fhir+ndjson", cut=len(packed))
@@ -79,14 +79,14 @@ async def test_a_gzip_trailer_proves_such_a_file_whole(store: KeptRows) -> None:
     assert (report.status, report.deleted) == ("complete", 1)
 
 
-async def test_a_file_without_a_line_does_not_prove_that_there_is_nothing(store: KeptRows) -> None:
+async def test_an_empty_file_does_not_prove_that_there_are_no_rows(store: KeptRows) -> None:
     _, report = await two_nights(store, ndjson())
     assert (report.status, report.deleted) == ("complete", 0)
     assert any("Observation: the file has no line" in note for note in report.notes)
     assert ("Observation", "o1") in store.live()
 
 
-async def test_a_file_without_a_line_whose_count_is_none_proves_it(store: KeptRows) -> None:
+async def test_an_empty_file_with_a_count_of_zero_proves_that_there_are_no_rows(store: KeptRows) -> None:
     _, report = await two_nights(store, ndjson(), counted(0))
     # nothing of the type is left that could be read beside them: another full listing must say so too
     assert [(hole.resource_type, hole.reason.partition(" ")[0]) for hole in report.holes] == [("Observation", "2")]
@@ -124,13 +124,13 @@ REST = part(WHOLE[START:], START, len(WHOLE) - 1)
 AGAIN = Answer(200, WHOLE, TAG, "application/fhir+ndjson")
 
 
-async def test_the_rest_of_a_cut_file_is_joined_to_it(store: KeptRows) -> None:
+async def test_the_rest_of_a_truncated_file_is_joined_to_it(store: KeptRows) -> None:
     ranges, report = await cut_file(store, CUT, REST)
     assert (report.status, stored(store), ranges) == ("complete", ALL, ["", f"bytes={START}-"])
 
 
 @pytest.mark.parametrize("tag", ['"v2"', 'W/"v1"', None])
-async def test_a_part_of_another_version_or_of_none_begins_the_file_anew(store: KeptRows, tag: str | None) -> None:
+async def test_a_part_of_another_or_unknown_version_restarts_the_file(store: KeptRows, tag: str | None) -> None:
     other = WHOLE.replace('"o', '"n')
     rest = part(other[START:], START, len(other) - 1, ETag=tag)
     ranges, report = await cut_file(store, CUT, rest, Answer(200, other, {"ETag": '"v2"'}, "application/fhir+ndjson"))
@@ -139,7 +139,7 @@ async def test_a_part_of_another_version_or_of_none_begins_the_file_anew(store: 
 
 
 @pytest.mark.parametrize("end", [2 * ONE, 2 * ONE + 7], ids=["at the end of a line", "within a line"])
-async def test_a_part_shorter_than_asked_for_is_followed_by_the_next(store: KeptRows, end: int) -> None:
+async def test_a_part_shorter_than_requested_is_followed_by_the_next(store: KeptRows, end: int) -> None:
     first = part(WHOLE[START:end], START, end - 1)
     ranges, report = await cut_file(store, CUT, first, part(WHOLE[end:], end, len(WHOLE) - 1))
     assert ranges == ["", f"bytes={START}-", f"bytes={end}-"]
@@ -158,7 +158,7 @@ async def test_a_part_shorter_than_asked_for_is_followed_by_the_next(store: Kept
     ],
     ids=["bytes left out", "bytes left out and no length", "another size", "another start", "no Content-Range"],
 )
-async def test_a_part_that_is_not_what_it_says_begins_the_file_anew(store: KeptRows, rest: Answer) -> None:
+async def test_a_part_that_does_not_match_its_headers_restarts_the_file(store: KeptRows, rest: Answer) -> None:
     if rest.headers.get("Connection") == "close":
         rest = replace(rest, cut=len(rest.body))
     ranges, report = await cut_file(store, CUT, rest, AGAIN)
@@ -176,7 +176,7 @@ async def test_an_unknown_size_does_not_prove_a_part_to_be_the_last(store: KeptR
     assert (report.status, stored(store)) == ("complete", ALL)
 
 
-async def test_a_server_that_never_gives_the_right_rest_leaves_a_hole(store: KeptRows) -> None:
+async def test_a_server_that_never_sends_the_right_rest_leaves_a_hole(store: KeptRows) -> None:
     wrong = part(WHOLE[START:], START, len(WHOLE) - 1, ETag='"v2"')
     ranges, report = await cut_file(store, *[CUT, wrong] * 10)
     assert report.status == "partial"
@@ -189,7 +189,7 @@ HEADER = '{"resourceType":"Parameters","parameter":[{"name":"header","valueRefer
 
 
 @pytest.mark.parametrize(("count", "status"), [(2, "complete"), (3, "complete"), (4, "partial"), (5, "partial")])
-async def test_a_count_is_held_against_an_organised_file_too(store: KeptRows, count: int, status: str) -> None:
+async def test_a_count_is_compared_with_an_organised_file_too(store: KeptRows, count: int, status: str) -> None:
     output = [{"url": "{origin}/files/none", "count": 1}, {"url": "{origin}/files/one", "count": count}]
     async with export_server(polls=[manifest(output=output, outputOrganizedBy="Patient")]) as server:
         server.files |= {"none": [ndjson(HEADER)], "one": [ndjson(HEADER, PATIENT, OBSERVATION)]}
@@ -201,7 +201,7 @@ async def test_a_count_is_held_against_an_organised_file_too(store: KeptRows, co
 # -- elements that are left out without a tag
 
 
-async def test_elements_that_come_untagged_never_overwrite_a_whole_resource(store: KeptRows) -> None:
+async def test_untagged_partial_resources_never_overwrite_a_whole_one(store: KeptRows) -> None:
     whole = OBSERVATION.replace("}}", '},"valueString":"whole"}')
     options = BulkOptions(elements=("Observation.subject",))
     async with export_server() as server:
@@ -222,7 +222,7 @@ async def test_elements_that_come_untagged_never_overwrite_a_whole_resource(stor
 # -- deletions
 
 
-async def test_deletions_that_cannot_be_read_are_a_hole_and_the_others_are_done(store: KeptRows) -> None:
+async def test_unreadable_deletions_are_a_hole_and_the_others_are_applied(store: KeptRows) -> None:
     async with export_server() as server:
         server.files["Observation"] = [ndjson(OBSERVATION, SECOND)]
         await server.sync(store, types=TYPES)
@@ -250,7 +250,7 @@ async def test_deletions_that_cannot_be_read_are_a_hole_and_the_others_are_done(
         (OUTCOME.format(severity="fatal", code="exception"), "partial", 0),
     ],
 )
-async def test_an_export_that_tells_of_errors_deletes_nothing_and_is_a_hole_and_one_that_warns_is_believed(
+async def test_an_export_with_errors_deletes_nothing_and_is_a_hole_and_one_with_warnings_is_believed(
     store: KeptRows, line: str, status: str, deleted: int
 ) -> None:
     errors = [{"type": "OperationOutcome", "url": "{origin}/files/errors"}]
@@ -296,7 +296,7 @@ SAID = {"severity": "error", "code": "exception"}
         json.dumps({"resourceType": "OperationOutcome"}),
     ],
 )
-async def test_an_error_in_any_shape_is_a_hole_deletes_nothing_moves_no_watermark_and_is_fetched_once(
+async def test_an_error_in_any_shape_is_a_hole_that_deletes_nothing_and_moves_no_watermark(
     store: KeptRows, body: str
 ) -> None:
     async with export_server() as server:
@@ -331,7 +331,7 @@ async def test_an_error_that_the_vendor_explains_as_no_permission_is_no_hole_and
 # -- what of a manifest cannot be understood
 
 
-async def test_a_file_that_is_listed_without_a_url_is_a_hole_and_the_others_are_stored(store: KeptRows) -> None:
+async def test_a_file_listed_without_a_url_is_a_hole_and_the_others_are_stored(store: KeptRows) -> None:
     output = [{"type": "Patient", "url": "{origin}/files/Patient"}, {"type": "Observation", "url": None, "count": 3}]
     async with export_server(polls=[manifest(output=output)]) as server:
         report = await server.sync(store, types=TYPES)
@@ -356,7 +356,7 @@ async def test_a_file_that_is_listed_without_a_url_is_a_hole_and_the_others_are_
         ),
     ],
 )
-async def test_what_nobody_understands_of_a_manifest_deletes_nothing_and_a_page_that_cannot_be_found_is_a_hole(
+async def test_an_unintelligible_manifest_part_deletes_nothing_and_a_missing_page_is_a_hole(
     store: KeptRows, more: dict, status: str
 ) -> None:
     async with export_server() as server:
@@ -380,7 +380,7 @@ async def test_what_nobody_understands_of_a_manifest_deletes_nothing_and_a_page_
     ],
     ids=["relation", "member"],
 )
-async def test_a_next_manifest_page_is_followed_however_it_is_told(store: KeptRows, told: dict) -> None:
+async def test_a_next_manifest_page_is_followed_however_it_is_named(store: KeptRows, told: dict) -> None:
     async with export_server(polls=[manifest("Patient", **told)]) as server:
         server.pages["/page2"] = [manifest("Observation")]
         report = await server.sync(store, types=TYPES)
@@ -395,7 +395,7 @@ async def test_an_outcome_at_the_status_url_is_no_export_of_nothing(store: KeptR
     assert "--mode crawl" in (report.error or "")
 
 
-async def test_a_transaction_time_that_no_server_can_mean_earns_no_watermark_of_its_own(store: KeptRows) -> None:
+async def test_an_implausible_transaction_time_earns_no_watermark(store: KeptRows) -> None:
     async with export_server(polls=[manifest(*TYPES, transactionTime="0001-01-01T00:00:00Z")]) as server:
         report = await server.sync(store, types=TYPES)
     assert report.status == "complete"
@@ -404,7 +404,7 @@ async def test_a_transaction_time_that_no_server_can_mean_earns_no_watermark_of_
 
 
 @pytest.mark.parametrize("name", ["error", "outcome"])
-async def test_an_error_file_that_stands_alone_and_in_no_list_is_read(store: KeptRows, name: str) -> None:
+async def test_an_error_file_outside_a_list_is_read(store: KeptRows, name: str) -> None:
     alone = {name: {"type": "OperationOutcome", "url": "{origin}/files/errors"}}
     async with export_server(polls=[manifest(*TYPES, **alone)]) as server:
         server.files["errors"] = [ndjson(OUTCOME.format(severity="error", code="exception"))]
@@ -413,7 +413,7 @@ async def test_an_error_file_that_stands_alone_and_in_no_list_is_read(store: Kep
     assert "failed in part: 1 error " in hole.reason
 
 
-async def test_a_list_of_a_manifest_that_is_none_is_refused(store: KeptRows) -> None:
+async def test_a_manifest_member_that_should_be_a_list_is_refused(store: KeptRows) -> None:
     async with export_server(polls=[manifest(*TYPES, deleted="none")]) as server:
         report = await server.sync(store, types=TYPES)
     assert report.status == "failed"
@@ -423,14 +423,14 @@ async def test_a_list_of_a_manifest_that_is_none_is_refused(store: KeptRows) -> 
 # -- polls
 
 
-async def test_an_empty_answer_to_a_poll_is_asked_again(store: KeptRows) -> None:
+async def test_an_empty_answer_to_a_poll_is_followed_by_another_poll(store: KeptRows) -> None:
     async with export_server(polls=[Answer(200, ""), Answer(200, "\n"), manifest(*TYPES)]) as server:
         report = await server.sync(store, types=TYPES)
         assert len(server.kicked_off) == 1
     assert (report.status, report.error) == ("complete", None)
 
 
-async def test_polls_that_stay_empty_end_with_an_error_that_says_so_and_the_job_is_kept(store: KeptRows) -> None:
+async def test_polls_that_stay_empty_end_with_an_error_and_the_job_is_kept(store: KeptRows) -> None:
     async with export_server(polls=[Answer(200, "")]) as server:
         report = await server.sync(store, types=TYPES)
         server.polls = [manifest(*TYPES)]
@@ -444,7 +444,7 @@ async def test_polls_that_stay_empty_end_with_an_error_that_says_so_and_the_job_
 # -- status URLs elsewhere
 
 
-async def test_a_status_url_at_another_origin_begins_one_export_that_goes_on_once_that_origin_is_allowed(
+async def test_an_export_with_a_status_url_at_another_origin_continues_once_that_origin_is_allowed(
     store: KeptRows,
 ) -> None:
     async with export_server(kickoffs=[accepted("{elsewhere}/jobs/1")]) as server:
@@ -465,7 +465,7 @@ async def test_a_status_url_at_another_origin_begins_one_export_that_goes_on_onc
 # -- rate headers
 
 
-async def test_pauses_that_rate_headers_ask_for_are_told_once_a_run(store: KeptRows) -> None:
+async def test_pauses_requested_by_rate_headers_are_reported_once_per_run(store: KeptRows) -> None:
     nothing_left = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "99999"}
     async with export_server() as server:
         server.files = {
@@ -478,7 +478,7 @@ async def test_pauses_that_rate_headers_ask_for_are_told_once_a_run(store: KeptR
 
 
 @pytest.mark.parametrize("reset", ["-5", "99999999999", "soon"])
-async def test_a_wait_that_rate_headers_ask_for_is_shown_while_it_lasts(store: KeptRows, reset: str) -> None:
+async def test_a_wait_requested_by_rate_headers_is_shown_while_it_lasts(store: KeptRows, reset: str) -> None:
     nothing_left = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset}
     async with export_server() as server:
         server.files["Patient"] = [ndjson(PATIENT, headers=nothing_left)]

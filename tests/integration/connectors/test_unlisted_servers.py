@@ -91,7 +91,7 @@ def empty_pages_without_end(server: RawServer, asked: Asked) -> bytes | None:
         (empty_pages_without_end, "page after page has nothing"),
     ],
 )
-async def test_what_a_search_keeps_back_is_a_hole_of_its_patient_alone(store: KeptRows, fault, reason: str) -> None:
+async def test_rows_withheld_by_a_search_are_a_hole_of_only_its_patient(store: KeptRows, fault, reason: str) -> None:
     async with raw_server(fault) as server:
         report = await run(server, store, mode="crawl")
         held = server.keys()
@@ -102,7 +102,7 @@ async def test_what_a_search_keeps_back_is_a_hole_of_its_patient_alone(store: Ke
 
 
 @pytest.mark.parametrize("way", ["map", "links", "header"])
-async def test_a_next_page_that_is_told_in_another_place_is_read(store: KeptRows, way: str) -> None:
+async def test_a_next_page_named_in_another_place_is_read(store: KeptRows, way: str) -> None:
     def fault(server: RawServer, asked: Asked) -> bytes | None:
         if not of_p1(asked) or "start" in asked.query:
             return None
@@ -117,7 +117,7 @@ async def test_a_next_page_that_is_told_in_another_place_is_read(store: KeptRows
     assert (report.status, set(store.live())) == ("complete", held)
 
 
-async def test_a_listing_that_says_that_its_results_are_incomplete_proves_nothing_gone(store: KeptRows) -> None:
+async def test_a_listing_that_declares_itself_incomplete_proves_no_deletion(store: KeptRows) -> None:
     later: list[bool] = []
 
     def fault(server: RawServer, asked: Asked) -> bytes | None:
@@ -154,7 +154,7 @@ def without_anything(found: dict) -> None:
 
 @pytest.mark.parametrize("change", [without_next, without_anything, next_link(None), next_link("")])
 @pytest.mark.parametrize("kind", ["Observation", "Patient"])
-async def test_a_later_page_that_loses_its_next_link_proves_nothing_gone(store: KeptRows, kind: str, change) -> None:
+async def test_a_later_page_that_loses_its_next_link_proves_no_deletion(store: KeptRows, kind: str, change) -> None:
     broken: list[bool] = []
 
     def fault(server: RawServer, asked: Asked) -> bytes | None:
@@ -197,7 +197,7 @@ def a_refusal_with_status_200(rows: list[dict]) -> dict:
     ("cut", "most"),
     [(only_the_first, 15), (only_some_of_a_total, 6), (only_some_with_a_warning, 6), (a_refusal_with_status_200, 26)],
 )
-async def test_a_list_of_references_that_is_answered_in_part_says_of_nothing_that_it_is_not_there(
+async def test_a_partly_answered_list_of_references_proves_nothing_missing(
     store: KeptRows, cut: Callable[[list[dict]], dict], most: int
 ) -> None:
     def lists(server: RawServer, asked: Asked) -> bytes | None:
@@ -232,7 +232,7 @@ async def test_a_list_of_references_that_is_answered_in_part_says_of_nothing_tha
     assert asked <= most
 
 
-async def test_a_resource_that_is_marked_as_an_outcome_is_stored(store: KeptRows) -> None:
+async def test_a_resource_marked_as_an_outcome_is_stored(store: KeptRows) -> None:
     def marked(server: RawServer, asked: Asked) -> bytes | None:
         found = bundle(server.matches(asked))
         for entry in found["entry"]:
@@ -263,14 +263,14 @@ async def test_a_search_that_shifts_while_it_is_read_is_read_again(store: KeptRo
     assert held - set(store.live()) == set()
 
 
-async def test_a_list_without_patients_is_complete_and_said(store: KeptRows) -> None:
+async def test_a_list_without_patients_is_complete_and_reported(store: KeptRows) -> None:
     async with raw_server(lambda _, asked: answer(bundle([])) if asked.path == "/Patient" else None) as server:
         report = await run(server, store, mode="crawl")
     assert (report.status, list(report.holes)) == ("complete", [])
     assert ["the server's list of patients is empty" in note for note in report.notes] == [True]
 
 
-async def test_types_that_are_no_types_are_not_asked_for(store: KeptRows) -> None:
+async def test_invalid_types_are_not_requested(store: KeptRows) -> None:
     def odd(server: RawServer, asked: Asked) -> bytes | None:
         if asked.path != "/metadata":
             return None
@@ -289,7 +289,7 @@ async def test_types_that_are_no_types_are_not_asked_for(store: KeptRows) -> Non
 
 
 @pytest.mark.parametrize("quantity", [9, "9", 9.0])
-async def test_members_of_a_group_that_name_no_patient_are_a_hole_and_the_others_are_fetched(
+async def test_group_members_that_name_no_patient_are_a_hole_and_the_others_are_fetched(
     store: KeptRows, quantity: object
 ) -> None:
     entities = [
@@ -313,7 +313,7 @@ async def test_members_of_a_group_that_name_no_patient_are_a_hole_and_the_others
     assert ("Patient", "p0") in store.live()
 
 
-async def test_members_of_a_group_that_are_no_patients_have_no_chart_and_are_no_hole(store: KeptRows) -> None:
+async def test_group_members_other_than_patients_have_no_chart_and_are_no_hole(store: KeptRows) -> None:
     references = (
         "Patient/p0",
         "Device/d",
@@ -334,9 +334,7 @@ async def test_members_of_a_group_that_are_no_patients_have_no_chart_and_are_no_
 
 
 @pytest.mark.parametrize("stranger", [None, "Patient/p1", {"entity": None}, {"entity": "Patient/p1", "inactive": None}])
-async def test_a_member_of_a_group_that_cannot_be_read_costs_itself_and_is_a_hole(
-    store: KeptRows, stranger: object
-) -> None:
+async def test_an_unreadable_group_member_costs_only_itself_and_is_a_hole(store: KeptRows, stranger: object) -> None:
     members = [stranger, {"entity": {"reference": "Patient/p0"}, "inactive": "false"}]
 
     def grouped(server: RawServer, asked: Asked) -> bytes | None:
@@ -350,7 +348,7 @@ async def test_a_member_of_a_group_that_cannot_be_read_costs_itself_and_is_a_hol
 @pytest.mark.parametrize(
     "found", [{"resourceType": "OperationOutcome", "issue": []}, [], {"resourceType": "Group", "member": 7}]
 )
-async def test_what_is_no_group_is_no_group_without_members(store: KeptRows, found: object) -> None:
+async def test_an_invalid_group_is_not_a_group_without_members(store: KeptRows, found: object) -> None:
     def grouped(server: RawServer, asked: Asked) -> bytes | None:
         return answer(found) if asked.path == "/Group/g" else None
 
@@ -362,7 +360,7 @@ async def test_what_is_no_group_is_no_group_without_members(store: KeptRows, fou
 
 @pytest.mark.parametrize("link", [[None], [{"relation": "further", "url": "x"}], {"relation": "more", "url": "x"}])
 @pytest.mark.parametrize("kind", ["Observation", "Patient"])
-async def test_links_that_nobody_understands_prove_nothing_gone_and_are_told(
+async def test_unintelligible_links_prove_no_deletion_and_are_reported(
     store: KeptRows, kind: str, link: object
 ) -> None:
     odd: list[bool] = []
@@ -382,7 +380,7 @@ async def test_links_that_nobody_understands_prove_nothing_gone_and_are_told(
     assert any(note.startswith(kind) and "could not be understood" in note for note in report.notes)
 
 
-async def test_a_statement_with_strangers_among_its_types_is_planned_by_the_others_and_tells_of_them(
+async def test_malformed_types_in_a_capability_statement_are_reported_and_the_others_planned(
     store: KeptRows,
 ) -> None:
     def odd(server: RawServer, asked: Asked) -> bytes | None:
@@ -399,9 +397,7 @@ async def test_a_statement_with_strangers_among_its_types_is_planned_by_the_othe
 
 
 @pytest.mark.parametrize("kind", ["Observation", "Condition"])
-async def test_a_search_that_is_answered_401_for_good_is_a_hole_of_its_patient_alone(
-    store: KeptRows, kind: str
-) -> None:
+async def test_a_search_permanently_answered_401_is_a_hole_of_only_its_patient(store: KeptRows, kind: str) -> None:
     def closed(server: RawServer, asked: Asked) -> bytes | None:
         return answer(b"", 401) if of_p1(asked, kind) else None
 
@@ -413,7 +409,7 @@ async def test_a_search_that_is_answered_401_for_good_is_a_hole_of_its_patient_a
 
 
 @pytest.mark.parametrize("way", ["/Patient/p1", "/Patient"])
-async def test_another_patient_than_was_asked_for_is_no_merge_where_nothing_says_so(store: KeptRows, way: str) -> None:
+async def test_an_answer_about_another_patient_is_no_merge_unless_it_says_so(store: KeptRows, way: str) -> None:
     broken: list[bool] = []
     whole = CohortSource(values=("p0", "p1"))
 
@@ -439,7 +435,7 @@ async def test_another_patient_than_was_asked_for_is_no_merge_where_nothing_says
     assert set(store.live()) == held
 
 
-async def test_a_record_number_that_brings_a_patient_without_it_is_not_believed(store: KeptRows) -> None:
+async def test_a_record_number_that_finds_a_patient_without_it_is_not_believed(store: KeptRows) -> None:
     def ignores_identifier(server: RawServer, asked: Asked) -> bytes | None:
         if asked.path == "/Patient" and "identifier" in asked.query:
             known = [row for row in server.rows["Patient"] if asked.query["identifier"] == f"urn:mrn|{row['id']}"]
@@ -457,7 +453,7 @@ async def test_a_record_number_that_brings_a_patient_without_it_is_not_believed(
 
 
 @pytest.mark.parametrize(("off", "margin"), [(-3600, 3900), (3600, 300), (-2, 300)])
-async def test_a_type_whose_rows_have_no_date_is_asked_for_news_from_a_moment_of_the_servers_own_clock(
+async def test_a_type_without_dates_is_searched_for_changes_since_a_time_of_the_servers_clock(
     store: KeptRows, off: int, margin: int
 ) -> None:
     began = datetime.now(UTC)
@@ -498,7 +494,7 @@ def a_way_elsewhere(asked: Asked) -> bytes:
 
 @pytest.mark.parametrize("lists", [True, False])
 @pytest.mark.parametrize("bad", [a_page, a_refusal, another_type, a_way_elsewhere])
-async def test_a_reference_that_cannot_be_read_costs_itself_and_not_those_asked_for_with_it(
+async def test_an_unreadable_reference_costs_itself_and_not_the_rest_of_its_batch(
     store: KeptRows, bad: Callable[[Asked], bytes], lists: bool
 ) -> None:
     def fault(server: RawServer, asked: Asked) -> bytes | None:

@@ -47,7 +47,7 @@ def _with_base(subject: dict | None, base: str) -> dict | None:
     return {**subject, "reference": subject["reference"].replace("{base}", base)}
 
 
-async def test_rows_that_name_no_patient_of_this_server_are_of_the_patient_whose_search_brought_them() -> None:
+async def test_rows_without_a_local_patient_belong_to_the_patient_whose_search_returned_them() -> None:
     found, result = await searched(
         {"id": "identifier", "subject": {"identifier": {"system": "urn:example:mrn", "value": "7"}}},
         {"id": "contained", "subject": {"reference": "#p"}, "contained": [{"resourceType": "Patient", "id": "p"}]},
@@ -59,7 +59,7 @@ async def test_rows_that_name_no_patient_of_this_server_are_of_the_patient_whose
     assert result.complete_listing
 
 
-async def test_rows_that_name_the_patient_in_any_form_are_his_by_that() -> None:
+async def test_rows_that_name_a_patient_in_any_form_belong_to_that_patient() -> None:
     found, result = await searched(
         {"id": "relative", "subject": {"reference": "Patient/p1"}},
         {"id": "versioned", "subject": {"reference": "Patient/p1/_history/2"}},
@@ -71,7 +71,7 @@ async def test_rows_that_name_the_patient_in_any_form_are_his_by_that() -> None:
     assert result.complete_listing
 
 
-async def test_a_row_of_somebody_else_only_is_left_to_him_and_the_listing_proves_nothing() -> None:
+async def test_a_row_of_only_another_patient_stays_theirs_and_the_listing_proves_nothing() -> None:
     found, result = await searched({"id": "astray", "subject": {"reference": "Patient/p2"}})
     assert (found["astray"].patient_id, found["astray"].searched) == ("p2", None)
     assert not result.complete_listing

@@ -45,13 +45,13 @@ NDJSON = b'{"resourceType":"Patient","id":"p"}\n' * 20_000
         "/fhir/$export?_since=2021-03-18T19:19:42.000Z&a='()*!~",
     ],
 )
-async def test_an_absolute_url_leaves_byte_for_byte(target):
+async def test_an_absolute_url_is_sent_byte_for_byte(target):
     async with wire(always(http())) as server, client(server) as ehr:
         await ehr.send(call(server.origin + target))
         assert server.seen[0].target == target
 
 
-async def test_headers_say_who_we_are_and_what_we_take():
+async def test_headers_say_who_we_are_and_what_we_accept():
     async with wire(always(http())) as server, client(server, http__client_id_header="Epic-Client-ID") as ehr:
         await ehr.send(call(headers={"Prefer": "respond-async"}))
         headers = server.seen[0].headers
@@ -82,7 +82,7 @@ async def test_no_cookie_is_kept():
         assert ["cookie" in request.headers for request in server.seen] == [False, False]
 
 
-async def test_connections_are_kept_open_between_calls_also_after_a_refusal():
+async def test_connections_stay_open_between_calls_even_after_a_refusal():
     async with wire(always([http(), http(404, b"gone", "text/plain"), http()])) as server, client(server) as ehr:
         await ehr.send(call())
         with pytest.raises(TerminalFetchError):
@@ -92,7 +92,7 @@ async def test_connections_are_kept_open_between_calls_also_after_a_refusal():
 
 
 @pytest.mark.parametrize("coding", ["gzip", None, "UTF-8", "aws-chunked,gzip"])
-async def test_packed_answers_are_unpacked_whether_labelled_or_not(coding):
+async def test_compressed_answers_are_decoded_whether_labelled_or_not(coding):
     packed = http(body=gzip.compress(NDJSON), Content_Encoding=coding)
     async with wire(always(packed)) as server, client(server) as ehr:
         assert (await ehr.send(call())).body == NDJSON
@@ -101,7 +101,7 @@ async def test_packed_answers_are_unpacked_whether_labelled_or_not(coding):
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd"])
-async def test_a_coding_that_nobody_asked_for_is_named_and_not_asked_for_again(coding):
+async def test_an_unrequested_coding_is_reported_and_not_retried(coding):
     body = http(body=b"\x28\xb5\x2f\xfd" + b"x" * 40, Content_Encoding=coding)
     async with wire(always(body)) as server, client(server) as ehr:
         with pytest.raises(TerminalFetchError, match=rf"was not requested \({coding}\).*only gzip"):
@@ -149,14 +149,14 @@ def then_cut(*answers):
 
 
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
-async def test_a_cut_answer_is_asked_for_again(cut):
+async def test_a_truncated_answer_is_requested_again(cut):
     async with wire(then_cut(cut, http(body=b'{"a":1}'))) as server, client(server) as ehr:
         assert (await ehr.send(call())).body == b'{"a":1}'
         assert (len(server.seen), ehr.requests, ehr.retries) == (2, 2, 1)
 
 
 @pytest.mark.parametrize("name", [name for name in CUTS if "gzip" in name or "length" in name])
-async def test_a_stream_that_is_cut_raises_and_never_looks_whole(name):
+async def test_a_truncated_stream_raises_and_never_looks_complete(name):
     async with wire(then_cut(CUTS[name])) as server, client(server) as ehr:
         with pytest.raises(TransientFetchError, match=r"^GET /Patient\?name=\{name\}: .*(lost|damaged)"):
             await read_to_its_end(ehr)
@@ -168,7 +168,7 @@ async def read_to_its_end(ehr):
         return b"".join([chunk async for chunk in reply.chunks])
 
 
-async def test_a_stream_left_early_gives_its_place_and_connection_back():
+async def test_a_stream_left_early_releases_its_place_and_connection():
     async with (
         wire(always(http(body=NDJSON))) as server,
         client(server, limits__max_concurrency=1, limits__file_concurrency=1) as ehr,
@@ -179,7 +179,7 @@ async def test_a_stream_left_early_gives_its_place_and_connection_back():
         assert len(server.seen) == 3
 
 
-async def test_a_stall_is_a_time_out_and_slow_progress_is_none():
+async def test_a_stall_is_a_timeout_and_slow_progress_is_not():
     body = b'{"a":1' + b" " * 693 + b"}"
 
     async def stalls_then_drips(request, writer):
@@ -198,7 +198,7 @@ async def test_a_stall_is_a_time_out_and_slow_progress_is_none():
         assert ehr.retries == 1
 
 
-async def test_a_lost_kick_off_is_not_sent_again_by_anybody():
+async def test_a_lost_kick_off_is_never_sent_again():
     async def drops(request, writer):
         return False
 
@@ -221,7 +221,7 @@ async def test_an_unreachable_server_is_transient_and_the_message_says_what_to_c
     )
 
 
-async def test_a_mistyped_base_url_is_told_after_three_tries():
+async def test_a_mistyped_base_url_is_reported_after_three_attempts():
     async with wire(always(http())) as server:
         pass
     async with client(server, retry__max_tries=9) as ehr:
@@ -229,7 +229,7 @@ async def test_a_mistyped_base_url_is_told_after_three_tries():
             await ehr.send(call("metadata", purpose="discovery"))
 
 
-async def test_https_to_a_port_that_speaks_http_is_called_a_failed_handshake():
+async def test_https_to_an_http_port_is_reported_as_a_failed_handshake():
     def plain(reader, writer):
         writer.write(http(400))
         writer.close()
@@ -241,7 +241,7 @@ async def test_https_to_a_port_that_speaks_http_is_called_a_failed_handshake():
                 await ehr.send(call())
 
 
-async def test_a_host_without_address_is_told_from_a_server_that_is_down(monkeypatch):
+async def test_a_host_without_an_address_is_distinguished_from_a_server_that_is_down(monkeypatch):
     async def unknown(*args, **kwargs):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -251,7 +251,7 @@ async def test_a_host_without_address_is_told_from_a_server_that_is_down(monkeyp
             await ehr.send(call())
 
 
-async def test_neither_log_nor_error_nor_its_causes_hold_a_query_a_token_or_a_body(caplog):
+async def test_no_log_or_error_contains_a_query_a_token_or_a_body(caplog):
     caplog.set_level(logging.DEBUG)
     answers = [*CUTS.values(), http(500, b'{"name":"SECRET"}'), http(400, b"SECRET"), b"SECRET \r\n\r\n"]
     for answer in answers:
@@ -309,9 +309,7 @@ async def test_a_certificate_of_an_unknown_issuer_is_refused_without_a_retry(ser
     ],
     ids=["expired", "another host"],
 )
-async def test_a_trusted_certificate_that_is_out_of_date_or_for_another_host_is_not_answered_with_ca_bundle(
-    tmp_path, made, told
-):
+async def test_an_expired_or_misissued_trusted_certificate_does_not_suggest_ca_bundle(tmp_path, made, told):
     pem, key = certificate(tmp_path, **made)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pem, key)
@@ -321,7 +319,7 @@ async def test_a_trusted_certificate_that_is_out_of_date_or_for_another_host_is_
     assert "ca_bundle" not in str(caught.value)
 
 
-async def test_a_server_that_is_not_trusted_is_not_planned_for_by_the_profile_alone(server_tls):
+async def test_an_untrusted_server_is_not_planned_for_from_the_profile_alone(server_tls):
     context, _, _ = server_tls
     async with wire(always(http()), tls=context) as server, client(server) as ehr:
         with pytest.raises(UntrustedServerError, match="GET /metadata: the server's certificate is not trusted"):
@@ -349,7 +347,7 @@ async def test_old_tls_is_refused(server_tls):
         assert server.seen == []
 
 
-async def test_a_missing_ca_bundle_is_named(tmp_path):
+async def test_a_missing_ca_bundle_is_reported(tmp_path):
     async with client(Endpoint("https://127.0.0.1:9/fhir", ca_bundle=tmp_path / "none.pem")) as ehr:
         with pytest.raises(PlanError, match=r"ca_bundle = .*none\.pem"):
             await ehr.send(call())
@@ -374,7 +372,7 @@ async def test_requests_go_through_the_configured_proxy_and_no_other(monkeypatch
     [(b"HTTP/1.1 200 OK\r\nX-A: ", b"a"), (b"", b"HTTP/1.1 100 Continue\r\n\r\n")],
     ids=["bytes", "1xx"],
 )
-async def test_headers_that_come_bit_by_bit_without_end_are_a_time_out(begin, again):
+async def test_endlessly_trickling_headers_are_a_timeout(begin, again):
     async def drips(request, writer):
         writer.write(begin)
         for _ in range(100):
@@ -389,7 +387,7 @@ async def test_headers_that_come_bit_by_bit_without_end_are_a_time_out(begin, ag
         assert len(server.seen) == 2
 
 
-async def test_a_wait_for_headers_that_ends_in_time_is_none_and_does_not_shorten_the_body():
+async def test_slow_headers_within_the_timeout_do_not_shorten_the_time_for_the_body():
     async def late(request, writer):
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         await asyncio.sleep(0.2)

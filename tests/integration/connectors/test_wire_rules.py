@@ -71,7 +71,7 @@ def only(token):
 # -- the token
 
 
-async def test_a_refused_token_is_renewed_once_and_the_call_replayed_without_counting_as_a_retry():
+async def test_a_refused_token_is_renewed_once_and_the_replay_counts_as_no_retry():
     async with wire(only("t2")) as server, client(server, tokens=FixedTokens()) as ehr:
         assert (await ehr.send(call(launch="1012V3"))).status == 200
         assert [request.headers["authorization"] for request in server.seen] == ["Bearer t1", "Bearer t2"]
@@ -87,7 +87,7 @@ async def test_a_second_refusal_is_final():
         assert len(server.seen) == 2
 
 
-async def test_a_configured_token_is_not_sent_again_and_stays_good_for_other_requests():
+async def test_a_refused_configured_token_is_not_resent_but_used_for_other_requests():
     async def reply(request, writer):
         writer.write(http(401, b"") if "closed" in request.target else http())
 
@@ -98,7 +98,7 @@ async def test_a_configured_token_is_not_sent_again_and_stays_good_for_other_req
         assert len(server.seen) == 2
 
 
-async def test_401_without_a_login_says_that_there_is_none():
+async def test_a_401_without_a_login_says_that_none_is_configured():
     async with wire(only("t1")) as server, client(server) as ehr:
         with pytest.raises(AuthError, match="this connection has no login"):
             await ehr.send(call())
@@ -127,7 +127,7 @@ async def test_a_redirect_to_another_origin_goes_without_token_and_client_id():
     assert {"authorization", "epic-client-id"}.isdisjoint(store.seen[0].headers)
 
 
-async def test_401_from_a_redirects_other_origin_is_not_a_login_problem():
+async def test_a_401_from_another_origin_after_a_redirect_is_no_login_problem():
     async with wire(always(http(401, b""))) as store, wire(always(b"")) as server:
         server.answer = always(http(307, b"", Location=store.origin))
         async with client(server, tokens=FixedTokens()) as ehr:
@@ -160,14 +160,14 @@ async def test_a_body_is_never_sent_on_to_another_origin():
     assert other.seen == []
 
 
-async def test_redirects_that_do_not_end_are_given_up():
+async def test_endless_redirects_are_abandoned():
     async with wire(always(http(302, b"", Location="/fhir/again"))) as server, client(server) as ehr:
         with pytest.raises(ProtocolError, match="more than 5 redirects"):
             await ehr.send(call())
         assert len(server.seen) == 6
 
 
-async def test_a_call_that_wants_the_token_is_refused_at_any_other_origin():
+async def test_a_call_that_needs_the_token_is_refused_at_any_other_origin():
     async with (
         wire(always(http())) as other,
         wire(always(http())) as server,
@@ -180,7 +180,7 @@ async def test_a_call_that_wants_the_token_is_refused_at_any_other_origin():
     assert ["authorization" in request.headers for request in other.seen] == [False, True]
 
 
-async def test_the_place_is_given_back_after_every_kind_of_end():
+async def test_a_place_is_released_however_a_call_ends():
     script = [http(401), http(302, Location="ftp://x/"), http(404), HTML, b"", http(body=b"x")[:-1], http()]
 
     async def reply(request, writer):
@@ -211,7 +211,7 @@ async def test_waits_grow_at_random_below_their_cap_and_respect_retry_after():
     assert 300 <= fourth <= 303
 
 
-async def test_tries_end_with_an_error_that_names_template_status_and_codes():
+async def test_exhausted_retries_give_an_error_with_template_status_and_codes():
     body = b'{"resourceType":"OperationOutcome","issue":[{"code":"transient","diagnostics":"Jane Doe"}]}'
     async with wire(always(http(503, body))) as server, client(server, retry__max_tries=3) as ehr:
         with pytest.raises(TransientFetchError) as raised:
@@ -224,7 +224,7 @@ async def test_tries_end_with_an_error_that_names_template_status_and_codes():
     )
 
 
-async def test_a_web_page_with_200_is_asked_for_again_but_not_for_long():
+async def test_a_web_page_with_200_is_retried_but_not_for_long():
     async with wire(always([HTML, http()])) as server, client(server) as ehr:
         assert (await ehr.send(call())).status == 200
         server.answer = always(HTML)
@@ -233,14 +233,14 @@ async def test_a_web_page_with_200_is_asked_for_again_but_not_for_long():
                 pytest.fail("a web page was handed out as a file")
 
 
-async def test_a_refusal_is_asked_once():
+async def test_a_refusal_is_not_retried():
     async with wire(always(http(404, b"<html>404</html>", "text/html"))) as server, client(server) as ehr:
         with pytest.raises(TerminalFetchError) as raised:
             await ehr.send(call())
     assert (raised.value.status, len(server.seen)) == (404, 1)
 
 
-async def test_an_empty_retry_budget_stops_the_storm():
+async def test_an_empty_retry_budget_stops_retries():
     async with wire(always(http(503))) as server:
         async with client(
             server, retry__max_tries=50, retry__share=0.5, retry__floor=3, limits__breaker_failures=99
@@ -296,7 +296,7 @@ async def test_a_place_covers_the_body_and_not_the_wait_before_the_next_try():
         assert (await waiting).status == 200
 
 
-async def test_a_cancelled_call_gives_its_place_back():
+async def test_a_cancelled_call_releases_its_place():
     async with wire(always(http())) as server, client(server, limits__max_concurrency=1) as ehr:
         arrived = asyncio.Event()
 
@@ -394,7 +394,7 @@ async def test_the_profiles_token_url_wins_over_whatever_is_advertised():
         assert login.discovery.token_url == f"{server.origin}/oauth2/token"
 
 
-async def test_a_server_that_only_speaks_v2_is_asked_in_v2():
+async def test_a_v2_only_server_gets_v2_scopes():
     smart = {"token_endpoint": "/oauth2/token", "capabilities": ["permission-v2"]}
     async with wire(Ehr(smart)) as server, client(server) as ehr:
         await logged_in(ehr, types=())
@@ -416,7 +416,7 @@ async def test_a_server_that_only_speaks_v2_is_asked_in_v2():
         (None, None, "both answered 404"),
     ],
 )
-async def test_a_server_that_names_no_token_endpoint_says_what_it_answered_and_what_to_set(smart, metadata, answers):
+async def test_a_server_without_a_token_endpoint_is_reported_with_its_answer_and_the_setting(smart, metadata, answers):
     async with wire(Ehr(smart, metadata)) as server, client(server) as ehr:
         with pytest.raises(DiscoveryError, match=f"{answers}; .* set profile.login.token_url"):
             await logged_in(ehr)

@@ -53,7 +53,7 @@ INSIDE = [
 
 
 @pytest.mark.parametrize("link", INSIDE)
-async def test_a_link_of_the_server_never_reaches_inside(link, monkeypatch):
+async def test_a_link_from_the_server_never_reaches_an_internal_address(link, monkeypatch):
     monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", refuse_to_connect)
     async with client(Endpoint("http://ehr.example/fhir"), retry__max_tries=1) as ehr:
         with pytest.raises((UnsafeLinkError, TransientFetchError)) as raised:
@@ -68,7 +68,7 @@ async def refuse_to_connect(*args, **kwargs):
 
 
 @pytest.mark.parametrize("link", ["http://127.0.0.2:9/x", "http://localhost:9/x", "http://10.0.0.1/x"])
-async def test_a_redirect_never_reaches_inside_either(link):
+async def test_a_redirect_never_reaches_an_internal_address(link):
     async with wire(always(http(307, b"", Location=link))) as server, client(server, tokens=Tokens()) as ehr:
         with pytest.raises(UnsafeLinkError, match=r"^GET /Patient\?name=\{name\}: .* not public"):
             await ehr.send(call(purpose="file"))
@@ -91,7 +91,7 @@ def resolves(monkeypatch, *answers):
     return looked_up
 
 
-async def test_a_name_that_leads_inside_is_refused_when_it_is_connected_to(monkeypatch):
+async def test_a_name_with_an_internal_address_is_refused_when_connecting(monkeypatch):
     async with wire(always(http())) as inside:
         resolves(monkeypatch, ["127.0.0.1", "::1"])
         async with client(Endpoint("http://8.8.8.8/fhir")) as ehr:
@@ -100,7 +100,7 @@ async def test_a_name_that_leads_inside_is_refused_when_it_is_connected_to(monke
     assert inside.seen == []
 
 
-async def test_a_name_that_moves_inside_between_two_requests_is_refused_then(monkeypatch):
+async def test_a_name_that_moves_to_an_internal_address_is_refused_from_then_on(monkeypatch):
     """DNS rebinding: what counts is the address that is connected to, whatever a look before said."""
     async with wire(always(http(Connection="close"))) as inside:
         resolves(monkeypatch, ["8.8.8.8"], ["127.0.0.1"])
@@ -119,7 +119,7 @@ async def test_a_name_that_moves_inside_between_two_requests_is_refused_then(mon
     assert reached == ["8.8.8.8"]
 
 
-async def test_the_configurations_own_host_may_be_inside_and_so_may_its_object_store(monkeypatch):
+async def test_the_configured_host_and_its_object_store_may_be_internal(monkeypatch):
     async with wire(always(http())) as store, wire(always(http())) as server:
         resolves(monkeypatch, ["127.0.0.1"])
         async with client(Endpoint(f"http://ehr.lan:{server.port}/fhir"), links__private_hosts=("files.lan",)) as ehr:
@@ -131,7 +131,7 @@ async def test_the_configurations_own_host_may_be_inside_and_so_may_its_object_s
     assert len(store.seen) == 2
 
 
-async def test_through_a_proxy_written_addresses_are_still_refused():
+async def test_literal_internal_addresses_are_refused_even_through_a_proxy():
     async with wire(always(http())) as proxy:
         endpoint = Endpoint("http://ehr.example/fhir", proxy=f"http://127.0.0.1:{proxy.port}")
         async with client(endpoint) as ehr:
@@ -146,7 +146,7 @@ async def test_through_a_proxy_written_addresses_are_still_refused():
     "host", ["a" * 70 + ".example", "a..b", ".", "256.1.1.1", "0177.0.0.1", "a%20b", "[fe80::1%25eth0]", "xn--a"]
 )
 @pytest.mark.parametrize("port", ["", ":9", ":0", ":65536", ":x"])
-async def test_a_host_that_is_none_costs_its_own_call_and_nothing_else(host, port):
+async def test_an_invalid_host_costs_only_its_own_call(host, port):
     async with client(Endpoint("http://ehr.example/fhir"), retry__max_tries=1) as ehr:
         with pytest.raises((UnsafeLinkError, TransientFetchError)):
             await ehr.send(call(f"http://{host}{port}/x", auth=False, purpose="file"))
@@ -181,7 +181,7 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("link", FOREIGN)
-async def test_no_way_of_writing_a_link_takes_the_token_elsewhere(link):
+async def test_no_spelling_of_a_link_sends_the_token_elsewhere(link):
     async with (
         wire(always(http())) as other,
         wire(always(http())) as server,
@@ -205,7 +205,7 @@ async def test_a_redirect_to_plain_http_is_refused():
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_no_redirect_takes_token_client_id_or_the_calls_own_headers_to_another_origin(status):
+async def test_no_redirect_sends_token_client_id_or_call_headers_to_another_origin(status):
     async with wire(always(http())) as other, wire(always(b"")) as server:
         server.answer = always(http(status, b"", Location=f"{other.origin}/bucket?X-Amz-Signature=x"))
         async with client(server, tokens=Tokens(), http__client_id_header="Epic-Client-ID") as ehr:
@@ -214,7 +214,7 @@ async def test_no_redirect_takes_token_client_id_or_the_calls_own_headers_to_ano
     assert set(other.seen[0].headers) == {"host", "user-agent", "accept", "accept-encoding", "range"}
 
 
-async def test_a_way_back_from_another_origin_does_not_bring_the_token_back():
+async def test_a_redirect_back_from_another_origin_gets_no_token():
     async with wire(always(b"")) as other, wire(always(b"")) as server:
         other.answer = always(http(302, b"", Location=f"{server.origin}/back"))
         server.answer = always([http(302, b"", Location=f"{other.origin}/away"), http()])
@@ -248,7 +248,7 @@ COMMON = {"host", "user-agent", "accept", "accept-encoding"}
         ),
     ],
 )
-async def test_a_request_carries_these_headers_and_no_others(purpose, auth, headers, body, expected):
+async def test_a_request_has_exactly_these_headers(purpose, auth, headers, body, expected):
     async with (
         wire(always(http(Set_Cookie="s=1; Path=/"))) as server,
         client(server, tokens=Tokens(), http__client_id_header="Epic-Client-ID") as ehr,
@@ -260,7 +260,7 @@ async def test_a_request_carries_these_headers_and_no_others(purpose, auth, head
     assert server.seen[0].headers["user-agent"].count("/") == 1
 
 
-async def test_a_login_carries_these_headers_and_no_others():
+async def test_a_login_has_exactly_these_headers():
     async with (
         wire(always(http())) as server,
         client(server, tokens=Tokens(), http__client_id_header="Epic-Client-ID") as ehr,
@@ -290,7 +290,7 @@ def zeros():
 
 @pytest.mark.parametrize("form", ["once", "twice", "members"])
 @pytest.mark.parametrize("coding", ["gzip", None])
-async def test_a_body_that_unpacks_to_hundreds_of_times_its_size_is_a_clear_error_and_is_not_asked_again(form, coding):
+async def test_a_decompression_bomb_is_a_clear_error_and_is_not_retried(form, coding):
     body = {"once": zeros(), "twice": gzip.compress(zeros()), "members": zeros() * 5}[form]
     async with wire(always(http(body=body, Content_Encoding=coding))) as server, client(server) as ehr:
         with pytest.raises(TerminalFetchError, match=r"unpacks to hundreds of times its size.*administrators"):
@@ -315,7 +315,7 @@ async def read_to_its_end(ehr):
     ],
     ids=["one long", "very many"],
 )
-async def test_headers_are_bounded(head):
+async def test_the_size_of_headers_is_bounded(head):
     async def too_much(request, writer):
         writer.write(head)
         return False
