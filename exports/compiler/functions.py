@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC
 
 from exports.compiler import syntax
+from exports.compiler.operators import union
 from exports.compiler.resolution import (
     Function,
     Scope,
@@ -19,7 +20,6 @@ from exports.compiler.resolution import (
     note_resource,
     resolve,
     typed_by,
-    union,
 )
 from exports.compiler.sealed_elements import focus_on
 from exports.compiler.type_specifier import type_name

@@ -8,7 +8,7 @@ from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.path_sql import Fast, fast
 from exports.compiler.typed_tree import At, Child, Expression
 from exports.compiler.value_sql import Environment, as_item, items, lower
-from exports.compiler.view_definition import Selection
+from exports.compiler.view_tree import Selection
 
 _RANK = 2**32  # more than any array holds
 

@@ -12,7 +12,7 @@ from exports.compiler.cell_sql import is_looked_up
 from exports.compiler.fragments import SQL, Fragment, Identifier
 from exports.compiler.typed_tree import Constant, RowIndex
 from exports.compiler.value_sql import Environment
-from exports.compiler.view_definition import ColumnNode
+from exports.compiler.view_tree import ColumnNode
 
 
 @dataclass(frozen=True)

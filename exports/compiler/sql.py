@@ -33,7 +33,8 @@ from exports.compiler.rows_sql import (
 from exports.compiler.scalar_sql import Odd
 from exports.compiler.typed_tree import Exists, Iif
 from exports.compiler.value_sql import Environment, Stage, bound, truth
-from exports.compiler.view_definition import ColumnNode, Selection, View, parse_view
+from exports.compiler.view_definition import parse_view
+from exports.compiler.view_tree import ColumnNode, Selection, View
 from exports.errors import ViewError
 from snapshots.identifying import SealedElements
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -20,9 +20,9 @@ from exports.compiler.ansi_type import ALLOWED, SORTS, AnsiType, read_ansi_type
 from exports.compiler.functions import FUNCTIONS
 from exports.compiler.paths import from_any_item, goes_down
 from exports.compiler.resolution import Scope, criterion, resolve
-from exports.compiler.scalar_sql import sql_type
 from exports.compiler.sealed_elements import focus_on, require_not_computed, shows_sealed
 from exports.compiler.typed_tree import Constant, Expression, Focus, Resource, category
+from exports.compiler.view_tree import ColumnNode, Selection, View
 from exports.elements.table import TEMPORAL_TYPES
 from exports.errors import EncryptedElementError, FhirPathError, ViewError
 from snapshots.identifying import SealedElements
@@ -47,62 +47,6 @@ _CONSTANT_TYPES: dict[str, type | tuple[type, ...]] = {
         str,
     ),
 }
-
-
-@dataclass(frozen=True)
-class ColumnNode:
-    """One column: its value on the focus of its selection, its FHIR type, and whether it holds a list."""
-
-    name: str
-    value: Expression
-    type: str
-    collection: bool
-    ansi: AnsiType | None = None
-    sealed: bool = False  # its values may be encrypted
-
-    @property
-    def sql_type(self) -> str:
-        """The Postgres type of its values."""
-        if self.ansi is not None:
-            return self.ansi.sql
-        return "jsonb" if self.collection else sql_type(self.type)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """One selection structure. `each`: what it iterates over; `repeat`: the paths that it follows down and down.
-
-    Neither: it stands on its parent's focus.
-    """
-
-    each: Expression | None
-    repeat: tuple[Expression, ...]
-    or_null: bool
-    columns: tuple[ColumnNode, ...]
-    select: tuple[Selection, ...]
-    union: tuple[Selection, ...]
-
-    @property
-    def iterates(self) -> bool:
-        """Whether it gives rows of its own."""
-        return self.each is not None or bool(self.repeat)
-
-    def all_columns(self) -> tuple[ColumnNode, ...]:
-        """Every column in output order: own, those of nested selections, those of the union's first branch."""
-        nested = tuple(column for inner in self.select for column in inner.all_columns())
-        return self.columns + nested + (self.union[0].all_columns() if self.union else ())
-
-
-@dataclass(frozen=True)
-class View:
-    """A ViewDefinition that may be run."""
-
-    name: str
-    resource: str
-    where: tuple[Expression, ...]
-    select: Selection  # unnamed: it holds the view's top-level selections
-    notes: tuple[str, ...] = ()  # what R4 does not have, with its place
-    of_r4: bool = True  # whether it is for R4, so that this is a mistake
 
 
 def parse_view(
