@@ -145,7 +145,7 @@ def test_no_forbidden_leaf_is_exported_from_a_resource_of_any_shape(resource_typ
     found = deidentifier.line(resource_type, json.dumps(resource).encode())
     if found is None:
         return
-    assert not re.search(rb"zebulon|quill|mrn777|1950|555|larch|02139|@|urn:|\n.", found.text, re.IGNORECASE)
+    assert not re.search(rb"zebulon|quill|mrn777|1950-?02|555|larch|02139|@|urn:|\n.", found.text, re.IGNORECASE)
     for path, value in leaves(json.loads(found.text)):
         if path in {("resourceType",), ("id",)}:
             continue
