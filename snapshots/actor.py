@@ -1,4 +1,4 @@
-"""The person or program for whom the store is opened. The shape only; every layer gets it as an argument.
+"""The person or program for whom the store is opened. Owns the shape only; every layer gets it as an argument.
 
 `cli/acting.py` makes one from the command line. Code that uses chartferry as a library makes its own.
 """

@@ -1,7 +1,7 @@
-"""Reads the audit: who saw a patient, whether anything was tampered with; seals what was added, and prunes what is old.
+"""Reads the audit: who saw a patient, and whether anything was tampered with. Seals new events and prunes old ones.
 
 Events are added by `reading`. A seal covers a range of them and the hash of the seal before, so that an alteration, a deletion
-and a gap are found. Ranges are closed afterwards: nobody who reads waits for anybody else's read.
+and a gap are found. Ranges are closed afterwards, so no read waits for another.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _SQL = load("closing")
 _LEDGER = load("ledger")
 _KNOWLEDGE = load("knowledge")
 _ROSTER = load("roster")
-# so many types with the same remark share a note: a server without CapabilityStatement refuses sixty with the same words
+# this many types with the same remark share a note: a server without a CapabilityStatement refuses sixty in the same words
 _MANY_TYPES = 4
 ALL_TYPES = "*"  # a unit of no single type; a `since` for every type
 
@@ -53,8 +53,8 @@ class Earned:
 def run_status(*, settled: int, failed: int, quarantined: int, refused: int = 0, news: bool = False) -> str:
     """Decide a run's status from its units' endings: only a run without holes and without quarantine is complete.
 
-    A run without units found nothing at all; for a run of `news` that is a normal answer, also where all that `failed` are
-    patients whom the EHR has `refused` to show.
+    A run without units found nothing at all. For an incremental run (`news`) that is a normal answer, even if every unit that
+    `failed` is a patient that the EHR `refused` to show.
     """
     if not settled and not failed:
         return ("complete" if news else "nothing") if not quarantined else "failed"

@@ -41,14 +41,14 @@ class _Piece:
 class CopyStream:
     """The rows of several queries, copied out one after the other, in chunks of about 256 kB; read it once.
 
-    They become CSV with one header. Queries `of_json` give one jsonb column, which is copied in binary and read as NDJSON:
-    Postgres then need not quote or escape, and sends 1.5 times as fast. `rows` counts the rows (without a header) that were
-    given so far; there are at most `limit`, for which no query may have a LIMIT of its own. `opened`: the queries give the id
-    before the jsonb, and each row is what this makes of them (an encrypted store).
+    They become CSV with one header. `of_json`: each query returns one jsonb column, which is copied in binary and read as NDJSON;
+    Postgres then neither quotes nor escapes, and sends 1.5 times as fast. `rows` counts the rows returned so far, without the
+    header. `limit`: at most so many rows; the queries must not have a LIMIT. `opened`: each query returns the id before the
+    jsonb, and this function decrypts the row.
 
-    `by_key`: queries that are in the order of ids, and have the condition `of_stretch`, are read in that order, without sorts.
-    For each there is one that gives the ids at which its stretches begin, or none at all; then none is divided. `sessions`:
-    one's own reads, and others while they are lent.
+    `by_key`: the queries are ordered by id and contain the condition `of_stretch`. It has, for each of them, a query of the ids
+    at which its stretches begin, or nothing if they are not divided. `sessions`: the stream's own session, and others while they
+    are lent.
     """
 
     def __init__(

@@ -95,7 +95,7 @@ class Sessions:
         return len(self._all) > 1
 
     def free(self) -> list[ReadingSession]:
-        """The sessions that may read now, one's own first."""
+        """The sessions that may read now, the stream's own first."""
         own = [self.own] if self.own.is_free else []
         return [*own, *(one for one in self._all if one is not self.own and one.is_lent and one.is_free)]
 
@@ -123,7 +123,7 @@ class Copying:
                 async for rows in copied:
                     await self._room.acquire()
                     if self._unwanted.is_set():
-                        end = _UnwantedError()  # whoever still takes rows must not see a regular end
+                        end = _UnwantedError()  # a consumer that still takes rows must not see a regular end
                         break
                     self._ready.put_nowait(rows)
         except BaseException as error:  # noqa: BLE001 - of whoever takes the rows
@@ -141,7 +141,7 @@ class Copying:
         return rows
 
     async def stop(self) -> None:
-        """Read no more; the session is its own again."""
+        """Stop reading, and give the session back."""
         self._unwanted.set()
         self._room.release()
         while not self._task.done():

@@ -35,7 +35,7 @@ class Distinct:
 
     records: list[Record]
     rivals: list[Record]  # rival contents of a kept record's version
-    again: list[Record]  # the same resources, brought by other ways, or by other patients' searches
+    again: list[Record]  # the same resources, listed by other ways or by other patients' searches
     late: list[Record] = field(default_factory=list)  # kept records that are rivals of what this run received before
     outdated: set[tuple[str, str]] = field(default_factory=set)  # older than what is known: they prove nothing
 

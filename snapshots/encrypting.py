@@ -1,8 +1,9 @@
-"""Encrypts a store that holds plain charts, so that it becomes what it would be had it been encrypted from its first run on.
+"""Encrypts a store of plain charts, which then equals one that was encrypted from its first run on.
 
-`begin_encryption` notes that; from then on `sealing_keys` opens the store for this alone, until `encrypt_plain` has gone through
-every table. No value's content changes, nor a run, nor what is unchanged: hashes are hashed again, with the tenant's secret as
-key. It is one transaction for some rows; what a call that was cut has done, the next passes over. `rotation` calls it.
+`begin_encryption` marks the store; from then on `sealing_keys` opens it for this work only, until `encrypt_plain` has processed
+every table. Contents and runs stay the same, and unchanged resources stay unchanged: their hashes are hashed again, with the
+tenant's secret as the key. Each transaction covers a few rows; after an interruption, the next call continues. `rotation` calls
+it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ async def begin_encryption(session: TenantSession, keyring: Keyring) -> None:
     Raises:
         ConnectionBusyError: a run is in progress.
         MissingRightsError: the login does not own the tables.
-        StoreError: there are views that would go on showing what is plain, or would show ciphertext.
+        StoreError: some views would keep showing plain values, or would show ciphertext.
     """
     owner = replace(session, roles=OWN_RIGHTS)
     with store_border("beginning to encrypt the store"):
@@ -136,7 +137,7 @@ async def encrypt_plain(session: TenantSession, sealer: Sealer) -> Mapping[str, 
         rows["quarantine"] += await _input(session, sealer)
     if "attachment" in waiting:
         rows["attachment"] += await _documents(session, sealer)
-    if _TERMS in waiting:  # last, since whoever had opened the plain store may have added some until just now
+    if _TERMS in waiting:  # last, because a process that opened the plain store may have added some until just now
         async with session.transaction():
             await session.conn.execute(_SQL["forget_terms"])
         await _forget_samples(session)

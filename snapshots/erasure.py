@@ -1,8 +1,8 @@
-"""Erases a patient: every row that is, or was, the patient's or says who that is, in every table but the audit's.
+"""Erases a patient: every row, in every table except the audit's, that is or was the patient's or identifies them.
 
-It ends with a search of all tables for the patient; if anything is found, nothing is erased. What no key opens cannot be
-searched: it stays, and is reported. The audit keeps one event, with the number of rows of each table. `ingest` would store
-again what a later run brings.
+It ends with a search of all tables for the patient; if anything is found, nothing is erased. Values that no key decrypts cannot
+be searched: they stay and are reported. The audit keeps one event, with the number of rows of each table. Nothing stops a later
+run from storing the patient again.
 """
 
 from __future__ import annotations

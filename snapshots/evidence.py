@@ -69,7 +69,7 @@ async def masses(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> Masses:
 
 
 async def missed_any(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> bool:
-    """Whether there is anything to judge: on most nights there is not, and the statements below cost 5 ms of planning each."""
+    """Whether there is anything to judge. Most runs have nothing, and the statements below cost 5 ms of planning each."""
     row = await (await conn.execute(_SQL["has_absence"], own)).fetchone()
     return row is None or bool(row[0])
 
@@ -162,7 +162,7 @@ class StoredEvidence:
             return [AbsentRow(*row) async for row in await self._conn.execute(_SQL["due"], values)]
 
     async def not_found_types(self) -> list[str]:
-        """Return the types in which the EHR has told this run that something does not exist."""
+        """Return the types of which the EHR has told this run that a resource does not exist."""
         async with self._session.transaction("reading what was missed") as own:
             return [row[0] async for row in await self._conn.execute(_SQL["not_found_types"], own)]
 
@@ -179,7 +179,7 @@ class StoredEvidence:
             await self._conn.execute(_SQL["note_requested"], {**own, **values})
 
     async def withheld(self, patients: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
-        """Return some rows that this client may not see, as earlier runs found, Patients first; None: whoever they belong to."""
+        """Return some rows that earlier runs found withheld from this client, Patients first; None: of any patient."""
         wanted = None if patients is None else list(patients)
         async with self._session.transaction("reading what is withheld") as own:
             values = {**own, "patients": wanted, "limit": limit}
@@ -205,10 +205,10 @@ class StoredEvidence:
     async def rotate(
         self, readable: Sequence[str] | None, limit: int, *, at: datetime, period: timedelta, fresh: timedelta
     ) -> Mapping[str, int]:
-        """Note some rows that no listing of the period could have shown, to be requested too; return their number by type.
+        """Mark some unwitnessed rows to be read by id too, and return their number by type.
 
-        A listing that no run has repeated for longer than `period` is no witness any more; what a reference brought counts as
-        known while it is `fresh`.
+        A listing that no run has repeated within `period` is no longer a witness. A row fetched by reference counts as known
+        while it is `fresh`.
         """
         async with self._session.transaction("finding unwitnessed rows") as own:
             await self._conn.execute(_CLOSING["plan_freely"])

@@ -21,7 +21,7 @@ MASS = 20
 
 
 def is_mass(gone: int, there: int) -> bool:
-    """Whether so many of a way's rows have vanished at once that one listing is not enough."""
+    """Whether too many of a way's rows vanished at once for one listing to prove it."""
     return gone >= MASS and gone * 2 >= there
 
 
@@ -44,7 +44,7 @@ class Fate(StrEnum):
     LEFT_UNREAD = "left-unread"  # the same, as far as anybody can know
     DROPPED = "dropped"  # a way no longer lists it, which says nothing of the row
     CONTRADICTED = "contradicted"  # missed by a listing, and there: the listing was not whole
-    CONTRARY = "contrary"  # it came, and was said to be gone
+    CONTRARY = "contrary"  # the run received it, and the EHR also reported it gone
     WITHHELD = "withheld"
     DOUBTED = "doubted"
     NOT_FOUND = "not-found"  # not there when it was read: another run must find the same
@@ -61,13 +61,13 @@ _UNSURE = frozenset({Open.DOUBTED, Open.NOT_FOUND})
 
 
 class Circumstance(NamedTuple):
-    """What a run knows of some rows of one type that one way missed, alike in all that decides."""
+    """What a run knows of a group of rows of one type that one way missed, alike in everything that decides their fate."""
 
     resource_type: str
     way: int | None  # that missed them; None: they were only heard of, or looked for
-    everything: bool  # the way lists everything of the type, whoever it belongs to
+    everything: bool  # the way lists everything of the type, of every patient
     strict: bool  # it lists unchanged rows again
-    said: Said | None  # what the EHR said of them
+    said: Said | None  # what the EHR answered about them
     asked: bool  # for them, by their ids
     received: bool  # they came after all
     elsewhere: bool  # they are another patient's, or of another category, than the way lists
@@ -102,7 +102,7 @@ def decided(circumstances: Sequence[Circumstance], *, is_pull: bool) -> list[Fat
 
 
 def _speaks_against(one: Circumstance, fate: Fate) -> bool:
-    """Whether rows that were asked for show that what their way misses need not be gone."""
+    """Whether the rows that were read show that rows missed by their way need not be gone."""
     return (
         one.said in {Said.WITHHELD, Said.UNANSWERED}
         or (one.said is None and fate is Fate.DOUBTED)

@@ -54,8 +54,8 @@ _ENDS = ""
 def further_elements(paths: Iterable[str]) -> Below:
     """Return what else is encrypted, by type, then by member: of "Condition.note" {"Condition": {"note": {"": {}}}}.
 
-    A path names members as JSON spells them (`Observation.valueString`), and holds wherever a resource of the type stands. A
-    member within one of the same name, such as an item of an item, counts as that one. What is in PLAIN stays plain.
+    A path names members as JSON spells them (`Observation.valueString`) and applies wherever a resource of the type occurs. A
+    member nested in one of the same name, such as an item of an item, counts as that one. Members in PLAIN stay plain.
     """
     found: dict[str, Any] = {}
     for path in paths:
@@ -82,8 +82,8 @@ class Leaf(NamedTuple):
 def may_identify(resource_type: str, body: bytes, further: Below = NOTHING) -> bool:
     """Whether a resource may have such values; False is certain, and costs a small part of `leaves`.
 
-    `further`: what a configuration adds. False needs JSON without white space, as most EHRs write it, in which each display
-    follows the code or the reference that it is of. Names can hide behind a backslash alone.
+    `further`: the paths that a configuration adds. The answer can be False only for JSON without white space, as most EHRs write
+    it, in which each display follows its code or reference. Only a backslash can hide a name.
     """
     if resource_type in TYPES or resource_type in further or has_unicode_escape(body):
         return True
@@ -142,7 +142,7 @@ _OUTSIDE = _Place(NOTHING, NOTHING)
 
 
 def _of_resource(members: Members, text: bytes, further: Below) -> _Place | None:
-    """What is encrypted within a resource, by its type; None: the object is none."""
+    """What is encrypted within a resource, by its type; None: the object is no resource."""
     types = sorted(_strings(members, "resourceType", text))
     return _Place(further.get(types[0], NOTHING), NOTHING) if types else None
 

@@ -345,9 +345,9 @@ async def _note_rivals(conn: AsyncConnection[Any], batch: Distinct, taking: Taki
 
 
 async def settle_rivals(conn: AsyncConnection[Any], taking: Taking) -> Intake:
-    """Store contents that came in this run when the stored one, which their way used to give too, did not.
+    """Store contents that arrived in this run if the stored one, which their way used to send too, did not.
 
-    Contents that ways gave earlier, and gave no more in this run, are forgotten. The caller holds the transaction.
+    Contents that ways sent earlier but not in this run are forgotten. The caller holds the transaction.
     """
     intake = Intake()
     if taking.has_rivals:

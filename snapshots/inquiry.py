@@ -95,7 +95,7 @@ async def _rights(conn: AsyncConnection[Any], tenant: str) -> list[StoreStep]:
 
 
 async def _keys(conn: AsyncConnection[Any], tenant: str, keyring: Keyring | None) -> list[StoreStep]:
-    """Whether the keys fit; of a schema that is yet to be made or upgraded nothing can be said."""
+    """Whether the keys fit; unknown for a schema that must first be created or upgraded."""
     schema = tenant_schema(tenant)
     with store_border("checking whether the keys fit"):
         roles = (await find_walls(conn, schema)).roles

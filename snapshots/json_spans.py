@@ -1,6 +1,6 @@
-"""Where the values of a JSON text stand: its structure, each scalar a span of bytes, so that one can be replaced in place.
+"""Finds the values in a JSON text: its structure, with a span of bytes for each scalar, so that one can be replaced in place.
 
-Pure. The text is one that a JSON parser has accepted: what it says is left to `identifying`, what becomes of a span to `sealing`.
+Pure. A JSON parser must have accepted the text. `identifying` says what the values mean, `sealing` replaces spans.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ class OpenRun:
 
     @property
     def roster(self) -> RunRoster:
-        """The patients whom the run's selection covers, and their lags."""
+        """The patients that the run's selection covers, and their lags."""
         return self._roster
 
     async def __aenter__(self) -> Self:

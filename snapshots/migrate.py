@@ -1,6 +1,6 @@
 """Migrates a tenant's schema to this version of the code: numbered files, each applied once, all or none.
 
-`migrations/NNNN_name.sql` has the changes; `walls` decides who may see the schema, and is built anew after each.
+`migrations/NNNN_name.sql` has the changes; `walls` decides who may see the schema, and is rebuilt after each.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def migrations() -> list[Migration]:
 async def migrate(session: TenantSession, *, with_login: bool = False) -> Walls:
     """Create the tenant's schema or bring it up to date, with its walls. Safe from several processes at once.
 
-    Return the walls as they are then. `with_login`: the tenant gets a login of its own (the embedded server).
+    Return the walls as they are afterwards. `with_login`: the tenant gets its own login (the embedded server).
 
     Raises:
         MigrationError: the schema is newer than this code.
-        MissingRightsError: the login may not read the schema, or may not upgrade it.
+        MissingRightsError: the login may not read or upgrade the schema.
         StoreError: the server refused.
     """
     known = migrations()
@@ -107,6 +107,6 @@ async def _newest(conn: AsyncConnection[Any]) -> int:
 
 
 async def version_of(session: TenantSession, schema: str) -> int:
-    """Return the newest migration of a tenant's schema; 0: there is none. Almost every start finds it up to date."""
+    """Return the newest migration of a tenant's schema; 0: none yet. Almost every start finds it up to date."""
     async with session.transaction():
         return await _newest(session.conn) if await _has_record(session.conn, schema) else 0

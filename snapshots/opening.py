@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from snapshots.audit_event import Action
 from snapshots.errors import HistoryPrunedError, RunNotFoundError, StoreError, store_border
-from snapshots.read_runs import Source, UnendedRun
+from snapshots.read_runs import ReadRuns, Source, UnendedRun
 from snapshots.reader import Lend, Snapshot
 from snapshots.reading import Reading, reading
 from snapshots.selection import Selection
@@ -26,16 +26,16 @@ _SQL = load("reader")
 async def open_snapshot(
     session: TenantSession, selection: Selection, action: Action, lend: Lend
 ) -> AsyncIterator[Snapshot]:
-    """Start the snapshot's transaction on its own session, and end it at the end: what was read is then in the audit.
+    """Run the block in the snapshot's transaction, on its own session; at its end, what was read is in the audit.
 
-    What is read must not be shown before `Snapshot.end`, or the end of the block. An error undoes both. `lend` gives the
-    sessions beside it.
+    Show nothing of it before `Snapshot.end` or the end of the block. An error undoes the reads and their audit. `lend` provides
+    further sessions.
 
     Raises:
         StoreError: the selection names a connection that the tenant's store does not know.
-        RunNotFoundError: it names a run that there is not, or that has not ended, or that ended after the selection's moment.
+        RunNotFoundError: it names a run that does not exist, has not ended, or ended after the selection's moment.
         StoreKeyError: the store has become an encrypted one since it was opened without keys.
-        HistoryPrunedError: it names a moment, or a run, before those of which the history is kept.
+        HistoryPrunedError: it names a moment or a run whose history is no longer kept.
     """
     conn, tenant = session.conn, session.tenant
     with store_border("opening a snapshot"):
@@ -70,7 +70,7 @@ async def _as_left(
     audited: Reading | None = None,
     lend: Lend | None = None,
 ) -> Snapshot:
-    """The snapshot of what the runs had left that had ended by then; None: by now."""
+    """The snapshot after the runs that had ended by a moment; None: by now."""
     conn, tenant = session.conn, session.tenant
     moment = {"until": until}
     known = [Source(*row) async for row in await conn.execute(_SQL["connections"], moment)]
@@ -94,9 +94,7 @@ async def _as_left(
     return Snapshot(
         conn,
         selection,
-        sources,
-        open_runs,
-        later,
+        ReadRuns(tuple(sources), tuple(open_runs), tuple(later)),
         before=before,
         audited=audited,
         lend=lend,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Deferral(NamedTuple):
-    """What the EHR said not to request before a time."""
+    """A request that the EHR asked us not to send before a time."""
 
     resource_type: str  # "*": every type of the patient
     patient_id: str | None  # None: every patient

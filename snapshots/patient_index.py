@@ -51,12 +51,12 @@ async def index_records(session: TenantSession, number: int, connection: str, re
 
 
 async def index_missing(session: TenantSession, connection: str) -> bool:
-    """Index the Patients that are not, a thousand in a transaction: one that is stopped is gone on with by the next.
+    """Index the Patients that are not indexed yet, a thousand per transaction; after an interruption, the next call continues.
 
     Return whether the connection ever ran.
 
     Raises:
-        MissingRightsError: there are some, and this login may not write.
+        MissingRightsError: some are not indexed, and this login may not write.
         StoreKeyError: the store has become an encrypted one since it was opened without keys.
     """
     register_arrays(session.conn)

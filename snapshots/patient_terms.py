@@ -1,6 +1,6 @@
-"""What a patient can be found by: an identifier, a social security number, a name with a birth date; and how each is normalised.
+"""The terms that find a patient (an identifier, a social security number, a name with a birth date), and how each is normalised.
 
-Pure. Two terms are equal when both are normalised to the same words: a part of a word, or what sounds alike, is another term.
+Pure. Two terms are equal if both normalise to the same words; a part of a word, or a word that sounds the same, is another term.
 `patient_index` turns terms into tokens and keeps these.
 """
 
@@ -36,7 +36,7 @@ class Term(NamedTuple):
 
 
 class TermError(ValueError):
-    """A term is none. The message says what is expected, and quotes nothing."""
+    """A text is no search term. The message says what is expected, and quotes nothing."""
 
 
 def identifier_term(system: str, value: str) -> Term:

@@ -48,12 +48,12 @@ class Peek:
 
     @property
     def roster(self) -> RunRoster:
-        """The patients whom the selection covers; call only methods that read."""
+        """The patients that the selection covers; call only methods that read."""
         return RunRoster(self._session)
 
     @property
     def jobs(self) -> StoredBulkJobs:
-        """What is stored of the patients whom an export names; call only methods that read."""
+        """What is stored of the patients that an export names; call only methods that read."""
         return StoredBulkJobs(self._session)
 
     @property

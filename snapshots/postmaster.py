@@ -56,7 +56,7 @@ def clear_stale(data: Path, socket_folder: Path) -> None:
 
 
 def _postmaster(data: Path) -> tuple[int, Path, bool] | None:
-    """Read (process id, socket folder, ready) from postmaster.pid; None when there is none, or not yet whole."""
+    """Read (process id, socket folder, ready) from postmaster.pid; None if it is missing or incomplete."""
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
         return int(lines[0]), Path(lines[4]), lines[7].strip() == "ready"

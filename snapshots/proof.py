@@ -15,7 +15,7 @@ class ProvedRun:
     id: int
     started_at: datetime
     mode: str  # "bulk" | "crawl" | "auto"
-    types: tuple[str, ...]  # asked for by name; empty: whatever the server gives
+    types: tuple[str, ...]  # requested by name; empty: whatever the server returns
     holes: int = 0
 
 

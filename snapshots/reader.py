@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection, sql
@@ -21,7 +21,7 @@ from snapshots.copy_stream import LINES_A_STRETCH, ROWS_A_STRETCH, CopyStream
 from snapshots.copying import Opened, Sessions
 from snapshots.errors import store_border
 from snapshots.identifying import SealedElements
-from snapshots.read_runs import ShownRun, Source, UnendedRun
+from snapshots.read_runs import ReadRuns, ShownRun, UnendedRun
 from snapshots.reading import AskedFor, Reading, WhatWasRead, reading_beside
 from snapshots.sealed_values import Sealer
 from snapshots.sealing import MASK, masked_row, opened_row
@@ -32,7 +32,6 @@ from snapshots.stored_documents import ONCE_BY_KEY, PLAIN_BODY, TEXT_PATHS, open
 from snapshots.tenancy import TenantSession
 
 _SQL = load("reader")
-BEFORE_ALL_RUNS = datetime.fromtimestamp(0, UTC)
 Lend = Callable[[], AbstractAsyncContextManager[TenantSession]]  # a session for the length of a block
 
 
@@ -43,9 +42,7 @@ class Snapshot:
         self,
         conn: AsyncConnection[Any],
         selection: Selection,
-        sources: Sequence[Source],
-        open_runs: Sequence[UnendedRun] = (),
-        later: Sequence[int] = (),
+        runs: ReadRuns,
         *,
         before: Snapshot | None = None,
         audited: Reading | None = None,
@@ -53,14 +50,9 @@ class Snapshot:
         sealer: Sealer | None = None,
         masks: bool = False,
     ) -> None:
-        """`later` are the runs whose work is left out: those that have not ended, and those after the selection's moment.
-
-        `before`: the same selection as it was when `changed_since` had ended. `masks`: no decrypted value is given.
-        """
+        """`before`: the same selection as it was when `changed_since` had ended. `masks`: no decrypted value is returned."""
         self.sessions = Sessions(conn)  # its own, and those beside it
-        self._sources = sources
-        self._open_runs = tuple(open_runs)
-        self._later = tuple(later)
+        self._runs = runs
         self._before = before
         self._audited = audited
         self._lend = lend
@@ -70,8 +62,8 @@ class Snapshot:
         self._read = AskedFor()
         self._of = SelectedRows(
             selection=selection,
-            connections=tuple(one.number for one in sources),
-            later=self._later,
+            connections=runs.numbers,
+            later=runs.left_out,
             before=None if before is None else before.left_out,
         )
 
@@ -85,9 +77,9 @@ class Snapshot:
     ) -> None:
         """Narrow the selection, before anything is read of it.
 
-        `keep`: by type, what its rows must meet, a condition on the row `r` of `resource`. `sample`: so many of the patients
-        that are left, by their ids, with what their charts refer to; chosen by `seed`, and by nothing else. `limit`: no stream
-        gives more rows.
+        `keep`: by type, a condition on the row `r` of `resource` that its rows must meet. `sample`: the number of patients to
+        keep of those that are left, with what their charts refer to; chosen only by `seed` and their ids. `limit`: the most rows
+        that a stream returns.
         """
         self._of = replace(self._of, kept=dict(keep or {}))
         self._limit = limit
@@ -106,12 +98,12 @@ class Snapshot:
 
     @asynccontextmanager
     async def beside(self) -> AsyncIterator[Snapshot]:
-        """Yield the same rows of the same moment in a session of its own, to be read at the same time.
+        """Yield a snapshot of the same rows and moment in a second session, to be read at the same time.
 
-        What it reads is noted with this one's reads, so it ends before this one does.
+        The audit notes what it reads with this one's reads, so it ends before this one does.
 
         Raises:
-            StoreUnavailableError: the server gives no further session.
+            StoreUnavailableError: the server allows no further session.
         """
         assert self._audited is not None
         assert self._lend is not None
@@ -127,13 +119,13 @@ class Snapshot:
                     yield second
 
     def lent(self) -> AbstractAsyncContextManager[None]:
-        """Let the streams of snapshots beside this one read in its session too, until the end of the block; it reads nothing."""
+        """Lend this session to the other snapshots' streams until the end of the block; this one reads nothing meanwhile."""
         return self.sessions.own.lent()
 
     @property
     def as_of(self) -> datetime:
         """When the newest included run began; the epoch if none has finished. Never the time of reading."""
-        return max((one.began for one in self._sources if one.began), default=BEFORE_ALL_RUNS)
+        return self._runs.as_of
 
     @property
     def runs(self) -> tuple[int, ...]:
@@ -142,43 +134,33 @@ class Snapshot:
 
     @property
     def left_by(self) -> int | None:
-        """The run of these that ended last: `changed_since` it is what has changed since this moment. None: there is none.
-
-        Neither `as_of` nor the highest number says that: runs of several connections may end in another order than they began.
-        """
-        ended = [(one.ended, one.run) for one in self._sources if one.ended is not None and one.run is not None]
-        return max(ended)[1] if ended else None
+        """The one of these runs that ended last, for the next `changed_since`; None: no run."""
+        return self._runs.left_by
 
     @property
     def shown(self) -> tuple[ShownRun, ...]:
         """The same runs, and how they ended."""
-        return tuple(
-            sorted(
-                ShownRun(one.run, one.name, one.kind, one.state, one.last_complete, one.began)
-                for one in self._sources
-                if one.run is not None and one.began is not None and one.kind is not None and one.state is not None
-            )
-        )
+        return self._runs.shown
 
     @property
     def not_included(self) -> tuple[UnendedRun, ...]:
         """The runs of these connections that have not ended, ascending; what they have written so far is left out."""
-        return self._open_runs
+        return self._runs.unended
 
     @property
     def left_out(self) -> tuple[int, ...]:
         """All runs whose work is left out: open ones, and those that ended after the selection's moment."""
-        return self._later
+        return self._runs.left_out
 
     @property
     def connections(self) -> tuple[str, ...]:
         """The connections that are read, in order."""
-        return tuple(one.name for one in self._sources)
+        return tuple(one.name for one in self._runs.sources)
 
     async def types(self) -> dict[str, int]:
         """Count the selection's live resources by type, in the order of names; types without any are left out."""
         rows = await self.fetch(sql.SQL(_SQL["types"]).format(rows=self._of.rows(), selected=self._of.selected()))
-        if self._of.selection.patients is not None:  # what they have is known by now
+        if self._of.selection.patients is not None:  # the count has shown which types they have
             self._read.types.update(row[0] for row in rows)
         return {row[0]: row[1] for row in rows}
 
@@ -188,7 +170,7 @@ class Snapshot:
         Fast, whereas `types` reads everything: for deciding what to read, and for progress.
         """
         of = {"rows": self._of.rows(), "selected": self._of.selected()}
-        numbers = sql.Literal([one.number for one in self._sources])
+        numbers = sql.Literal([*self._runs.numbers])
         rows = await self.fetch(sql.SQL(_SQL["present"]).format(connections=numbers, **of))
         whole = self._of.selection.patients is None and self._before is None and self._limit is None
         return {row[0]: row[1] if whole and row[0] not in self._of.kept else None for row in rows}
@@ -216,7 +198,7 @@ class Snapshot:
             sql.SQL(_SQL[statement]).format(
                 base=sql.Literal(one.base_url.rstrip("/")), connection=sql.Literal(one.number), **of
             )
-            for one in self._sources
+            for one in self._runs.sources
         ]
         opened = self._opened(resource_type, below="/resource" if statement == "entries" else "")
         by_key = self._of.cuts(resource_type, LINES_A_STRETCH)
@@ -236,7 +218,7 @@ class Snapshot:
 
     @property
     def sealed(self) -> SealedElements | None:
-        """What SQL sees encrypted; None: nothing, the store is plain."""
+        """The elements that SQL sees encrypted; None: none, the store is plain."""
         return None if self._sealer is None else SealedElements(self._sealer.paths | TEXT_PATHS)
 
     @property
@@ -245,7 +227,7 @@ class Snapshot:
         return MASK if self.sealed and self._masks else None
 
     def unsealed(self, token: bytes, resource_type: str) -> bytes:
-        """Return an encrypted value of a row of a type as JSON, as jsonb has it, or its mask. Which row it is in is not asked.
+        """Return an encrypted value of a row of this type as JSON, in jsonb's form, or its mask. Any row of the type will do.
 
         Raises:
             SealedValueError: it was altered, or is of another type or tenant.
@@ -270,26 +252,27 @@ class Snapshot:
 
     @property
     def erasures(self) -> int:
-        """How many patients of these connections have been erased by now; what was read before that has their charts."""
-        return sum(one.erasures for one in self._sources)
+        """How many patients of these connections have been erased; what was read before an erasure contains that chart."""
+        return sum(one.erasures for one in self._runs.sources)
 
     @property
     def erased_since(self) -> tuple[str, ...]:
-        """The connections of which a patient was erased after `changed_since` had ended; changes cannot tell whose chart."""
-        before = () if self._before is None else self._before._sources  # noqa: SLF001 - a snapshot as well
+        """The connections in which a patient was erased after `changed_since` had ended; changes cannot say whose chart."""
+        before = () if self._before is None else self._before._runs.sources  # noqa: SLF001 - a snapshot as well
         return tuple(one.name for one in before if one.has_erased_since)
 
     def removed(self) -> CopyStream:
-        """Return the keys that the selection has lost since `changed_since` as lines of JSON, {"id": …, "type": …}; else nothing.
+        """Return the keys that the selection has lost since `changed_since`, as lines of JSON {"id": …, "type": …}.
 
-        Deleted, or no longer the selected patients'. Ordered by (connection name, type, id).
+        They are deleted, or no longer the selected patients'. Ordered by (connection name, type, id); empty without
+        `changed_since`.
         """
         comparisons = self._comparisons()
         self._read.removed = bool(comparisons)
         return CopyStream(self.sessions, [one.removed() for one in comparisons], of_json=True)
 
     async def differences(self) -> CopyStream:
-        """Return what differs from the moment of `changed_since`, as lines of JSON; nothing without it.
+        """Return what differs from the moment of `changed_since`, as lines of JSON; empty without it.
 
         Each has `type`, `id`, `patient` (null: of none) and `change` ("added", "changed", "deleted"); if changed, `old` and `new`
         as texts. Ordered by (connection name, patient, type, id). What is no longer the selected patients' counts as deleted.
@@ -311,13 +294,14 @@ class Snapshot:
         of, since, changed = self._of.selection.patients, before.left_out, self._of.selected()
         return [
             Comparison(connection=one.number, patients=of, since=since, changed=changed, **sides)
-            for one in self._sources
+            for one in self._runs.sources
         ]
 
     def sources(self, resource_type: str, *, documents: bool = False) -> tuple[sql.Composable, ...]:
         """Return subqueries (connection text, id text, body jsonb) of the type's live rows, one a connection by name, by key.
 
-        `documents`: bodies have what is stored of their documents (`stored_documents`), whose outcomes count as changes.
+        `documents`: bodies include the text of their documents (`stored_documents`), and a document's new outcome counts as a
+        change.
         """
         self._read.types.add(resource_type)
         self._read.documents |= documents
@@ -330,24 +314,24 @@ class Snapshot:
                 connection=sql.Literal(one.number),
                 **self._rows_to_read(documents=documents),
             )
-            for one in self._sources
+            for one in self._runs.sources
         )
 
     def _body(self, *, documents: bool) -> sql.Composable:
         if not documents:
             return PLAIN_BODY
-        return with_document(sql.Literal(list(self._later)) if self._later else None)
+        return with_document(sql.Literal(list(self._runs.left_out)) if self._runs.left_out else None)
 
     def csv(self, *queries: sql.Composable, resource_type: str | None = None) -> CopyStream:
         """Return the rows of queries with equal columns as CSV (RFC 4180, header first, UTF-8), one after the other.
 
-        `resource_type`: there is one for each of its `sources`, with rows in the order of ids: sessions may share them.
+        `resource_type`: the queries are one per each of its `sources`, ordered by id, so that sessions may share them.
         """
         by_key = self._of.cuts(resource_type, ROWS_A_STRETCH)
         return CopyStream(self.sessions, queries, by_key=by_key, limit=self._limit)
 
     def table(self, query: sql.Composable) -> CopyStream:
-        """Return the rows of any one query as CSV, with a header; how it is best read, Postgres decides."""
+        """Return the rows of any query as CSV, with a header; Postgres chooses how to read them."""
         return CopyStream(self.sessions, [query], limit=self._limit)
 
     async def columns(self, query: sql.Composable) -> list[tuple[str, str]]:
@@ -357,16 +341,16 @@ class Snapshot:
             return [(one.name, re.sub(r"\(.*?\)", "", one.type_display)) for one in found.description or ()]
 
     async def limit(self, *, seconds: int, memory_mb: int) -> None:
-        """Bound each further statement: its time, the memory of each of its sorts and hashes, and its room on the disk.
+        """Limit each further statement: its time, the memory of each of its sorts and hashes, and its temporary files.
 
-        The last only where the login may set it, as a superuser may.
+        The last needs a login that may set it, such as a superuser.
         """
         values = {"milliseconds": str(seconds * 1000), "memory": f"{memory_mb}MB", "disk": f"{memory_mb * 64}MB"}
         with store_border("setting a query's limits"):
             await self.sessions.own.conn.execute(_SQL["limits"], values)
 
     async def fetch(self, query: sql.Composable, values: Sequence[str] | None = None) -> list[tuple[Any, ...]]:
-        """Return all rows of a query: for counts and checks, not for data. `values` are bound, so that no statement has them."""
+        """Return all rows of a query: for counts and checks, not for data. `values` are bound and never part of the statement."""
         with store_border("reading a snapshot"):
             found = await self.sessions.own.conn.execute(sql.Composed([query]), values)
             rows: list[tuple[Any, ...]] = await found.fetchall()
@@ -390,7 +374,7 @@ class Snapshot:
         return WhatWasRead(connections=self.connections, types=types, runs=self.runs, patients=patients)
 
     async def end(self) -> None:
-        """Note in the audit what was read, and commit: from here on it may be shown. Nothing more can be read."""
+        """Note in the audit what was read, and commit. From then on it may be shown, and nothing more can be read."""
         if self._audited is not None:
             audited, self._audited = self._audited, None
             with store_border("noting what was read"):

@@ -21,16 +21,16 @@ class Record(NamedTuple):
 
     resource_type: str
     id: str
-    patient_id: str | None  # id of the compartment's patient; a Patient's own id; None if there is none
+    patient_id: str | None  # id of the compartment's patient; for a Patient its own id; None: no patient
     version_id: str | None
     last_updated: str | None  # FHIR instant as written in meta; None if the EHR sends no meta (Epic)
     content_hash: bytes  # 16 bytes, BLAKE2b of `body`
     body: bytes  # UTF-8 JSON, byte for byte as received: numbers keep their written form
-    unit_key: str | None = None  # the unit that brought it; it becomes a hole if the store refuses the record
-    subsetted: bool = False  # only the elements that were asked for: never replaces a whole one
+    unit_key: str | None = None  # the unit that fetched it; it becomes a hole if the store refuses the record
+    subsetted: bool = False  # only the requested elements: never replaces a whole resource
     way: Way | None = None  # the way that listed it; None: no listing
     others: tuple[str, ...] = ()  # further patients whose compartment contains it
-    searched: str | None = None  # the patient whose search brought it, if the resource does not name them
+    searched: str | None = None  # the patient whose search returned it, if the resource does not name them
     attached: tuple[Attached, ...] | None = None  # None: not examined
 
 
@@ -44,7 +44,7 @@ class Quarantined(NamedTuple):
     source: str  # where it came from, without PHI: "bulk file 3, line 17", "search page 2, entry 5"
     reason: str  # what is wrong with it; never quotes it
     raw: bytes
-    unit_key: str | None = None  # the unit that brought it, which becomes a hole; None: only counted and kept
+    unit_key: str | None = None  # the unit that fetched it, which becomes a hole; None: only counted and kept
 
 
 @dataclass(frozen=True, kw_only=True)

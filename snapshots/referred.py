@@ -13,7 +13,7 @@ class ReferencePath(NamedTuple):
     """Where resources of one type refer to others: a jsonpath to the reference's text, and the wanted types."""
 
     source: str
-    path: str  # "$.result.reference"; lax, so that one element and a list are treated alike
+    path: str  # "$.result.reference"; lax, so that a single element counts as a list
     targets: tuple[str, ...]
 
 

@@ -77,6 +77,4 @@ class RunReport:
     certificates: Sequence[Certificate] = ()  # proofs of this run, oldest first
     claims: Sequence[Claim] = ()
     kind: str = "sync"  # "sync" | "pull"
-    units_pruned: bool = (
-        False  # what it asked for was kept long enough and is deleted: `holes` is empty, and says nothing
-    )
+    units_pruned: bool = False  # its units were pruned: `holes` is empty, which says nothing

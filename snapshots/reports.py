@@ -1,6 +1,6 @@
-"""Say what runs did, from the ledger: the `RunReport` of a run that is finished, or as far as it came.
+"""Builds the `RunReport` of a run from the ledger: of a finished run, or of an open one so far.
 
-Patients are named by a keyed hash: an engineer with the database finds who is meant, a reader of the report does not.
+Patients appear as keyed hashes: an engineer with the database can find the patient, a reader of the report cannot.
 """
 
 from __future__ import annotations

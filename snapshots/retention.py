@@ -1,8 +1,8 @@
 """Deletes what is old enough: replaced versions, quarantined input, and units. Never the present, a tombstone, or a run.
 
-Each run's part is one transaction with its event in the audit, so that a call that was cut loses nothing, and the next goes on.
-History is kept from a run on, which is noted before anything is deleted: `opening` refuses every earlier moment from then on.
-The audit has a retention of its own (`audit_reader`).
+Each run's part is one transaction with its event in the audit, so an interrupted call loses nothing, and the next one continues.
+The first run whose history is kept is noted before anything is deleted; from then on `opening` refuses every earlier moment. The
+audit is pruned separately (`audit`).
 """
 
 from __future__ import annotations

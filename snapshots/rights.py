@@ -138,7 +138,7 @@ def _refuse_standby(conn: AsyncConnection[Any]) -> None:
 
 
 async def _role_to_grant(session: TenantSession, which: Literal["reader", "writer"]) -> str | None:
-    """The tenant's roles, if its walls stand and this login is not one of them."""
+    """The tenant's roles, if its walls exist and this login is not one of them."""
     if getattr(session.roles, which) is not None:
         return None
     walls = await find_walls(session.conn, tenant_schema(session.tenant))

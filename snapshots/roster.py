@@ -1,6 +1,6 @@
-"""Stores the patients whom a selection covers, their lags, deferrals, and merges.
+"""Stores the patients that a selection covers, and their lags, deferrals and merges.
 
-A selection's watermark of a type holds for the patients of its roster; for a patient who is behind, a lag says since when to
+A selection's watermark of a type applies to the patients on its roster; for a patient who is behind, a lag says since when to
 request. Both move only when a run ends (`end_of_crawl`, called by `closing` in its transaction). `connectors.fhir` decides what
 to do with them.
 """
@@ -29,12 +29,12 @@ class RunRoster:
         self._session = session
 
     async def covered(self) -> frozenset[str]:
-        """Return the patients whom the selection's watermarks cover."""
+        """Return the patients that the selection's watermarks cover."""
         async with self._session.transaction("reading the roster") as own:
             return frozenset([row[0] async for row in await self._session.conn.execute(_SQL["covered"], own)])
 
     async def lags(self) -> Mapping[tuple[str, str], str | None]:
-        """Return, by (type, patient), up to when patients are complete for whom the watermark does not hold; None: not at all."""
+        """Return, by (type, patient), up to when lagging patients are complete; None: not at all."""
         async with self._session.transaction("reading the roster") as own:
             found = await self._session.conn.execute(_SQL["lags"], own)
             return {(kind, patient): instant async for kind, patient, instant in found}
@@ -78,7 +78,7 @@ class RunRoster:
             return [Alias(*row) async for row in await self._session.conn.execute(_SQL["new_aliases"], own)]
 
     async def unanswered(self) -> Sequence[str]:
-        """Return the patients who are missing from settled batches and have no unit of their own."""
+        """Return the patients who are missing from settled batches and have no separate unit yet."""
         async with self._session.transaction("reading the ledger") as own:
             return [row[0] async for row in await self._session.conn.execute(_SQL["unanswered"], own)]
 
@@ -107,7 +107,7 @@ class RunRoster:
         return row is not None and bool(row[0])
 
     async def unmet_members(self) -> Sequence[str]:
-        """Return the members of the exported Group of whom no Patient is stored, in order."""
+        """Return the members of the exported Group without a stored Patient, in order."""
         async with self._session.transaction("reading members") as own:
             return [row[0] async for row in await self._session.conn.execute(_SQL["unmet_members"], own)]
 

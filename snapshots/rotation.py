@@ -1,11 +1,11 @@
-"""Encrypts anew, with the current key, what older keys have encrypted, so that these can be taken away.
+"""Encrypts again, with the current key, what older keys have encrypted, so that these can be removed.
 
-It encrypts as well what was plain when it was written and no longer is, since the configuration names its path; before that,
-`encrypting` does so with all of a store that was plain.
+It also encrypts plain values whose paths the configuration has added since. A whole plain store is first encrypted by
+`encrypting`.
 
-No run of the tenant's goes on meanwhile. Rows keep their runs, and their hashes, which the tenant's secret keys: the next night
-finds what is unchanged unchanged. It goes through each table block by block, a transaction for some blocks; what a call that was
-cut has done, the next passes over. `sealing_keys` decides which keys open a store.
+No run of the tenant works meanwhile. Rows keep their runs and their hashes, which are keyed by the tenant's secret, so the next
+run finds unchanged resources unchanged. Each table is processed block by block, some blocks per transaction; after an
+interruption, the next call continues. `sealing_keys` decides which keys open a store.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Rotated(NamedTuple):
     """What was re-encrypted."""
 
     rows: Mapping[str, int]  # by table, of its further columns by their names as well, those without any left out
-    damaged: int  # values that no key opens: they stay as they are, and the store goes on knowing its older keys
+    damaged: int  # values that no key decrypts: they stay, and the store still lists its older keys
     was_plain: bool  # the store was, all of it or what an earlier call had left
 
 
@@ -47,7 +47,7 @@ class _Column(NamedTuple):
     type: LiteralString
     kind: LiteralString  # of the place that a value is bound to, as SQL
     id: LiteralString
-    older: LiteralString  # condition: the row has values of older keys, or may have plain ones that are to be encrypted
+    older: LiteralString  # condition: the row has values under older keys, or may have plain ones to encrypt
     resealed: Callable[[bytes, str, str, Sealer], bytes]
 
 

@@ -2,13 +2,13 @@
 
     ~sealed:1:<key id>:<resource id>:<JSON pointer>:<nonce, ciphertext and tag, base64url without padding>~
 
-Pure. The form has a version, so that another can follow. It names its own place which is authenticated: whoever knows where the
-value stands compares it, and a view need not know. `sealing` finds the values in resources, `sealing_keys` keeps in the store
-whether a key fits.
+Pure. The form has a version, so that another can follow. It contains its own place, which is authenticated: a caller that knows
+where the value was found compares the two, and a view need not. `sealing` finds the values in resources, `sealing_keys` keeps in
+the store whether a key fits.
 
-The nonce is an HMAC of place and plain value (as in SIV, RFC 5297): equal values of one place are equal when they are sealed, so
-that what is unchanged is found unchanged; values of two places never are. Of 2^33 values under one key, two share a nonce by
-chance with 2^-31.
+The nonce is an HMAC of place and plain value (as in SIV, RFC 5297): equal values of one place have equal ciphertexts, so an
+unchanged value is found unchanged; values of two places never do. Of 2^33 values under one key, two share a nonce by chance with
+2^-31.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ _RESTORE = "Restore the row from a backup, or sync it again into an empty store.
 
 
 def _derived(key: bytes, tenant: str) -> _Derived:
-    """Return a tenant's own keys: whoever learns one tenant's opens no other's."""
+    """Return a tenant's own keys; knowing them decrypts no other tenant's values."""
     found = HKDF(algorithm=SHA256(), length=64, salt=None, info=f"chartferry store 1 {tenant}".encode()).derive(key)
     return _Derived(AESGCM(found[:32]), found[32:])
 

@@ -106,7 +106,7 @@ def _utf8(literal: bytes) -> bytes:
 
 
 def opened_row(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = "") -> bytes:
-    """Return a row's JSON with its values decrypted. `below`: the JSON pointer at which the resource stands in it.
+    """Return a row's JSON with its values decrypted. `below`: the JSON pointer of the resource in it.
 
     Raises:
         SealedValueError: a value was altered, or belongs to another row or another place in it.
@@ -123,9 +123,9 @@ def masked_row(text: bytes) -> bytes:
 
 
 def marked_row(text: bytes, kind: str, id_: str, sealer: Sealer) -> bytes:
-    """Return a row's JSON with masks that differ at one place where the values do, whichever keys these are encrypted with.
+    """Return a row's JSON with masks: at one place, two masks differ exactly if their values do, under any keys.
 
-    Masks at two places say nothing of each other: whoever knows a value finds it nowhere else. Raises SealedValueError.
+    Masks at two places cannot be compared, so a known value cannot be found elsewhere. Raises SealedValueError.
     """
     return _edited(
         text, [(span, _marked(plain, place, sealer)) for span, plain, place in _opened(text, kind, id_, sealer)]

@@ -24,12 +24,12 @@ _NO_SECRET = bytes(KEY_BYTES)
 async def sealer_for(session: TenantSession, keyring: Keyring | None, *, encrypts: bool = False) -> Sealer | None:
     """Return what seals and opens the tenant's values; None: the store is plain, and no keys are configured.
 
-    A store in which no run has begun becomes encrypted by this. The session is the owner's or the tenant's. `encrypts`: for the
-    work that encrypts a store with plain charts, and goes on where it was stopped.
+    A store without any run becomes encrypted by this. The session is the owner's or the tenant's. `encrypts`: opens a store with
+    plain charts for the work that encrypts it, or continues to.
 
     Raises:
-        StoreKeyError: the store is encrypted and there are no keys, or not the right ones; or it is not, and has charts.
-        MissingRightsError: this login may not write down that the store is encrypted.
+        StoreKeyError: the store is encrypted and the keys are missing or wrong; or it has plain charts and keys are given.
+        MissingRightsError: this login may not record that the store is encrypted.
     """
     kept = await _fitting(session, keyring, encrypts=encrypts)
     if keyring is None:
@@ -69,7 +69,7 @@ async def _fitting(session: TenantSession, keyring: Keyring | None, *, encrypts:
 
 
 def _require_all(session: TenantSession, keyring: Keyring, kept: Mapping[str, bytes], *, encrypts: bool) -> None:
-    """Let `encrypting` alone open a store with plain rows, and with all keys: what none opens it takes for plain."""
+    """Let only `encrypting` open a store with plain rows, and with all its keys: what none decrypts would count as plain."""
     if not encrypts:
         raise StoreKeyError(
             f"the store of tenant {session.tenant} is being encrypted, and still has plain rows: run `chartferry keys "

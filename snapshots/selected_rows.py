@@ -51,7 +51,7 @@ class SelectedRows:
         return sql.SQL(_SQL["of_stretch"] if self.selection.patients is None else "")
 
     def cuts(self, resource_type: str | None, rows: int) -> list[sql.Composable] | None:
-        """Return of each connection a query of the ids at which stretches of a type begin that have about so many rows.
+        """Return, for each connection, a query of the ids that divide a type into stretches of about this many rows.
 
         None: a few patients' rows are found by index, and sorted.
         """
@@ -75,7 +75,7 @@ class SelectedRows:
         return Side(rows=self.rows(), selected=selected, members=self.members())
 
     def sampled(self, patients: int, seed: int) -> sql.Composable:
-        """Return the query of so many of the patients, by their ids, chosen by the seed alone."""
+        """Return the query of this many patients, chosen only by the seed and their ids."""
         return sql.SQL(_SQL["sampled"]).format(
             rows=self.rows(), selected=self.selected(), seed=sql.Literal(str(seed)), patients=sql.Literal(patients)
         )

@@ -34,7 +34,7 @@ class SqlView:
     digest: str
     columns: tuple[str, ...]
     as_of: datetime | None = None
-    dropped: tuple[str, ...] = ()  # columns that it had, and has no more
+    dropped: tuple[str, ...] = ()  # columns that it no longer has
 
 
 def rows_of(resource_type: str, *, documents: bool = False) -> sql.Composable:

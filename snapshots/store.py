@@ -177,10 +177,10 @@ class Store:
     async def find(self, connection: str, term: Term) -> list[str] | None:
         """Return the ids of a connection's live patients who have a term, in order; None: the connection never ran.
 
-        Patients whom an earlier chartferry wrote are indexed first.
+        Patients stored by an older version are indexed first.
 
         Raises:
-            MissingRightsError: there are some of these, and the login may not write.
+            MissingRightsError: some must be indexed first, and the login may not write.
         """
         async with self._pool.session() as session:
             with store_border("finding patients"):
@@ -220,10 +220,10 @@ class Store:
         runs: datetime | None = None,
         dry_run: bool = False,
     ) -> Pruned:
-        """Delete versions that no moment since `history` needs, and of runs that had ended quarantined input and units.
+        """Delete versions that no moment since `history` needs, and quarantined input and units of ended runs.
 
-        `quarantine`, `runs`: by when they had ended. Units that later runs, proofs and exports look at stay. The owner does it.
-        It deletes run by run, and notes each in the audit: a call that was cut is gone on with by the next.
+        `quarantine`, `runs`: the moment by which the run had ended. Units that later runs, proofs or exports need stay. Needs the
+        owner's login. It deletes run by run and notes each in the audit; after an interruption, the next call continues.
         `dry_run`: only count.
 
         Raises:

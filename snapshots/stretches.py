@@ -21,7 +21,7 @@ WHOLE = Stretch()
 
 
 def sampled_rows(rows: int) -> int:
-    """Return how many of so many rows are sampled, at least one."""
+    """Return the size of the sample of this many rows, at least one."""
     return max(rows * SAMPLED_PERCENT // 100, 1)
 
 

@@ -31,7 +31,7 @@ class Tenant(NamedTuple):
 
     name: str
     version: int  # the newest migration of its schema
-    is_current: bool  # that is this program's newest, and both walls stand
+    is_current: bool  # its migration is this program's newest, and both walls exist
     size: int  # bytes of tables and indexes
 
 
@@ -133,7 +133,7 @@ class Tenants:
                         "Wait until it ends, or stop its process.",
                         run=None,
                     ) from None
-                # in the same transaction: the schema's comment alone names them
+                # in the same transaction: only the schema's comment names them
                 return [role for role in sorted(walls.existing) if not await self._dropped_role(role)]
 
     async def _require_idle(self, name: str) -> None:

@@ -29,7 +29,7 @@ class Ending(StrEnum):
     """How the EHR answered a unit. A reason is for people; code decides by the ending."""
 
     LISTED = "listed"  # everything requested came
-    PARTIAL = "partial"  # something may be missing, or came unrequested: the EHR said so, or the answer shows it
+    PARTIAL = "partial"  # something may be missing, or arrived unrequested: the EHR says so, or the answer shows it
     NOT_SERVED = "not-served"  # the EHR has no such search
     NOT_FOUND = "not-found"  # the EHR knows no such patient or resource
     GONE = "gone"  # the patient or the resource is deleted
@@ -47,7 +47,7 @@ class UnitKind(StrEnum):
     BATCH = "batch"  # Patients by their ids
     COHORT = "cohort"  # an entry of the cohort that may be no patient
     FILE = "file"  # a file of an export
-    NO_FILE = "no-file"  # a type that an export was to bring, and of which it has no file
+    NO_FILE = "no-file"  # a requested type of which an export has no file
     DELETED_FILE = "deleted-file"
     ERROR_FILE = "error-file"
     REFERENCE = "reference"
@@ -106,8 +106,10 @@ class UnitResult:
     complete_listing: bool = False
     records: int = 0
     ending: Ending | None = None  # None: LISTED if it was settled, else FAILED
-    newest: str | None = None  # the newest date of what it brought, as a FHIR instant; only if news will be requested
-    counted: Mapping[Counted, int] = field(default_factory=dict)  # in what it brought
+    newest: str | None = (
+        None  # the newest date in what it fetched, as a FHIR instant; only if changes will be requested
+    )
+    counted: Mapping[Counted, int] = field(default_factory=dict)  # in what it fetched
 
     @property
     def ended(self) -> Ending:

@@ -1,8 +1,8 @@
-"""Builds a tenant's two walls, and finds out whether they stand: roles that reach one schema, and row-level security.
+"""Builds a tenant's two walls, and checks whether they are whole: roles that reach one schema, and row-level security.
 
-Wall one: the tenant's reader and its writer own nothing and have rights in its schema only; a login becomes one of them for each
-transaction (`tenancy`). Wall two: every table that can be addressed shows rows only in a transaction that is bound to the tenant.
-A schema's comment names its roles. `migrate` decides when to build; docs/tenants.md says which wall stops what.
+Wall one: the tenant's reader and writer own nothing and have rights only in its schema; a login becomes one of them for each
+transaction (`tenancy`). Wall two: every table shows rows only in a transaction that is bound to the tenant. A schema's comment
+names its roles. `migrate` decides when to build; docs/tenants.md says which wall stops what.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Walls:
 
     @property
     def stand(self) -> bool:
-        """Whether both walls stand."""
+        """Whether both walls are whole."""
         return self.names is not None and {self.names.reader, self.names.writer} <= self.there and not self.unguarded
 
     @property
@@ -119,8 +119,8 @@ def _names_in(schema: str, comment: str | None) -> RoleNames | None:
 async def build_walls(session: TenantSession, found: Walls, *, with_login: bool) -> None:
     """Build the tenant's walls, as far as this login can. In a transaction of the tables' owner.
 
-    Roles that stand are kept; new ones have new names, because another store of the server may have copied the old ones' names.
-    `with_login`: a login for the tenant too, which needs a server that trusts who reaches it.
+    Existing roles are kept; new ones get new names, because another store on the server may have copied the old names.
+    `with_login`: also create a login for the tenant, which needs a server that trusts whoever reaches it.
     """
     conn, schema = session.conn, tenant_schema(session.tenant)
     names = found.names
@@ -194,7 +194,7 @@ async def _grant(conn: AsyncConnection[Any], schema: str, names: RoleNames, *, w
         await conn.execute(_statement("grant_temporary", database=sql.Identifier(database), writer=roles["writer"]))
     if limit and with_login:
         await conn.execute(_statement("grant_limit", reader=roles["reader"]))
-    if with_login:  # nobody else uses this server; of a server of one's own its administrator decides (docs/store.md)
+    if with_login:  # nobody else uses this server; on a shared one its administrator decides (docs/store.md)
         await conn.execute(_statement("revoke_temporary", database=sql.Identifier(database)))
 
 

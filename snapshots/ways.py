@@ -1,4 +1,4 @@
-"""The numbers of ways: a row keeps the number of the way that brought it, a unit the number of the way by which it lists.
+"""The numbers of ways: a row keeps the number of the way that listed it, a unit the number of the way that it lists by.
 
 `record.Way` defines ways; `evidence` decides what a missed row means.
 """

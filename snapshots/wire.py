@@ -113,7 +113,7 @@ def copy_rows(
     """Return the data of `COPY resource (…) FROM STDIN (FORMAT binary)` for new resources, in chunks of about 256 kB.
 
     Columns: connection int4, first_run int8, last_changed_run int8, then text: resource_type, id, patient_id, version_id,
-    last_updated; content_hash bytea, first_way int4, body jsonb. `ways` are the numbers of the ways that brought the rows.
+    last_updated; content_hash bytea, first_way int4, body jsonb. `ways` are the numbers of the ways that listed the rows.
     """
     # field count, and the three numbers that all rows share
     head = struct.pack(">hiiiqiq", _COPY_COLUMNS, 4, connection, 8, run, 8, run)

@@ -13,7 +13,7 @@ class WayScope(StrEnum):
     """Whose rows a complete listing by a way covers."""
 
     EVERYTHING = "everything"  # all of the type: a directory listing, an export of the system or of all patients
-    MEMBERS = "members"  # those of the patients whom it covers: an export of a Group, or of named patients
+    MEMBERS = "members"  # those of the patients that it covers: an export of a Group, or of named patients
     PATIENT = "patient"  # those of the one requested patient
     NOTHING = "nothing"  # what it does not show may be there: a read by id, a reference, a feed of messages
 
@@ -28,7 +28,7 @@ class Way(NamedTuple):
 
 
 class Said(StrEnum):
-    """What an EHR said about a resource that it did not return."""
+    """An EHR's answer about a resource that it did not return."""
 
     NOT_FOUND = "not-found"  # HTTP 404 to a read
     GONE = "gone"  # HTTP 410, or a code that means the same (Epic 4103)
