@@ -1,8 +1,8 @@
 -- name: note_attached
 -- Note where documents are attached to resources of a batch, and give, by position, those whose resource has another content than
--- before. Only what is stored counts: a content that was stale, or a rival, has another hash (so has, of those `merged`, one whose
--- JSON is the same). What stood there before with the same content, and was got or could not be, stays as it is and writes nothing.
--- What became of the documents of a former content is history.
+-- before. Only stored contents count: a stale content or a rival has another hash (and so has a `merged` one whose JSON is the same). A
+-- place with the same content as before whose document was fetched, or could not be, is unchanged and writes nothing. The outcomes of a
+-- former content's documents become history.
 WITH judged AS MATERIALIZED (
     SELECT g.*, r.patient_id, r.last_changed_run AS version, before.version AS former,
         g.merged AND r.content_hash = g.content_hash OR before.version IS DISTINCT FROM r.last_changed_run AS is_new,
@@ -40,7 +40,7 @@ WITH judged AS MATERIALIZED (
 SELECT array_agg(n) FROM judged WHERE is_new AND former IS NOT NULL
 
 -- name: detach
--- Take away places that the new content of these resources no longer has; -1 stands for none. They are history.
+-- Remove places that the new content of these resources no longer has; -1 means no place. They become history.
 WITH gone AS (DELETE FROM attachment_use WHERE ctid = ANY (ARRAY(
     SELECT u.at FROM (
         SELECT resource_type, id, array_agg(place) AS places
@@ -58,8 +58,8 @@ WHERE outcome_run <> %(run)s
 ON CONFLICT DO NOTHING
 
 -- name: due
--- What to get by its URL, or to decide on: wanted by this run (a sync also takes what earlier ones left over), not asked by it yet;
--- and what was not there or restricted, once that is no longer fresh.
+-- Documents to fetch by URL, or to decide on: wanted by this run (a sync also takes what earlier ones left over) and not requested by it
+-- yet; and missing or restricted ones, once that is no longer fresh.
 SELECT resource_type, resource_id, place, patient_id, content_type, url, inline, claimed_size, claimed_hash
 FROM attachment_use u
 WHERE connection = %(connection)s AND NOT inline AND (
@@ -70,13 +70,13 @@ AND asked_run IS DISTINCT FROM %(run)s
 ORDER BY resource_type, resource_id, place LIMIT %(limit)s
 
 -- name: note_requested
--- Note what units ask for, so that it is not due again in this run.
+-- Note what units request, so that it is not due again in this run.
 UPDATE attachment_use u SET asked_run = %(run)s FROM unnest(%(types)s, %(ids)s, %(places)s) AS a (resource_type, id, place)
 WHERE u.connection = %(connection)s AND u.resource_type = a.resource_type AND u.resource_id = a.id AND u.place = a.place
 
 -- name: inline
--- Documents that stand in their resource, as base64, some at a time: at least one, and together no more than a number of characters.
--- One that is too large gives NULL.
+-- The next documents that their resource contains as base64: at least one, and together at most a number of characters. A document that is
+-- too large gives NULL.
 SELECT resource_type, resource_id, place, patient_id, content_type, url, inline, claimed_size, claimed_hash, data FROM (
     SELECT *, sum(coalesce(length(data), 0)) OVER w AS size, row_number() OVER w AS n FROM (
         SELECT u.*, CASE WHEN length(found.data) <= %(most)s THEN found.data END AS data
@@ -101,7 +101,7 @@ INSERT INTO attachment (sha256, size, content_type, content, text, unread)
 SELECT * FROM unnest(%(digests)s, %(sizes)s::bigint[], %(content_types)s, %(contents)s, %(texts)s, %(unread)s) ON CONFLICT DO NOTHING
 
 -- name: attach
--- Note what became of attachments. What had become of them before is history, if it was something else.
+-- Note the outcomes of attachments. A former outcome becomes history, if it differs.
 WITH d AS (
     SELECT * FROM unnest(%(types)s, %(ids)s, %(places)s, %(states)s, %(notes)s, %(digests)s)
         AS d (resource_type, resource_id, place, state, note, sha256)
@@ -123,7 +123,7 @@ UPDATE attachment_use u SET run = %(run)s, state = d.state, note = d.note, sha25
 FROM d WHERE u.connection = %(connection)s AND u.resource_type = d.resource_type AND u.resource_id = d.resource_id AND u.place = d.place
 
 -- name: outcome
--- How what this run wanted, or got of what earlier ones left over, stands; and of what was stored how much has no text.
+-- The outcomes of the documents that this run wanted, or fetched for earlier ones; and how many stored ones have no text.
 SELECT u.state, coalesce(u.note, a.unread, ''), count(*)::int
 FROM attachment_use u LEFT JOIN attachment a ON a.sha256 = u.sha256 AND u.state = 'stored'
 WHERE u.connection = %(connection)s AND u.run = %(run)s GROUP BY 1, 2 ORDER BY 1, 2

@@ -1,17 +1,17 @@
 -- name: read_only
--- Let a subtransaction write nothing. It ends with it; within it Postgres refuses to go back.
+-- Let a subtransaction write nothing. The setting ends with it; within it Postgres refuses to change it back.
 SET TRANSACTION READ ONLY
 
 -- name: export_moment
--- Let other transactions see what this one sees, while it is open. No subtransaction may ask this.
+-- Let other transactions see what this one sees, while it is open. Not allowed in a subtransaction.
 SELECT pg_export_snapshot()
 
 -- name: enter
--- Until this transaction ends, no range is closed that its event could still fall into. Others who read do not wait for it.
+-- Until this transaction ends, no range is closed that its event could still belong to. Other reads do not wait for it.
 SELECT pg_advisory_xact_lock_shared(hashtextextended('chartferry audit ' || %(tenant)s, 0))
 
 -- name: event
--- Note a read. When, and by which login, the server says.
+-- Note a read. The server supplies the time and the login.
 INSERT INTO audit_event (actor, account, roles, origin, reason, action, connections, types, runs, everyone, erased,
     broke_glass)
 VALUES (%(actor)s, %(account)s, %(roles)s, %(origin)s, %(reason)s, %(action)s, %(connections)s, %(types)s, %(runs)s, %(everyone)s,
@@ -19,7 +19,7 @@ VALUES (%(actor)s, %(account)s, %(roles)s, %(origin)s, %(reason)s, %(action)s, %
 RETURNING id
 
 -- name: pruned_through
--- Say of an event that it deleted all up to another. Only the tables' owner may, since `verify` misses none of those then.
+-- Mark an event as having deleted all events up to another. Only the tables' owner may, because `verify` then misses none of them.
 UPDATE audit_event SET through = %(through)s WHERE id = %(event)s
 
 -- name: patients
@@ -33,7 +33,7 @@ SELECT c.id AS connection, p.id AS patient_id
 FROM connection c CROSS JOIN unnest({patients}::text[]) AS p (id) WHERE c.name = {connection}
 
 -- name: patient_in_audit
--- A patient, of each connection of which the audit knows reads.
+-- A patient of each connection that the audit has reads of.
 SELECT DISTINCT p.connection, p.patient_id FROM audit_patient p WHERE p.patient_id = {patient}
 
 -- name: patients_of_type
@@ -59,11 +59,11 @@ SELECT coalesce(max(id), 0) FROM audit_event
 SELECT pg_try_advisory_xact_lock(hashtextextended('chartferry seal ' || %(tenant)s, 0))
 
 -- name: newest_seal
--- Where the chain ends.
+-- The end of the chain.
 SELECT number, last_event, hash FROM audit_seal ORDER BY number DESC LIMIT 1
 
 -- name: digests
--- The digest of each event of a range: of all that it says, and of its patients.
+-- The digest of each event of a range: of all its columns and its patients.
 SELECT e.id, sha256(
     convert_to(jsonb_build_array(e.id, e.began, e.at, e.login, e.actor, e.account, e.roles, e.origin, e.reason, e.action,
         e.connections, e.types, e.runs, e.everyone, e.through)::text || coalesce(e.erased::text, '') || coalesce(to_jsonb(e.broke_glass)::text, ''),
@@ -80,7 +80,7 @@ FROM audit_event e LEFT JOIN (
 WHERE e.id > {after} AND e.id <= {last}
 
 -- name: hash
--- The hash of a seal: of the one before, and of all that it says.
+-- The hash of a seal: of the seal before, and of all its columns.
 sha256({previous} || convert_to(jsonb_build_array({number}, {at}, {after}, {last}, {events}, {digests})::text, 'UTF8'))
 
 -- name: seal
@@ -105,15 +105,16 @@ FROM audit_seal s CROSS JOIN LATERAL (
 ORDER BY s.number
 
 -- name: rest
--- What is not sealed yet, what belongs to no event, what no seal can cover, and through which event the audit was pruned.
+-- The number of events not sealed yet, of patients without an event, of events that no seal can cover, and the event up to which the audit
+-- was pruned.
 SELECT (SELECT count(*) FROM audit_event WHERE id > coalesce((SELECT max(last_event) FROM audit_seal), 0)),
     (SELECT count(*) FROM audit_patient p WHERE NOT EXISTS (SELECT FROM audit_event e WHERE e.id = p.event)),
     (SELECT count(*) FROM audit_event WHERE id < 1),
-    -- no event can have deleted itself or a later one, whatever it says
+    -- no event can have deleted itself or a later one, whatever it claims
     (SELECT coalesce(max(least(through, id - 1)), 0) FROM audit_event WHERE through IS NOT NULL)
 
 -- name: saw
--- Who read a patient's data between two moments, oldest first; of a listing of everybody's ids, the connections are the audit's word.
+-- Who read a patient's data between two moments, oldest first; a listing of everybody's ids has only its connections in the audit.
 SELECT e.id, e.began, e.at, e.login, e.actor, e.account, e.roles, e.origin, e.reason, e.action, e.connections, e.types, e.runs, e.everyone,
     e.erased, e.broke_glass
 FROM audit_event e
@@ -130,11 +131,11 @@ WHERE e.at >= coalesce(%(since)s::timestamptz, '-infinity') AND e.at < coalesce(
 ORDER BY e.id, c.name, p.patient_id
 
 -- name: expired
--- The last event of the newest seal of which everything is older than a moment.
+-- The last event of the newest seal whose events are all older than a moment.
 SELECT coalesce(max(s.last_event), 0) FROM audit_seal s WHERE s.at < %(before)s
 
 -- name: prune
--- Delete events up to one, with their patients. Their seals stay, so that the chain goes on.
+-- Delete events up to one, with their patients. Their seals stay, so that the chain stays whole.
 WITH events AS (DELETE FROM audit_event WHERE id <= %(through)s RETURNING id),
     patients AS (DELETE FROM audit_patient WHERE event <= %(through)s)
 SELECT count(*) FROM events

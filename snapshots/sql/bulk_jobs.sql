@@ -20,8 +20,8 @@ ON CONFLICT (run) DO UPDATE SET status_url = excluded.status_url, kicked_off_at 
 DELETE FROM bulk_job WHERE run = %(run)s
 
 -- name: earlier
--- Jobs of earlier runs of this connection that were never deleted at the server, newest first; `stored` says whether every file of
--- it is in the store. All those runs are closed: whoever opens a run holds the connection's lock, and closes what it does not resume.
+-- Jobs of this connection's earlier runs that were never deleted at the server, newest first; `stored`: every file of the job is in the
+-- store. All those runs are closed: opening a run takes the connection's lock, and closes runs that are not resumed.
 SELECT b.run, b.status_url, b.kicked_off_at, b.request, b.transaction_time, b.manifest_complete, b.deleted, b.asked, b.elements, b.progress,
     b.next_poll_at, b.expires_at, b.pages,
     b.manifest_complete AND NOT EXISTS (SELECT FROM unit u WHERE u.run = b.run AND u.state <> 'settled') AS stored
@@ -29,7 +29,7 @@ FROM bulk_job b JOIN run r ON r.id = b.run
 WHERE r.connection = %(connection)s AND b.run <> %(run)s AND NOT b.deleted ORDER BY b.run DESC
 
 -- name: settle_earlier
--- An earlier run's job is gone from the server, or nobody can find it any more.
+-- An earlier run's job is gone from the server, or can no longer be found.
 UPDATE bulk_job SET deleted = true WHERE run = %(earlier)s
 
 -- name: last_kicked_off
@@ -39,14 +39,14 @@ WHERE r.connection = %(connection)s AND r.selection = %(selection)s AND b.run <>
     AND (b.status_url IS NOT NULL OR b.manifest_complete)
 
 -- name: patients_without_data
--- Which of these patients the run has received no Patient of.
+-- The patients, of these, whose Patient the run has not received.
 SELECT p.id FROM unnest(%(patients)s::text[]) AS p (id)
 WHERE NOT EXISTS (SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = p.id
         AND r.last_changed_run = %(run)s)
     AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = 'Patient' AND s.id = p.id)
 
 -- name: patients_without_rows
--- Of which of these patients the run has received no row at all.
+-- The patients, of these, of whom the run has received no row.
 SELECT p.id FROM unnest(%(patients)s::text[]) AS p (id)
 WHERE NOT EXISTS (
     SELECT FROM resource r WHERE r.patient_id = p.id AND r.connection = %(connection)s AND (
@@ -56,18 +56,17 @@ WHERE NOT EXISTS (
 )
 
 -- name: never_stored
--- Of which of these patients nothing is stored, nor ever was.
+-- The patients, of these, of whom nothing is or was stored.
 SELECT p.id FROM unnest(%(patients)s::text[]) AS p (id)
 WHERE NOT EXISTS (SELECT FROM resource r WHERE r.patient_id = p.id AND r.connection = %(connection)s)
 
 -- name: vanished
--- Types of which earlier exports of this selection had files with something in them, and this one has none. Files only: what
--- references brought is another matter.
+-- Types of which earlier exports of this selection had non-empty files, and this one has none. Rows fetched by reference do not count.
 SELECT DISTINCT u.resource_type FROM unit u JOIN run r ON r.id = u.run
 WHERE r.connection = %(connection)s AND r.selection = %(selection)s AND u.run < %(run)s AND u.kind = 'file' AND u.records > 0
     AND u.resource_type <> '*'
 EXCEPT SELECT resource_type FROM unit WHERE run = %(run)s AND kind = 'file' AND records > 0
--- a file whose type the manifest does not say may have brought what came
+-- a file without a type in the manifest may have contained the rows
 EXCEPT SELECT resource_type FROM run_count WHERE run = %(run)s AND new + changed + unchanged > 0
     AND EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind = 'file' AND resource_type = '*' AND records > 0)
 ORDER BY resource_type
@@ -87,5 +86,5 @@ SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind = ANY(%(kin
 SELECT resource_type FROM run_count WHERE run = %(run)s AND new + changed + unchanged > 0
 
 -- name: date_evidence
--- The instant of what the run's export tells.
+-- The instant that the run's export describes.
 UPDATE run SET as_of = %(as_of)s WHERE id = %(run)s AND as_of IS DISTINCT FROM %(as_of)s

@@ -9,7 +9,7 @@ WHERE connection = %(connection)s AND kind = 'sync' AND status IN ('complete', '
 ORDER BY selection = %(selection)s DESC, id DESC LIMIT 1
 
 -- name: at_work
--- The connection's run that is at work now: not closed, and its connection's lock (see ledger.lock) is held.
+-- The connection's active run: not closed, and its connection's lock (see ledger.lock) is held.
 SELECT max(run.id) FROM run JOIN connection c ON c.id = run.connection
 WHERE c.id = %(connection)s AND run.status = 'running' AND EXISTS (
     SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
@@ -23,7 +23,7 @@ WHERE c.id = %(connection)s AND run.status = 'running' AND EXISTS (
 SELECT id FROM resource WHERE resource_type = 'Patient' AND connection = %(connection)s AND deleted_at IS NULL ORDER BY id
 
 -- name: types
--- Types of which the connection has something live that belongs to a patient.
+-- Types of which the connection has live rows that belong to a patient.
 SELECT t.resource_type FROM (SELECT DISTINCT c.resource_type FROM run_count c JOIN run r ON r.id = c.run
     WHERE r.connection = %(connection)s) t
 WHERE EXISTS (SELECT FROM resource r WHERE r.resource_type = t.resource_type AND r.connection = %(connection)s
@@ -33,7 +33,7 @@ OR EXISTS (SELECT FROM member m JOIN resource r USING (connection, resource_type
 ORDER BY 1
 
 -- name: held_of_patient
--- Live resources of a type in one patient's compartment. Of Patients only the one: those linked to it are in no listing of it.
+-- Live resources of a type in one patient's compartment. Of the type Patient only the patient: linked Patients are in no listing of it.
 SELECT id, last_updated FROM resource
 WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND patient_id = %(patient)s AND deleted_at IS NULL
 UNION
@@ -42,12 +42,12 @@ WHERE m.resource_type = %(resource_type)s AND m.connection = %(connection)s AND 
     AND m.resource_type <> 'Patient' AND r.deleted_at IS NULL
 
 -- name: held_of_type
--- Live resources of a type, whoever they belong to.
+-- Live resources of a type, of every patient and of none.
 SELECT id, last_updated FROM resource
 WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND deleted_at IS NULL
 
 -- name: number_of_patient
--- How many those are.
+-- The number of those.
 SELECT count(*)::int FROM (
     SELECT id FROM resource
     WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND patient_id = %(patient)s AND deleted_at IS NULL
@@ -58,12 +58,12 @@ SELECT count(*)::int FROM (
 ) held
 
 -- name: number_of_type
--- How many live resources of a type there are.
+-- The number of live resources of a type.
 SELECT count(*)::int FROM resource
 WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND deleted_at IS NULL
 
 -- name: by_id
--- These resources wherever they lie, tombstones included.
+-- These resources in any compartment, tombstones included.
 SELECT id, last_updated, deleted_at IS NOT NULL FROM resource
 WHERE resource_type = %(resource_type)s AND connection = %(connection)s AND id = ANY(%(ids)s)
 
@@ -73,7 +73,7 @@ SELECT resource_type, patient_id, min(reason) FROM unit
 WHERE run = %(run)s AND state = 'failed' AND (patient_id IS NULL OR patient_id = ANY(%(patients)s)) GROUP BY 1, 2
 
 -- name: asked
--- Types that the run searched, read or exported, those aside of which the server said that it serves none (connectors.fhir.search.verdicts).
+-- Types that the run searched, read or exported, except those that the server does not serve (connectors.fhir.search.verdicts).
 SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'confirm', 'control', 'doubt')
     AND (records > 0 OR ending <> 'not-served')
 

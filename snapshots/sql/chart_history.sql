@@ -1,6 +1,6 @@
 -- name: chart_history
--- What each ended run did to a patient's chart, by type: how many rows it brought, changed and deleted. The chart is every row that in
--- any version was filed under the patient's id or named the patient beside others. Of runs before the kept history nothing.
+-- What each ended run did to a patient's chart, by type: how many rows it added, changed and deleted. The chart is every row that in any
+-- version was filed under the patient's id or named the patient among others. Runs before the kept history are omitted.
 WITH c AS (
     SELECT id, history_from FROM connection WHERE name = %(connection)s
 ), chart AS (

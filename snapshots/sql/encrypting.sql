@@ -8,7 +8,7 @@ SELECT c.relname::text FROM pg_partition_tree(to_regclass(%(table)s)) t JOIN pg_
 UNION SELECT relname::text FROM pg_class WHERE oid = to_regclass(%(table)s) AND relkind = 'r' ORDER BY 1
 
 -- name: others_views
--- Views that somebody else made: materialised ones in the tenant's schema, which have rows of their own, and any that read its tables.
+-- Views made by others: materialised ones in the tenant's schema, which store rows, and any that read its tables.
 SELECT CASE relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END, oid::regclass::text FROM pg_class
 WHERE relkind IN ('m', 'v') AND NOT (relnamespace = current_schema()::regnamespace AND relname = ANY(%(ours)s)) AND (
     relkind = 'm' AND relnamespace = current_schema()::regnamespace
@@ -22,7 +22,7 @@ WHERE relkind IN ('m', 'v') AND NOT (relnamespace = current_schema()::regnamespa
 ) ORDER BY 2
 
 -- name: note_tables
--- Note what is to be encrypted.
+-- Note the tables to encrypt.
 INSERT INTO to_encrypt (table_name) SELECT unnest(%(tables)s::text[])
 
 -- name: waiting
@@ -30,7 +30,7 @@ INSERT INTO to_encrypt (table_name) SELECT unnest(%(tables)s::text[])
 SELECT table_name, resource_type, connection, id FROM to_encrypt
 
 -- name: upto
--- The key of the last of the next rows behind a key: at least one, and together no more than a number of bytes on the disk.
+-- The key of the last of the next rows after a key: at least one row, and together at most a number of bytes on the disk.
 SELECT resource_type, connection, id FROM (
     SELECT resource_type, connection, id, row_number() OVER w AS n, sum(size) OVER w AS size FROM (
         SELECT resource_type, connection, id, {size} AS size FROM {table} WHERE ({key}) > ({after}) ORDER BY {key} LIMIT %(most)s
@@ -38,11 +38,11 @@ SELECT resource_type, connection, id FROM (
 ) counted WHERE n = 1 OR size <= %(together)s ORDER BY {last} LIMIT 1
 
 -- name: between
--- The rows behind a key, up to another: each with its place in the table.
+-- The rows after a key, up to another: each with its place in the table.
 SELECT ctid::text, resource_type, id, content_hash, {body} FROM {table} WHERE ({key}) > ({after}) AND ({key}) <= ({upto})
 
 -- name: write
--- Write them where they were found; what has no new body keeps its own.
+-- Write them where they were found; a row without a new body keeps its own.
 UPDATE {table} t SET content_hash = n.content_hash {and_body}
 FROM unnest(%(places)s::tid[], %(hashes)s::bytea[], %(bodies)s::text[]) AS n (place, content_hash, body) WHERE t.ctid = n.place
 
@@ -51,7 +51,7 @@ FROM unnest(%(places)s::tid[], %(hashes)s::bytea[], %(bodies)s::text[]) AS n (pl
 , body = coalesce(n.body::{type}, t.body)
 
 -- name: quarantine
--- Rows that no encrypted store could have, as input of the run that brought them, or else of the connection's newest.
+-- Quarantine rows that no encrypted store could have, as input of the run that wrote them, or else of the connection's newest run.
 INSERT INTO quarantine (run, digest, resource_type, source, reason, raw)
 SELECT brought.id, n.digest, t.resource_type, n.source, n.reason, n.raw
 FROM unnest(%(places)s::tid[], %(digests)s::bytea[], %(sources)s::text[], %(reasons)s::text[], %(raws)s::bytea[])
@@ -110,21 +110,21 @@ UPDATE attachment_use SET sha256 = %(digest)s WHERE sha256 = %(former)s
 DELETE FROM attachment WHERE sha256 = %(former)s
 
 -- name: forget_terms
--- What `find` finds by plain hashes; it is indexed anew.
+-- Delete the plain hashes of the patient index, which is built again.
 TRUNCATE patient_token, patient_index
 
 -- name: emptied
--- Whether a table has no rows and may have had some: ANALYZE leaves the samples of an empty one as they are.
+-- Whether a table has no rows but may have had some: ANALYZE does not touch the samples of an empty table.
 SELECT reltuples >= 0 AND NOT EXISTS (SELECT FROM {table}) FROM pg_class WHERE oid = to_regclass(%(table)s)
 
 -- name: types
--- Columns that may have values or hashes of values, with their types. Ids have a collation of their own.
+-- Columns that may have values or hashes of values, with their types. Ids have a separate collation.
 SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
 WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped
     AND (atttypid IN ('jsonb'::regtype, 'bytea'::regtype) OR atttypid = 'text'::regtype AND attcollation = 'pg_catalog.default'::regcollation)
 
 -- name: retype
--- Give a column the type that it has: its samples are deleted, those of all partitions too, and no row is written.
+-- Give a column the type that it already has: this deletes its samples, in all partitions too, and writes no row.
 ALTER COLUMN {column} TYPE {type}
 
 -- name: sample

@@ -3,7 +3,7 @@
 SELECT id FROM run WHERE connection = %(connection)s AND finished_at IS NULL ORDER BY id DESC LIMIT 1
 
 -- name: who
--- The ids of the patient: this one, and all that were merged into it. This one first.
+-- The ids of the patient: this one first, then all that were merged into it.
 WITH RECURSIVE who (id, depth) AS (
     SELECT %(patient)s::text COLLATE "C", 0
     UNION SELECT a.former_id, 1 FROM alias a JOIN who ON a.surviving_id = who.id WHERE a.connection = %(connection)s
@@ -11,16 +11,16 @@ WITH RECURSIVE who (id, depth) AS (
 SELECT id FROM who GROUP BY id ORDER BY min(depth), id
 
 -- name: count_erased
--- From here on, what was exported of the connection before is told from what was exported since.
+-- Count a connection's erased patients, and note its newest run: exports of earlier runs contain the erased chart.
 UPDATE connection SET erasures = erasures + %(patients)s, erased_after = (SELECT max(run.id) FROM run WHERE run.connection = connection.id)
 WHERE id = %(connection)s
 
 -- name: forget_found
--- Make room for what is found of another id.
+-- Forget what was found for another id.
 DROP TABLE erased_key
 
 -- name: find_keys
--- Every resource that is, or was, the patient's or says who that is: filed under the patient, of the patient's compartment, or with a
+-- Every resource that is or was the patient's or identifies the patient: filed under the patient, in the patient's compartment, or with a
 -- reference to the patient. `trace` is a regular expression.
 CREATE TEMPORARY TABLE erased_key ON COMMIT DROP AS
 SELECT 'Patient'::text COLLATE "C" AS resource_type, %(patient)s::text COLLATE "C" AS id
@@ -35,7 +35,7 @@ UNION SELECT resource_type, id FROM member_history WHERE connection = %(connecti
 UNION SELECT resource_type, resource_id FROM attachment_use WHERE connection = %(connection)s AND patient_id = %(patient)s
 
 -- name: sealed
--- Bodies with encrypted values, each version, but of resources that are found already.
+-- Bodies with encrypted values, in every version, of resources that are not found yet.
 SELECT * FROM (
     SELECT resource_type, id, body::text FROM resource WHERE connection = %(connection)s AND strpos(body::text, '~sealed:') > 0
     UNION ALL SELECT resource_type, id, body::text FROM resource_history
@@ -57,7 +57,7 @@ DELETE FROM quarantine q USING unnest(%(runs)s::bigint[], %(digests)s::bytea[]) 
 WHERE q.run = s.run AND q.digest = s.digest
 
 -- name: shared
--- How many of them are live, and other patients' as well.
+-- How many of them are live, and how many also belong to other patients.
 SELECT count(*) FROM erased_key k JOIN resource r ON r.connection = %(connection)s AND r.resource_type = k.resource_type AND r.id = k.id
 WHERE r.deleted_at IS NULL AND (r.patient_id <> %(patient)s OR EXISTS (
     SELECT FROM member m WHERE m.connection = %(connection)s AND m.resource_type = r.resource_type AND m.id = r.id
@@ -65,8 +65,8 @@ WHERE r.deleted_at IS NULL AND (r.patient_id <> %(patient)s OR EXISTS (
 ))
 
 -- name: forget_up_to_when
--- What the EHR still has of others and is erased with the patient is not known to be complete any more: each selection lists its types
--- in full before it asks for news again.
+-- Rows of others that are erased with the patient and that the EHR still has make their types incomplete: each selection lists these in
+-- full before it requests only changes again.
 DELETE FROM watermark w WHERE w.connection = %(connection)s AND w.resource_type IN (
     SELECT k.resource_type FROM erased_key k
     JOIN resource r ON r.connection = %(connection)s AND r.resource_type = k.resource_type AND r.id = k.id
@@ -81,26 +81,26 @@ DELETE FROM watermark w WHERE w.connection = %(connection)s AND w.resource_type 
 SELECT array_agg(DISTINCT resource_type ORDER BY resource_type) FROM erased_key
 
 -- name: quarantine
--- Lines that the patient's units brought, or that name the patient. Escaped, bytes of any encoding are text.
+-- Lines that the patient's units fetched, or that name the patient. In escaped form, bytes of any encoding are text.
 DELETE FROM quarantine q USING run WHERE run.id = q.run AND run.connection = %(connection)s AND (
     EXISTS (SELECT FROM unit u WHERE u.run = q.run AND u.key = q.unit_key AND u.patient_id = %(patient)s)
     OR encode(q.raw, 'escape') ~ %(named)s
 )
 
 -- name: unit
--- What was asked for the patient, or by an id of the patient's.
+-- Units that requested something for the patient, or by one of the patient's ids.
 DELETE FROM unit u USING run WHERE run.id = u.run AND run.connection = %(connection)s AND (
     u.patient_id = %(patient)s OR u.of_chart = %(patient)s OR u.detail::text ~ %(trace)s
     OR EXISTS (SELECT FROM erased_key k WHERE k.resource_type = u.resource_type AND k.id = ANY(u.ids))
 )
 
 -- name: attached
--- Where something is attached, or was.
+-- Places where something is or was attached.
 DELETE FROM {table} u USING erased_key k
 WHERE u.connection = %(connection)s AND u.resource_type = k.resource_type AND u.resource_id = k.id
 
 -- name: attachment
--- Documents that are attached nowhere any more, or were so before: whose those were, nobody knows.
+-- Documents that are no longer attached anywhere, or were not before either: nobody knows whose those were.
 DELETE FROM attachment a WHERE NOT EXISTS (SELECT FROM attachment_use u WHERE u.sha256 = a.sha256)
     AND NOT EXISTS (SELECT FROM attachment_use_history h WHERE h.sha256 = a.sha256)
 
@@ -113,11 +113,11 @@ DELETE FROM {table} t USING erased_key k WHERE t.connection = %(connection)s AND
 DELETE FROM {table} WHERE connection = %(connection)s AND patient_id = %(patient)s
 
 -- name: alias
--- Whom the patient was merged with.
+-- The patients that this one was merged with.
 DELETE FROM alias WHERE connection = %(connection)s AND %(patient)s IN (former_id, surviving_id)
 
 -- name: columns
--- Columns in which a trace could be, of all tables but the audit's, with the way to this connection's rows. Hashes have none.
+-- Columns that could contain a trace, of all tables except the audit's, with the condition for this connection's rows. Hashes contain none.
 SELECT c.relname::text, a.attname::text, t.typname::text,
     EXISTS (SELECT FROM pg_attribute x WHERE x.attrelid = c.oid AND x.attname = 'connection'),
     EXISTS (SELECT FROM pg_attribute x WHERE x.attrelid = c.oid AND x.attname = 'run')

@@ -3,40 +3,40 @@
 SELECT set_config('lock_timeout', '2s', false)
 
 -- name: bound_locks
--- How long a run waits for a lock of somebody else, who builds an index, say: longer than that takes, and not for ever.
+-- How long a run waits for somebody else's lock, such as that of an index being built: longer than that takes, but not endlessly.
 SELECT set_config('lock_timeout', '10min', false)
 
 -- name: lock
--- Take the connection's lock for this session; the kernel closing a dead client's socket gives it back.
+-- Take the connection's lock for this session; the kernel releases it by closing a dead client's socket.
 SELECT pg_advisory_lock(hashtextextended('chartferry run ' || %(tenant)s || ' ' || %(connection)s, 0))
 
 -- name: holder
--- The run that is at work on a connection.
+-- The active run of a connection.
 SELECT max(run.id) FROM run JOIN connection c ON c.id = run.connection WHERE c.name = %(connection)s AND run.status = 'running'
 
 -- name: find_connection
--- The number of a connection, and where its EHR was.
+-- The number of a connection, and its EHR's last address.
 SELECT id, base_url FROM connection WHERE name = %(connection)s
 
 -- name: move_connection
--- Remember where a connection's EHR is.
+-- Remember the address of a connection's EHR.
 UPDATE connection SET base_url = %(base_url)s WHERE id = %(connection)s AND base_url IS DISTINCT FROM %(base_url)s
 
 -- name: drop_jobs
--- Export jobs of a connection that nobody goes on with, or deletes at the server, any more.
+-- Export jobs of a connection that no run will continue, or delete at the server.
 UPDATE bulk_job SET deleted = true
 WHERE NOT deleted AND run IN (SELECT id FROM run WHERE connection = %(connection)s AND (%(run)s::bigint IS NULL OR id = %(run)s))
 
 -- name: forget_down
--- Whether the EHR was down is known of its old address only.
+-- Forget whether the EHR was down: that is known only of its old address.
 UPDATE pace SET down_until = NULL, down_reason = NULL, trips = 0, quota_free_at = NULL WHERE connection = %(connection)s
 
 -- name: forget_instants
--- Up to when anything is known holds for the old address only.
+-- Forget up to when anything is complete: that is known only of the old address.
 DELETE FROM watermark WHERE connection = %(connection)s
 
 -- name: run_to_discard
--- A run's connection, whether it is open, and its export job if that was never deleted at the server: whether it can be found there.
+-- A run's connection, whether it is open, and, if its export job was never deleted at the server, whether the job can be found there.
 SELECT c.id, c.name, run.status = 'running', b.run IS NOT NULL, b.status_url IS NOT NULL
 FROM run JOIN connection c ON c.id = run.connection LEFT JOIN bulk_job b ON b.run = run.id AND NOT b.deleted
 WHERE run.id = %(run)s
@@ -46,8 +46,8 @@ WHERE run.id = %(run)s
 INSERT INTO connection (name, base_url) VALUES (%(connection)s, %(base_url)s) RETURNING id
 
 -- name: interrupted
--- Runs that ended without a word (the lock was free), newest first. One whose export job may still live at the server is young for
--- as long as exports have been seen to take: 30 days (multi-week waits, vendor-facts 1.9; F43).
+-- Runs that died (their lock was free), newest first. A run whose export job may still exist at the server counts as young for as long as
+-- exports have been seen to take: 30 days (multi-week waits, vendor-facts 1.9; F43).
 SELECT id, started_at, as_of, kind, mode, selection, types, since, cohort_digest, everything,
     started_at > %(at)s::timestamptz - interval '24 hours' OR EXISTS (
         SELECT FROM bulk_job b WHERE b.run = run.id AND b.status_url IS NOT NULL AND NOT b.deleted
@@ -56,26 +56,26 @@ SELECT id, started_at, as_of, kind, mode, selection, types, since, cohort_digest
 FROM run WHERE connection = %(connection)s AND status = 'running' ORDER BY id DESC
 
 -- name: units_left
--- What a run that is resumed asks for, by type, and how many units it has in all.
+-- The requests of a resumed run, by type, and the number of all its units.
 SELECT u.resource_type, count(*) FILTER (WHERE u.state <> 'settled')::int, count(*)::int
 FROM unit u WHERE u.run = %(run)s AND u.kind NOT IN ('confirm', 'control') GROUP BY 1 ORDER BY 1
 
 -- name: has_job
--- Whether a run's export job lives at its server.
+-- Whether a run's export job still exists at its server.
 SELECT EXISTS (SELECT FROM bulk_job b WHERE b.run = %(run)s AND b.status_url IS NOT NULL AND NOT b.deleted)
 
 -- name: abandon
--- Close interrupted runs that will not be resumed. Since the last that is known of them they were not at work.
+-- Close interrupted runs that will not be resumed. They count as idle since their last sign of life.
 UPDATE run SET status = 'failed', finished_at = %(at)s, error = %(error)s, idle = idle + greatest(%(at)s - k.at, '0')
 FROM last_known k WHERE k.run = run.id AND run.id = ANY(%(runs)s)
 
 -- name: note_idle
--- Since the last that is known of an interrupted run, it was not at work; how long it lay so in all.
+-- Count an interrupted run as idle since its last sign of life; return its idle time in all.
 UPDATE run SET idle = idle + greatest(%(at)s - k.at, '0'), resumed_at = %(at)s
 FROM last_known k WHERE k.run = run.id AND run.id = %(run)s RETURNING run.idle
 
 -- name: forget_seen
--- What these runs saw, and what that mentioned, is of no more use.
+-- Delete what these runs saw, and what that mentioned: it is no longer needed.
 WITH mentioned AS (DELETE FROM mention WHERE run = ANY(%(runs)s))
 DELETE FROM seen WHERE run = ANY(%(runs)s)
 
@@ -86,7 +86,7 @@ VALUES (%(connection)s, %(kind)s, %(mode)s, %(selection)s, %(types)s, %(since)s,
 RETURNING id, started_at
 
 -- name: resume
--- Continue an interrupted run: its holes are asked again, and what its unfinished units had quarantined will come again.
+-- Continue an interrupted run: its holes are requested again, and quarantined input of its unfinished units will arrive again.
 WITH again AS (
     UPDATE unit SET state = 'pending', ending = NULL, poison = NULL, complete_listing = false
     WHERE run = %(run)s AND state <> 'settled' AND kind NOT IN ('confirm', 'control') RETURNING key
@@ -101,7 +101,7 @@ WITH again AS (
 UPDATE run SET resumed = resumed + 1 WHERE id = %(run)s RETURNING EXISTS (SELECT FROM unit WHERE unit.run = %(run)s)
 
 -- name: plan
--- Write units; those that are there stay as they are.
+-- Write units; existing ones stay unchanged.
 INSERT INTO unit (run, key, kind, resource_type, patient_id, template, split, incremental, since, ids, of_chart, page, detail, way,
     way_of_none)
 SELECT %(run)s, u.key, u.kind, u.resource_type, u.patient_id, u.template, u.split, u.incremental, u.since,
@@ -114,7 +114,7 @@ ORDER BY u.n
 ON CONFLICT DO NOTHING
 
 -- name: pending
--- Units still to do, of some kinds or (NULL) of all: what the connection's last finished run could not get comes first.
+-- Units still to do, of some kinds or (NULL) of all; first those that the connection's last finished run could not fetch.
 WITH last_run AS (
     SELECT max(id) AS id FROM run WHERE connection = %(connection)s AND id < %(run)s AND finished_at IS NOT NULL
 ), hole AS (
@@ -144,19 +144,19 @@ INSERT INTO quarantine (run, digest, resource_type, unit_key, source, reason, ra
 VALUES (%(run)s, %(digest)s, %(resource_type)s, %(unit_key)s, %(source)s, %(reason)s, %(raw)s) ON CONFLICT DO NOTHING
 
 -- name: note_places
--- How far units have come. Not beyond a bad record: a run that goes on must meet it again.
+-- The progress of units. Not beyond a bad record: a resumed run must meet it again.
 UPDATE unit SET reached = p.place FROM unnest(%(keys)s::text[], %(places)s::jsonb[]) AS p (key, place)
 WHERE unit.run = %(run)s AND unit.key = p.key AND unit.poison IS NULL
 
 -- name: poison
--- Make holes of these units, however they end and when.
+-- Make these units holes, however and whenever they end.
 UPDATE unit SET poison = p.reason, reason = p.reason, state = CASE state WHEN 'settled' THEN 'failed' ELSE state END,
     ending = CASE WHEN ending IS NULL THEN NULL ELSE 'failed' END, complete_listing = false
 FROM unnest(%(keys)s::text[], %(reasons)s::text[]) AS p (key, reason)
 WHERE unit.run = %(run)s AND unit.key = p.key
 
 -- name: poison_type
--- Make holes of all open units of a type: one of them brought a bad record, and it is not known which.
+-- Make all open units of a type holes: one of them fetched a bad record, and it is not known which.
 UPDATE unit SET poison = %(reason)s WHERE run = %(run)s AND resource_type = %(resource_type)s AND state = 'pending'
 
 -- name: settle
@@ -173,7 +173,7 @@ FROM (
 WHERE unit.ctid = u.place
 
 -- name: counted
--- What units counted in what they brought, in all.
+-- The totals of what units counted in what they fetched.
 SELECT c ->> 0, c ->> 1, c ->> 2, sum((c ->> 3)::int)::int FROM unit CROSS JOIN LATERAL jsonb_array_elements(counted) c
 WHERE run = %(run)s AND counted IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 

@@ -1,5 +1,5 @@
 -- name: load
--- What is remembered of a connection: its own level; of its origin, what all of its connections found, the newest first.
+-- The remembered pace of a connection: its own level, and the findings of all connections to its origin, newest first.
 WITH place AS (
     SELECT id, regexp_replace(lower(substring(base_url FROM '^[A-Za-z]+://[^/?#]+')),
         '^(https://.*):443$|^(http://.*):80$', '\1\2') AS origin
@@ -14,7 +14,7 @@ SELECT max(near.concurrency) FILTER (WHERE near.is_own), max(near.file_concurren
 FROM near, newest GROUP BY newest.down_until, newest.down_reason, newest.trips
 
 -- name: number
--- A connection's number, for who has no run open.
+-- A connection's number, outside a run.
 SELECT id FROM connection WHERE name = %(name)s
 
 -- name: save
@@ -33,6 +33,6 @@ UPDATE run SET requests = requests + %(requests)s, retries = retries + %(retries
 WHERE id = %(run)s
 
 -- name: down
--- Connections whose EHR was found down, and until when it is taken to be.
+-- Connections whose EHR was found down, and until when it counts as down.
 SELECT c.name, p.down_until, coalesce(p.down_reason, '') FROM pace p JOIN connection c ON c.id = p.connection
 WHERE p.down_until IS NOT NULL ORDER BY c.name

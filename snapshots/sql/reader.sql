@@ -1,23 +1,24 @@
 -- name: settings
--- Indexes are as good as sequential reads for what fits in memory; big answers may use more of it. What a view joins to a resource is
--- never asked for twice: to keep it for another such body took a third of the time of a view.
+-- Indexes are as good as sequential reads for what fits in memory; big answers may use more of it. What a view joins to a resource is never
+-- needed twice: caching it for an equal body took a third of a view's time.
 SELECT set_config('random_page_cost', '1.1', true), set_config('work_mem', '64MB', true), set_config('enable_memoize', 'off', true),
     set_config('app.from_id', '', true), set_config('app.before_id', chr(1114111), true)
 
 -- name: little_memory
--- A recursive query is given, and clears, as much as its rows may need by the planner's estimate, which is a hundred billion: of 64 MB
--- that takes a second for one chart.
+-- A recursive query allocates and clears memory for the planner's estimate of its rows, a hundred billion: with 64 MB that takes a second
+-- for one chart.
 SELECT set_config('work_mem', '4MB', true)
 
 -- name: limits
--- What a user's query may take. Sorts and hashes beyond the memory go to the disk; one worker, so that it is not taken several times.
+-- The limits of a user's query. Sorts and hashes beyond the memory go to the disk; one worker, so that it does not use the memory several
+-- times.
 SELECT set_config('statement_timeout', %(milliseconds)s, true), set_config('work_mem', %(memory)s, true),
     set_config('hash_mem_multiplier', '1', true), set_config('max_parallel_workers_per_gather', '0', true),
     CASE WHEN has_parameter_privilege('temp_file_limit', 'SET') THEN set_config('temp_file_limit', %(disk)s, true) END
 
 -- name: connections
--- Connections with the newest run that had finished by then (NULL: by now); the newest of those that left anything, for a run that
--- failed before its first batch shows nothing, nor does a pull of a patient whom nobody knows; and the newest sync that was complete.
+-- Connections with their newest run that had finished by then (NULL: by now); the newest that left anything (a run that failed before its
+-- first batch did not, nor a pull of an unknown patient); and the newest complete sync.
 SELECT c.name, c.id, coalesce(c.base_url, ''), newest.id, shown.id, shown.started_at, shown.kind, shown.status, whole.id,
     c.history_from, shown.finished_at, c.erasures, c.erased_after
 FROM connection c
@@ -40,14 +41,14 @@ LEFT JOIN LATERAL (
 ORDER BY c.name
 
 -- name: open_runs
--- Runs that have not ended: at work, suspended, or killed and not yet gone on with.
+-- Runs that have not ended: active, suspended, or killed and not yet resumed.
 SELECT run.id, c.name, run.started_at FROM run JOIN connection c ON c.id = run.connection
 WHERE run.finished_at IS NULL AND run.connection = ANY(%(connections)s)
     AND run.started_at <= coalesce(%(until)s::timestamptz, 'infinity')
 ORDER BY run.id
 
 -- name: later_runs
--- Runs after the newest that is shown: at work, suspended, killed, or of a later time.
+-- Runs after the newest shown one: active, suspended, killed, or of a later time.
 SELECT run.id FROM run JOIN unnest(%(connections)s::int[], %(newest)s::bigint[]) AS s (connection, newest) USING (connection)
 WHERE run.id > s.newest OR run.finished_at IS NULL ORDER BY run.id
 
@@ -60,7 +61,7 @@ SELECT finished_at FROM run WHERE id = %(run)s
 SELECT r.resource_type, count(*) FROM {rows} r WHERE {selected} GROUP BY 1 ORDER BY 1
 
 -- name: present
--- Types of which the selection has anything live, with the rows that the runs' counts promise: to count them takes as long as to read.
+-- Types of which the selection has live rows, with the number that the runs' counts suggest: counting them takes as long as reading them.
 SELECT t.resource_type, t.promised FROM (
     SELECT c.resource_type, sum(c.new - c.deleted)::bigint AS promised
     FROM run_count c JOIN run ON run.id = c.run
@@ -74,7 +75,7 @@ ORDER BY 1
 resource
 
 -- name: of_patients
--- Rows to read: those that are filed under these patients, and those that are theirs all the same (`named`). Two searches by index.
+-- Rows to read: those filed under these patients, and others that belong to them (`named`). Two searches by index.
 (
     SELECT * FROM resource WHERE patient_id = ANY({patients}::text[])
     UNION ALL
@@ -89,7 +90,7 @@ SELECT connection, resource_type, id FROM {members} m WHERE patient_id = ANY({pa
 UNION SELECT * FROM unnest({m_connections}::int[], {m_types}::text[], {m_ids}::text[])
 
 -- name: members
--- Whose rows are beyond `resource.patient_id`.
+-- The patients of rows besides `resource.patient_id`.
 member
 
 -- name: members_ended
@@ -122,7 +123,7 @@ UNION SELECT connection, resource_type, id FROM resource_history WHERE to_run = 
 )
 
 -- name: live
--- Condition: what the EHR still has. Of `ended` rows it holds anyway.
+-- Condition: rows that the EHR still has. `ended` rows always meet it.
 r.deleted_at IS NULL
 
 -- name: still_of_patients
@@ -141,8 +142,8 @@ r.connection = ANY({connections}::int[])
 r.resource_type = ANY({types}::text[])
 
 -- name: mentioned
--- Keys of what the charts of these patients mention, and of what that mentions, where it is of no patient: Medication, Practitioner, …
--- Most of a chart's references come many times, and the pattern costs 20 us.
+-- Keys of rows without a patient that the charts of these patients mention, and of what those mention: Medication, Practitioner, … Most of
+-- a chart's references occur many times, and the pattern costs 20 us.
 WITH RECURSIVE mention (connection, reference) AS (
     SELECT d.connection, substring(d.reference FROM '([A-Z][A-Za-z]+/[^/#?]+)(?:/_history/[^/]+)?$') FROM (
         SELECT DISTINCT r.connection, found #>> '{{}}' AS reference
@@ -156,7 +157,7 @@ WITH RECURSIVE mention (connection, reference) AS (
 SELECT s.connection, s.resource_type, s.id FROM mention m CROSS JOIN LATERAL ({shared}) s
 
 -- name: shared
--- What a mention leads to, where it is of no patient.
+-- The row that a mention leads to, if it has no patient.
 SELECT r.connection, r.resource_type, r.id, r.body FROM {rows} r
 WHERE r.resource_type = split_part(m.reference, '/', 1) AND r.connection = m.connection AND r.id = split_part(m.reference, '/', 2)
     AND r.patient_id IS NULL AND {selected} AND NOT EXISTS (
@@ -165,11 +166,11 @@ WHERE r.resource_type = split_part(m.reference, '/', 1) AND r.connection = m.con
 OFFSET 0
 
 -- name: kept
--- Condition: of a type only what meets a criterion; the other types whole.
+-- Condition: rows of a type that meet a criterion, and all rows of other types.
 (r.resource_type <> {resource_type} OR {criterion})
 
 -- name: sampled
--- Patients of the selection in an order that depends on the seed and their ids alone, so that a sample of 10 is part of one of 100.
+-- Patients of the selection in an order that depends only on the seed and their ids, so that a sample of 10 is part of one of 100.
 SELECT id FROM (SELECT DISTINCT r.id FROM {rows} r WHERE r.resource_type = 'Patient' AND {selected}) p
 ORDER BY sha256(convert_to({seed} || ' ' || p.id, 'UTF8')) LIMIT {patients}
 
@@ -178,8 +179,8 @@ ORDER BY sha256(convert_to({seed} || ' ' || p.id, 'UTF8')) LIMIT {patients}
 r.last_changed_run = ANY({since}::bigint[])
 
 -- name: changed_or_joined
--- Condition: what one of these runs wrote, or said to be of these patients as well. That a later one may have taken it back costs
--- no more than a row that says what was said.
+-- Condition: rows that one of these runs wrote, or assigned to these patients too. If a later run has withdrawn that, an unchanged row is
+-- exported needlessly, which does no harm.
 (
     r.last_changed_run = ANY({since}::bigint[])
     OR (r.connection, r.resource_type, r.id) IN (
@@ -192,16 +193,16 @@ r.last_changed_run = ANY({since}::bigint[])
 )
 
 -- name: by_hash
--- Find whose rows they are without sorting them: 15 % less CPU for a million rows.
+-- Find the patients of rows without sorting the rows: 15 % less CPU for a million rows.
 SELECT set_config('enable_sort', 'off', true)
 
 -- name: patients_of_rows
--- Whose rows of these types the selection has, for the audit.
+-- The patients whose rows of these types the selection has, for the audit.
 SELECT DISTINCT r.connection, r.patient_id FROM {rows} r
 WHERE r.resource_type = ANY({types}::text[]) AND r.patient_id IS NOT NULL AND {selected}
 
 -- name: members_of_rows
--- Whose they are beside that, for the audit.
+-- The other patients of those rows, for the audit.
 SELECT m.connection, m.patient_id FROM {members} m
 WHERE m.resource_type = ANY({types}::text[]) AND EXISTS (
     SELECT FROM {rows} r
@@ -216,12 +217,12 @@ WHERE m.resource_type = ANY({types}::text[]) AND EXISTS (
 )
 
 -- name: of_stretch
--- Condition: the rows whose ids a session reads just now, by the primary key; else all. The planner knows the ids as if they stood here.
+-- Condition: the rows whose ids a session reads now, by the primary key; otherwise all. The planner knows the ids like literals.
 AND r.id >= current_setting('app.from_id') AND r.id < current_setting('app.before_id')
 
 -- name: cuts
--- Ids that divide a type's rows into stretches of about equal size: every so many of those in some of its blocks. Nothing else depends
--- on which they are. Only these leave Postgres: a fiftieth of all ids takes 150 MB of Python for 50 million rows.
+-- Ids that divide a type's rows into stretches of about equal size, sampled from some of its blocks. Nothing else depends on which ids they
+-- are. Only these leave Postgres: a fiftieth of all ids takes 150 MB of Python memory for 50 million rows.
 SELECT s.id FROM (
     SELECT r.id, row_number() OVER (ORDER BY r.id) - 1 AS before FROM resource r TABLESAMPLE SYSTEM ({percent})
     WHERE r.resource_type = {resource_type} AND r.connection = {connection}
@@ -248,7 +249,7 @@ SELECT {key} CASE WHEN {base} = '' THEN '{{}}' ELSE jsonb_build_object('fullUrl'
 FROM {rows} r WHERE r.resource_type = {resource_type} AND r.connection = {connection} AND {selected} {of_stretch} ORDER BY r.id
 
 -- name: first_rows
--- The first rows of a query, which has an order, and no LIMIT of its own.
+-- The first rows of a query that has an order and no LIMIT.
 {query} LIMIT {rows}
 
 -- name: described

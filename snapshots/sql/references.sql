@@ -3,8 +3,8 @@
 INSERT INTO followed (run, resource_type) SELECT %(run)s, unnest(%(types)s::text[]) ON CONFLICT DO NOTHING
 
 -- name: listings
--- Types that this run lists, and those of them of which it asked somebody for news only: of such a type, what is stored and
--- did not come is as it was.
+-- Types that this run lists, and those of them of which it requested only changes for somebody: stored rows of such a type that did not
+-- arrive are unchanged.
 SELECT coalesce(array_agg(resource_type), '{}'), coalesce(array_agg(resource_type) FILTER (WHERE news), '{}') FROM (
     SELECT resource_type, bool_or(incremental) AS news FROM unit
     WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'cohort', 'confirm', 'control', 'doubt') GROUP BY 1
@@ -17,14 +17,14 @@ SELECT %(run)s, g.resource_type, array_agg(g.id), array_agg(g.patient_id)
 FROM unnest(%(types)s, %(ids)s, %(patients)s) AS g (resource_type, id, patient_id) GROUP BY g.resource_type
 
 -- name: mentioned_types
--- What is mentioned and not taken yet, by type; and whether that is so much of what the run saw of it, or changed, that it is
--- cheaper to read all of that once than to look each up.
+-- Mentions not processed yet, by type; and whether they are so large a part of the rows that the run saw or changed that one scan is
+-- cheaper than looking each up.
 SELECT resource_type, 10 * mentions > coalesce(c.unchanged, 0), 10 * mentions > coalesce(c.new + c.changed, 0) FROM (
     SELECT resource_type, sum(cardinality(ids)) AS mentions FROM mention WHERE run = %(run)s GROUP BY 1
 ) m LEFT JOIN (SELECT * FROM run_count WHERE run = %(run)s) c USING (resource_type)
 
 -- name: sources_at_depth
--- Types of what is that many steps from a listing.
+-- Types of the references at this number of steps from a listing.
 SELECT DISTINCT resource_type FROM referenced WHERE run = %(run)s AND depth = %(depth)s AND connection = %(connection)s
 
 -- name: in_referenced
@@ -86,16 +86,16 @@ ON CONFLICT (connection, resource_type, id) DO UPDATE
     SET run = excluded.run, depth = excluded.depth, patient_id = excluded.patient_id
 
 -- name: forget_mentions
--- What these runs have mentioned is taken, or of no more use.
+-- Delete the mentions of these runs: they are processed, or no longer needed.
 DELETE FROM mention WHERE run = ANY(%(runs)s)
 
 -- name: at_depth
--- Whether anything was found mentioned that many steps from a listing.
+-- Whether any reference is at this number of steps from a listing.
 SELECT EXISTS (SELECT FROM referenced WHERE run = %(run)s AND depth = %(depth)s AND connection = %(connection)s)
 
 -- name: due
--- What to ask: mentioned at this depth, or left over from an earlier run, and not known freshly. A patient whose own search of the
--- type failed is not asked for piece by piece: what hinders the one hinders the other.
+-- References to request: mentioned at this depth, or left over from an earlier run, and not known freshly. If a patient's own search of the
+-- type failed, its rows are not requested one by one: they would fail for the same reason.
 SELECT x.resource_type, x.id, x.patient_id FROM referenced x
 WHERE x.connection = %(connection)s AND x.asked_run IS DISTINCT FROM %(run)s AND x.resource_type = ANY(%(types)s::text[])
     AND (x.run = %(run)s AND x.depth = %(depth)s OR %(leftovers)s AND x.state = 'wanted' AND x.run <> %(run)s)
@@ -112,7 +112,7 @@ WHERE x.connection = %(connection)s AND x.asked_run IS DISTINCT FROM %(run)s AND
 ORDER BY x.resource_type, x.patient_id, x.id LIMIT %(limit)s
 
 -- name: note_requested
--- Note what units ask for, so that it is not due again in this run.
+-- Note what units request, so that it is not due again in this run.
 UPDATE referenced x SET asked_run = %(run)s, depth = CASE WHEN x.run = %(run)s THEN x.depth ELSE %(depth)s END, run = %(run)s
 FROM (
     SELECT u.resource_type, e.id FROM unit u CROSS JOIN LATERAL unnest(u.ids) AS e (id)
@@ -122,7 +122,7 @@ WHERE x.connection = %(connection)s AND x.resource_type = asked.resource_type AN
     AND x.asked_run IS DISTINCT FROM %(run)s
 
 -- name: note_answers
--- Note what the EHR answered: it came, or is restricted, or is not there.
+-- Note the EHR's answer: received, restricted, or missing.
 UPDATE referenced x SET checked_at = %(at)s::timestamptz, state = CASE
     WHEN EXISTS (
         SELECT FROM resource WHERE resource_type = x.resource_type AND connection = %(connection)s AND id = x.id
@@ -137,6 +137,6 @@ FROM (
 WHERE x.connection = %(connection)s AND x.resource_type = asked.resource_type AND x.id = asked.id
 
 -- name: outcome
--- How what this run asked for stands, by type; and what it met mentioned again that is known not to be had.
+-- The outcomes of this run's references, by type; and of those it met again that are known to be unavailable.
 SELECT resource_type, state, count(*)::int FROM referenced
 WHERE connection = %(connection)s AND (asked_run = %(run)s OR run = %(run)s AND state IN ('missing', 'restricted')) GROUP BY 1, 2 ORDER BY 1, 2

@@ -7,11 +7,11 @@ WHERE run.finished_at <= %(before)s AND run.id > coalesce(c.history_from, 0)
 GROUP BY c.id ORDER BY c.name
 
 -- name: keep_from
--- From here on nobody is shown an earlier moment. What readers who are at work see stays as it is until they end.
+-- From here on no earlier moment is shown. Active readers keep their view until they end.
 UPDATE connection SET history_from = %(run)s WHERE id = %(connection)s AND coalesce(history_from, 0) < %(run)s
 
 -- name: replaced_by
--- Runs of which what they have replaced is needed no more: as the history is kept now, or would be by a moment.
+-- Runs whose replaced rows are no longer needed: for the history that is kept now, or that a moment would leave.
 SELECT run.id, c.name FROM run JOIN connection c ON c.id = run.connection
 WHERE (run.id <= c.history_from OR run.finished_at <= %(before)s)
     AND (EXISTS (SELECT FROM resource_history h WHERE h.to_run = run.id) OR EXISTS (SELECT FROM member_history m WHERE m.to_run = run.id)
@@ -19,7 +19,7 @@ WHERE (run.id <= c.history_from OR run.finished_at <= %(before)s)
 ORDER BY run.id
 
 -- name: count_replaced
--- How many rows a run has replaced.
+-- The number of rows that a run has replaced.
 SELECT (SELECT count(*) FROM resource_history WHERE to_run = %(run)s), (SELECT count(*) FROM member_history WHERE to_run = %(run)s),
     (SELECT count(*) FROM attachment_use_history WHERE to_run = %(run)s),
     (SELECT count(DISTINCT h.sha256) FROM attachment_use_history h WHERE h.to_run = %(run)s AND h.sha256 IS NOT NULL
@@ -27,7 +27,7 @@ SELECT (SELECT count(*) FROM resource_history WHERE to_run = %(run)s), (SELECT c
         AND NOT EXISTS (SELECT FROM attachment_use_history o WHERE o.sha256 = h.sha256 AND o.to_run <> %(run)s))
 
 -- name: delete_replaced
--- What a run has replaced, and documents that are attached nowhere any more.
+-- Delete what a run has replaced, and documents that are no longer attached anywhere.
 WITH rows AS (DELETE FROM resource_history WHERE to_run = %(run)s RETURNING 1),
     members AS (DELETE FROM member_history WHERE to_run = %(run)s RETURNING 1),
     uses AS (DELETE FROM attachment_use_history WHERE to_run = %(run)s RETURNING sha256),
@@ -45,19 +45,19 @@ SELECT run.id, c.name FROM run JOIN connection c ON c.id = run.connection
 WHERE run.finished_at <= %(before)s AND EXISTS (SELECT FROM quarantine q WHERE q.run = run.id) ORDER BY run.id
 
 -- name: count_quarantine
--- How much a run has put into quarantine.
+-- The number of lines that a run has put into quarantine.
 SELECT count(*) FROM quarantine WHERE run = %(run)s
 
 -- name: delete_quarantine
--- What a run has put into quarantine; its units keep saying that it was.
+-- Delete what a run has put into quarantine; its units still say that there was something.
 WITH rows AS (DELETE FROM quarantine WHERE run = %(run)s RETURNING 1) SELECT count(*) FROM rows
 
 -- name: asked_by
--- Runs that had ended by a moment and have units that nobody needs. Needed are those of the newest run (its holes are asked for
--- first) and of each selection's and knowledge's newest sync (a proof explains with its holes what is missing, an export those of
--- the types that it lists no more); of runs that a watermark or a lag rests on; and of exports: since the last full one, the newest
--- that brought each type, those with a job that still lives at its server, and those that brought parts of resources only. So are
--- those that tell whose a line in quarantine is, for who erases that patient; not where the line itself goes, by its own moment.
+-- Runs that had ended by a moment and have units that nobody needs. Needed are the units of the newest run (its holes are requested first);
+-- of each selection's and knowledge's newest sync (its holes explain to a proof what is missing, and to an export the types that it no
+-- longer lists); of runs that a watermark or a lag rests on; and of exports since the last full one: the newest that returned each type,
+-- those whose job still exists at its server, and those that returned partial resources. Also needed are units that say which patient a
+-- quarantined line belongs to, for an erasure, unless the line itself is pruned.
 WITH ended AS (
     SELECT * FROM run WHERE kind = 'sync' AND status IN ('complete', 'partial', 'nothing')
 ), export AS (
@@ -81,10 +81,10 @@ WHERE run.finished_at <= %(before)s AND run.id NOT IN (SELECT run FROM needed) A
 ORDER BY run.id
 
 -- name: count_units
--- How many units a run has.
+-- The number of a run's units.
 SELECT count(*) FROM unit WHERE run = %(run)s
 
 -- name: delete_units
--- What a run asked for. The run stays: versions name it, and moments are read by it.
+-- Delete a run's units. The run stays: versions name it, and moments are read by it.
 WITH units AS (DELETE FROM unit WHERE run = %(run)s RETURNING 1), told AS (UPDATE run SET units_pruned = true WHERE id = %(run)s)
 SELECT count(*) FROM units

@@ -1,5 +1,5 @@
 -- name: blocks
--- How many blocks a table has.
+-- The number of blocks of a table.
 SELECT (pg_relation_size(to_regclass(%(table)s)) / current_setting('block_size')::int)::int
 
 -- name: older_in_text
@@ -7,8 +7,8 @@ SELECT (pg_relation_size(to_regclass(%(table)s)) / current_setting('block_size')
 {column}::text ~ %(older)s
 
 -- name: older_in_resource
--- Condition: a value in the resource is of an older key, or it may have one that was not to be encrypted before. The configuration's
--- paths are names, which are nothing else in a regular expression.
+-- Condition: the resource has a value of an older key, or may have one whose path was added later. The configuration's paths are plain
+-- names, so they need no escaping in a regular expression.
 ({column}::text ~ %(older)s OR {column}::text ~ %(further)s)
 
 -- name: older_as_a_whole
@@ -33,5 +33,5 @@ WHERE ctid = ANY(%(places)s::tid[])
 LOCK TABLE run IN SHARE MODE
 
 -- name: forget_older
--- Older keys open the store no more.
+-- Remove the older keys.
 DELETE FROM sealing_key WHERE key_id <> %(current)s

@@ -3,7 +3,7 @@
 SELECT key_id, secret FROM sealing_key
 
 -- name: paths
--- What is encrypted beside what identifies people, since a configuration once named it.
+-- The additional encrypted paths that a configuration ever named.
 SELECT DISTINCT unnest(paths) FROM sealing_key
 
 -- name: shut_out
@@ -11,7 +11,7 @@ SELECT DISTINCT unnest(paths) FROM sealing_key
 LOCK TABLE run IN SHARE MODE
 
 -- name: has_runs
--- Whether anything was ever stored: all rows come with a run.
+-- Whether anything was ever stored: every row belongs to a run.
 SELECT EXISTS (SELECT FROM run)
 
 -- name: keep
@@ -19,7 +19,7 @@ SELECT EXISTS (SELECT FROM run)
 INSERT INTO sealing_key (key_id, secret) VALUES (%(key)s, %(secret)s) ON CONFLICT DO NOTHING
 
 -- name: keep_paths
--- Remember the paths with each key, so that whichever stays knows them.
+-- Store the paths with each key, so that any remaining key has them.
 UPDATE sealing_key SET paths = %(paths)s
 
 -- name: may_keep
@@ -27,5 +27,5 @@ UPDATE sealing_key SET paths = %(paths)s
 SELECT has_table_privilege('sealing_key', 'INSERT') AND has_table_privilege('run', 'UPDATE')
 
 -- name: being_encrypted
--- Whether the store has plain rows that are to be encrypted.
+-- Whether the store has plain rows to encrypt.
 SELECT EXISTS (SELECT FROM to_encrypt)

@@ -1,10 +1,10 @@
 -- name: pin
--- What this code relies on, whatever the server, the database, the role, the URL or the environment say: how dates, intervals and
--- bytes are written and read, how a transaction begins, that nothing is cut off while it waits for an EHR, and that a commit is on disk
--- where the code says so (a stricter synchronous_commit stays). jit: a plan names each type's partition, and compiling that takes
+-- The settings that this code relies on, whatever the server, the database, the role, the URL or the environment set: how dates, intervals
+-- and bytes are written and read, how a transaction begins, that no session is ended while it waits for an EHR, and that a commit is on
+-- disk where the code requires it (a stricter synchronous_commit stays). jit: a plan names each type's partition, and compiling that takes
 -- Debian's 15 twenty seconds of a query of one. row_security: policies filter in place of refusing each query of a walled table.
--- restrict_nonsystem_relation_kind: our views may be read; it came with minor versions of August 2024, transaction_timeout with
--- Postgres 17. Also who answers.
+-- restrict_nonsystem_relation_kind: our views may be read; it came with minor versions of August 2024, transaction_timeout with Postgres
+-- 17. Also returns the server process.
 SELECT pg_backend_pid(),
     set_config('DateStyle', 'ISO, MDY', false), set_config('IntervalStyle', 'postgres', false),
     set_config('TimeZone', 'UTC', false), set_config('extra_float_digits', '1', false),
@@ -21,8 +21,8 @@ SELECT pg_backend_pid(),
     CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END
 
 -- name: log_no_values
--- Keep values of patients out of the server's log, as far as this login may: errors quote them, and so do statements and parameters.
--- A server that logs less than that goes on doing so.
+-- Keep values of patients out of the server's log, as far as this login may: errors, statements and parameters quote them. A server that
+-- logs even less keeps doing so.
 SELECT set_config('log_parameter_max_length_on_error', '0', false),
     CASE WHEN has_parameter_privilege('log_parameter_max_length', 'SET') THEN set_config('log_parameter_max_length', '0', false) END,
     CASE WHEN has_parameter_privilege('log_error_verbosity', 'SET') THEN set_config('log_error_verbosity', 'terse', false) END,
@@ -39,8 +39,8 @@ SELECT array_agg(name ORDER BY name) FROM (VALUES
 WHERE current_setting(name) <> ALL (keeps_them_out)
 
 -- name: discard
--- Rid a session of what its user left: role, settings, cursors, locks, temporary tables. DISCARD ALL but for the prepared
--- statements: psycopg has them in its own list, and they hold no data.
+-- Reset a session after its user: role, settings, cursors, locks, temporary tables. As DISCARD ALL, except for prepared statements: psycopg
+-- keeps a list of them, and they contain no data.
 SET SESSION AUTHORIZATION DEFAULT;
 RESET ALL;
 CLOSE ALL;

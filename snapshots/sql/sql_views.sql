@@ -10,7 +10,7 @@
 ARRAY(SELECT run.id FROM run WHERE run.finished_at IS NULL)
 
 -- name: relations
--- What has these names in the tenant's schema (NULL: any name), with its comment and columns.
+-- Objects with these names in the tenant's schema (NULL: any name), with comment and columns.
 SELECT c.relname::text, c.relkind::text, obj_description(c.oid, 'pg_class'),
     ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
 FROM pg_class c
@@ -23,15 +23,15 @@ ORDER BY c.relname
 CREATE VIEW {name} AS {query}
 
 -- name: replace
--- A view in the place of another; its rights stay.
+-- Replace a view; its grants stay.
 CREATE OR REPLACE VIEW {name} AS {query}
 
 -- name: create_materialized
--- A table of a view's rows as they are now.
+-- Create a materialised view of a view's present rows.
 CREATE MATERIALIZED VIEW {name} AS {query}
 
 -- name: refresh
--- The rows anew.
+-- Refresh the rows.
 REFRESH MATERIALIZED VIEW {name}
 
 -- name: drop
@@ -43,13 +43,13 @@ DROP VIEW {name}
 DROP MATERIALIZED VIEW {name}
 
 -- name: comment
--- What chartferry knows its views by.
+-- Comment a view, so that chartferry recognises it.
 COMMENT ON VIEW {name} IS {comment}
 
 -- name: comment_materialized
--- The same of a materialised one.
+-- Comment a materialised view likewise.
 COMMENT ON MATERIALIZED VIEW {name} IS {comment}
 
 -- name: newest
--- When the newest run began of those that have ended.
+-- When the newest ended run began.
 SELECT max(started_at) FROM run WHERE finished_at IS NOT NULL

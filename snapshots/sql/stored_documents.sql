@@ -1,6 +1,6 @@
 -- name: with_document
--- The body of a row `r`, and in it, as an extension, what is stored of the documents that this version has attached: of the first
--- with a text, otherwise of the first. Whether there is any document at all is asked once: without one, a row costs a hundredth.
+-- The body of a row `r` with, as an extension, the stored outcome of a document that this version has attached: of the first with a text,
+-- otherwise of the first. Whether any document exists is checked once: without one, a row costs a hundredth.
 r.body || coalesce((
     SELECT jsonb_build_object('extension', coalesce(r.body -> 'extension', '[]') || jsonb_build_object(
         'url', {url}::text,
@@ -21,19 +21,19 @@ r.body || coalesce((
 ), '{{}}')
 
 -- name: once
--- Behind a query that has it as a column: however often a view reads the column, it is computed once a row.
+-- Follows a query that has it as a column: it is then computed once per row, however often a view reads the column.
 OFFSET 0
 
 -- name: once_by_key
--- The same, and a query that reads in the order of the key goes on doing so.
+-- The same, for a query that must keep reading in the order of the key.
 ORDER BY r.id OFFSET 0
 
 -- name: uses
--- Where documents are attached, and what has become of them.
+-- The places of attached documents, and their outcomes.
 attachment_use
 
 -- name: uses_ended
--- The same as the runs that have ended left it.
+-- The same, as ended runs left it.
 (
     SELECT connection, resource_type, resource_id, place, content_type, version, outcome, sha256 FROM attachment_use
     WHERE outcome_run <> ALL({open})
@@ -43,7 +43,7 @@ attachment_use
 )
 
 -- name: of_changed
--- Condition: what one of these runs wrote, or of whose documents something became in one of them.
+-- Condition: rows that one of these runs wrote, or whose documents got a new outcome in one of them.
 ({changed} OR (r.connection, r.resource_type, r.id) IN (
     SELECT connection, resource_type, resource_id FROM attachment_use WHERE outcome_run = ANY({since})
     UNION ALL
