@@ -84,7 +84,9 @@ async def _rights(conn: AsyncConnection[Any], tenant: str) -> list[StoreStep]:
         walls = await find_walls(conn, schema)
         session = TenantSession(conn=conn, tenant=tenant, actor=Actor(name="config check"), roles=walls.roles)
         found = await rights_of(conn, schema, session.roles)
-        if not found.there:
+        if not found.there or (
+            found.owns_tables and not found.owns_schema
+        ):  # a foreign schema without tables of chartferry
             await require_making(session, found)
             summary = f"{found.login} may read and write; the first sync creates {schema}"
         else:

@@ -6,7 +6,6 @@ to a tenant.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,8 +26,6 @@ from snapshots.walls import Walls
 _SQL = load("sessions")
 MOST_SESSIONS = 32
 WAIT_S = 10.0
-# the pool reports each attempt to connect; where nobody set up logging, Python would print it
-logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
 
 class SessionPool:

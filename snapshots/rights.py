@@ -29,7 +29,8 @@ class Rights(NamedTuple):
     temporary: bool
     usage: bool
     create: bool
-    owns_tables: bool
+    owns_schema: bool
+    owns_tables: bool  # all that there are
     select: bool
     write: bool
     audit: bool
@@ -89,6 +90,10 @@ async def require_making(session: TenantSession, found: Rights) -> None:
             f"schema {tenant_schema(session.tenant)} of database {found.database} was written by an earlier chartferry, and "
             f"only its owner, {found.owner}, may upgrade it. As that login, run: chartferry tenants migrate {session.tenant}"
         )
+    elif found.there and not found.owns_schema:
+        missing.append(
+            "ALTER SCHEMA {schema} OWNER TO {login}"
+        )  # the walls are noted on the schema, which only its owner may
     elif found.there and not found.create:
         missing.append("GRANT CREATE ON SCHEMA {schema} TO {login}")
     await _refuse(session, found, "create or upgrade", missing)

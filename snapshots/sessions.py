@@ -6,16 +6,22 @@ what a login may do.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import psycopg
 from psycopg import AsyncConnection, conninfo
+from psycopg.pq import PGconn, Ping
 
 from snapshots.errors import StoreUnavailableError, describe_server, is_misread, refusal, store_border, why_unparsable
 from snapshots.sql import load
 
 _SQL = load("sessions")
+# psycopg reports each attempt to connect and each cancelled statement; where nobody set up logging, Python would print that
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 OLDEST_SERVER = 15
 ENCODING = "UTF8"
 # a URL may say otherwise
@@ -23,6 +29,14 @@ _DEFAULTS = {"application_name": "chartferry", "connect_timeout": "10", "keepali
 # at login, because reading everything else depends on it; a statement sets the rest, because poolers refuse `options`
 _PINNED = {"client_encoding": "utf8"}
 _MAINTENANCE = "postgres"  # the database that every cluster has
+_UNREACHED = "Check host, port and sslmode in store.url, and that the server is up."
+_BY_PING: Mapping[Ping, str] = {
+    Ping.OK: (
+        "The server is up, but does not serve this login: check user, password, database and target_session_attrs in "
+        "store.url, how many connections the role, the database and the server allow, and pg_hba.conf."
+    ),
+    Ping.REJECT: "The server is starting, stopping or recovering: run the command again later.",
+}
 _POOLER_ROUNDS = 3
 _POOLER_WAIT_S = 5.0
 
@@ -93,9 +107,11 @@ async def _answering(conn: AsyncConnection[Any], query: str) -> int:
 
 async def _advice(full: dict[str, Any], error: psycopg.OperationalError) -> str:
     """Return what to do about a refused login. libpq gives no SQLSTATE, so ask the server, in the database that all have."""
-    usual = "Check store.url and that the server is up."
+    if isinstance(error, psycopg.errors.ConnectionTimeout):
+        return _UNREACHED
+    usual = _BY_PING.get(await anyio.to_thread.run_sync(_pinged, conninfo.make_conninfo("", **full)), _UNREACHED)
     database = full.get("dbname")
-    if isinstance(error, psycopg.errors.ConnectionTimeout) or database in {None, _MAINTENANCE}:
+    if database in {None, _MAINTENANCE}:
         return usual
     try:
         elsewhere = conninfo.make_conninfo("", **{**full, "dbname": _MAINTENANCE})
@@ -107,6 +123,10 @@ async def _advice(full: dict[str, Any], error: psycopg.OperationalError) -> str:
             return usual if row[0] else f"Its owner, or a superuser, must run: {row[1]};"
     except psycopg.Error:
         return usual
+
+
+def _pinged(full: str) -> Ping:
+    return Ping(PGconn.ping(full.encode()))
 
 
 async def settings_that_log(conn: AsyncConnection[Any]) -> list[str]:

@@ -9,6 +9,7 @@ WITH there AS MATERIALIZED (
 SELECT session_user::text, current_database()::text, n.nspowner::regrole::text,
     has_database_privilege(session_user, current_database(), 'CREATE'), has_database_privilege(w.role, current_database(), 'TEMPORARY'),
     coalesce(has_schema_privilege(r.role, n.oid, 'USAGE'), false), coalesce(has_schema_privilege(session_user, n.oid, 'CREATE'), false),
+    coalesce(pg_has_role(session_user, n.nspowner, 'USAGE'), false),
     NOT EXISTS (SELECT FROM there c WHERE c.nspoid = n.oid AND c.relkind IN ('r', 'p')
         AND NOT pg_has_role(session_user, c.relowner, 'USAGE')),
     NOT EXISTS (SELECT FROM there c WHERE c.nspoid = n.oid AND c.relkind IN ('r', 'p') AND NOT c.relispartition

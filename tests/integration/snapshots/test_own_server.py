@@ -174,6 +174,32 @@ async def test_a_role_needs_no_create_right_if_its_schema_exists(bare: tuple[str
         assert await store.runs() == []
 
 
+async def test_a_schema_of_another_owner_is_refused_with_the_statement_that_hands_it_over(
+    bare: tuple[str, str], role: str
+):
+    url, role_url = bare
+    await advised(url, role_url, StoreUnavailableError)
+    admin(url, f'CREATE SCHEMA tenant_default; GRANT CREATE, USAGE ON SCHEMA tenant_default TO "{role}"')
+    checked = (await inquire_store(role_url, ["default"]))[-1]
+    handed_over = f'ALTER SCHEMA tenant_default OWNER TO "{role}"'
+    assert (checked.name, checked.verdict, handed_over in checked.advice) == ("rights", "fail", True)
+    with pytest.raises(MissingRightsError, match=re.escape(handed_over)):
+        async with opened_store(role_url):
+            pass
+    admin(url, handed_over)
+    async with opened_store(role_url) as store:
+        assert await store.runs() == []
+
+
+async def test_a_refused_login_is_told_apart_from_a_server_that_is_not_there(store_server: str, role: str):
+    admin(store_server, f'ALTER ROLE "{role}" CONNECTION LIMIT 0')
+    given = url_of(store_server, "postgres", user=role, password=role)
+    with pytest.raises(StoreUnavailableError, match=r"server is up, but does not serve this login: .* connections"):
+        await sessions.connect(given)
+    with pytest.raises(StoreUnavailableError, match=r"Check host, port and sslmode in store\.url"):
+        await sessions.connect("postgresql://somebody@127.0.0.1:1/postgres")
+
+
 async def test_an_owner_without_createrole_works_without_walls_and_the_check_says_how_to_add_them(
     bare: tuple[str, str], role: str
 ):
