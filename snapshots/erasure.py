@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, LiteralString, NamedTuple
 
 from psycopg import AsyncConnection, sql
@@ -41,6 +41,8 @@ _COLUMNS = {
 _UNREAD = "unread"  # in the audit, beside the tables
 _TYPES = {"text": "text", "jsonb": "document", "_text": "list"}
 _BEFORE, _AFTER = "(^|[^A-Za-z0-9.-])", "($|[^A-Za-z0-9.-])"  # what no id has (R4, id)
+_NAMING = """(["'/=:,|]|%2[Ff])"""  # what is before an id in input that cannot be read
+_ASCII_ENDS = 128
 
 
 class Erased(NamedTuple):
@@ -61,12 +63,12 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
         async with session.transaction(writes=True):
             await sealer_of_moment(session)  # who opened a plain store finds nothing in what is encrypted meanwhile
             number = await _number(session.conn, connection)
-            of_patient = _values(number, patient)
-            ids = [row[0] async for row in await session.conn.execute(_SQL["who"], of_patient)]
+            whose = {"connection": number, "patient": patient}
+            ids = [row[0] async for row in await session.conn.execute(_SQL["who"], whose)]
+            values_of = {one: await _values(session.conn, number, one) for one in ids}
             rows, types, shared = Counter[str](), set[str](), 0
             erased, unread = list[str](), list[str]()
-            for one in ids:
-                values = _values(number, one)
+            for one, values in values_of.items():
                 await session.conn.execute(_SQL["find_keys"], values)
                 if session.sealer is not None:  # of the last id: what is left of all by then
                     unread = await find_sealed(session.conn, values, session.sealer)
@@ -77,12 +79,12 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
                 rows.update(deleted)
                 erased += [one] if deleted else []
                 await session.conn.execute(_SQL["forget_found"])
-            for one in ids:
-                await _require_nothing(session.conn, _values(number, one))
+            for values in values_of.values():
+                await _require_nothing(session.conn, values)
             if erased:
                 await session.conn.execute(_SQL["count_erased"], {"connection": number, "patients": len(erased)})
-                whose = named_patients(connection, erased)
-                read = WhatWasRead(connections=[connection], types=sorted(types), patients=[whose])
+                named = named_patients(connection, erased)
+                read = WhatWasRead(connections=[connection], types=sorted(types), patients=[named])
                 left = len(unread) + len(unread_input)
                 await note(session, Action.ERASE, read, erased={**rows, _UNREAD: left} if left else rows)
     return Erased(dict(sorted(rows.items())), shared, (*sorted(unread), *sorted(unread_input)))
@@ -114,15 +116,29 @@ async def _number(conn: AsyncConnection[Any], connection: str) -> int:
     return int(found[0])
 
 
-def _values(connection: int, patient: str) -> dict[str, Any]:
-    escaped = re.escape(patient)
+async def _values(conn: AsyncConnection[Any], connection: int, patient: str) -> dict[str, Any]:
+    """Return what the queries need to find a patient, and nobody whose id only begins as the patient's does."""
+    values = {"connection": connection, "patient": patient, "end": _AFTER}
+    ends = [row[0] async for row in await conn.execute(_SQL["longer_ids"], values)]
     return {
-        "connection": connection,
-        "patient": patient,
+        **values,
         "reference": f"Patient/{patient}",
-        "trace": f"{_BEFORE}Patient/{escaped}{_AFTER}",
-        "named": f"""(["'/=:,|]|%2[Ff]){escaped}{_AFTER}""",
+        "trace": f"{_BEFORE}Patient/{_id(patient, ends, str)}",
+        # of bytes, as SQL and as Python turn them into text
+        "named": _NAMING + _id(patient, ends, _escaped),
+        "named_in_latin1": _NAMING + _id(patient, ends, lambda text: text.encode().decode("latin-1")),
     }
+
+
+def _id(patient: str, ends: Sequence[str], written: Callable[[str], str]) -> str:
+    """Return a regular expression for an id, up to its end; `ends` are those of longer ids, which it does not match."""
+    longer = "|".join(re.escape(written(one)) for one in ends)
+    return re.escape(written(patient)) + (f"(?!(?:{longer}){_AFTER})" if ends else "") + _AFTER
+
+
+def _escaped(text: str) -> str:
+    """Return how Postgres' `encode(…, 'escape')` writes a text's bytes."""
+    return "".join(chr(byte) if byte < _ASCII_ENDS else f"\\{byte:03o}" for byte in text.replace("\\", "\\\\").encode())
 
 
 async def _row(conn: AsyncConnection[Any], query: str, values: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -52,7 +52,7 @@ async def find_sealed(conn: AsyncConnection[Any], values: Mapping[str, Any], sea
 
 async def forget_input(conn: AsyncConnection[Any], values: Mapping[str, Any], sealer: Sealer) -> tuple[int, list[str]]:
     """Delete quarantined input of the connection that names the patient; return how many rows, and what cannot be searched."""
-    named = re.compile(str(values["named"]))
+    named = re.compile(str(values["named_in_latin1"]))
     runs, digests, unread = [], [], []
     async with conn.cursor(name="input") as cursor:
         await cursor.execute(_SQL["sealed_input"], values)

@@ -10,6 +10,16 @@ WITH RECURSIVE who (id, depth) AS (
 )
 SELECT id FROM who GROUP BY id ORDER BY min(depth), id
 
+-- name: longer_ids
+-- How the ids of other patients go on that begin as this one and then have a character that R4 has in no id: EHRs write such ids too.
+-- U+10FFFF is behind all ids.
+SELECT substr(o.id, length(%(patient)s) + 1) FROM (
+    SELECT connection, patient_id FROM resource UNION SELECT connection, patient_id FROM resource_history
+    UNION SELECT connection, patient_id FROM member UNION SELECT connection, patient_id FROM roster
+) o (connection, id)
+WHERE o.connection = %(connection)s AND o.id > %(patient)s AND o.id < %(patient)s || U&'\+10FFFF'
+    AND substr(o.id, length(%(patient)s) + 1) ~ ('^' || %(end)s)
+
 -- name: count_erased
 -- Count a connection's erased patients, and note its newest run: exports of earlier runs contain the erased chart.
 UPDATE connection SET erasures = erasures + %(patients)s, erased_after = (SELECT max(run.id) FROM run WHERE run.connection = connection.id)

@@ -192,6 +192,29 @@ async def test_a_quarantined_mention_with_an_escaped_slash_is_erased(store: Stor
     assert rows(store_url, "SELECT id FROM rival") == []
 
 
+@pytest.mark.parametrize("longer", ["pat.7_b", "pat.7~b", "pat.7:b", "pat.7é", "pat.7@x_b", "pat.7\\"])
+async def test_patients_whose_ids_go_on_where_an_id_of_r4_would_end_keep_their_charts(
+    store: Store, store_url: str, longer: str
+) -> None:
+    named = [record("c", patient=longer), record("d", patient=longer, others=(OTHER,)), naming("g", longer)]
+    lines = [
+        Quarantined("Observation", f"line {who}", "not JSON", f'{{"subject": "Patient/{who}"'.encode(), None)
+        for who in (WHO, longer)
+    ]
+    subject = orjson.dumps({"resourceType": "Observation", "id": "e", "subject": {"reference": f"Patient/{longer}"}})
+    brought = [person(WHO), person(longer), *named, record("e", subject, patient=longer), naming("f", WHO)]
+    async with await store.begin_run(scope()) as run:
+        await run.plan([search()])
+        await run.write(Batch(records=brought, quarantined=lines, results=[settled(search())]))
+        await run.finish(watermark=None, requests=1, retries=0)
+    await store.erase("mercy", WHO)
+    assert live(store_url) == {longer, "c", "d", "e", "g"}
+    assert rows(store_url, "SELECT source FROM quarantine") == [(f"line {longer}",)]
+    await store.erase("mercy", longer)
+    assert live(store_url) == set()
+    assert rows(store_url, "SELECT source FROM quarantine") == []
+
+
 async def test_erasing_an_unknown_patient_does_and_records_nothing(store: Store, store_url: str) -> None:
     await full_run(await store.begin_run(scope()), [person(OTHER)], [search()])
     assert (await store.erase("mercy", WHO)).rows == {}
