@@ -129,7 +129,7 @@ async def test_named_patients_excluded_by_a_patient_filter_are_no_holes(store: K
     assert {key[0] for key in store.live()} == {"Observation"}
 
 
-async def test_an_export_until_an_instant_earns_that_instant_and_no_more(store: KeptRows) -> None:
+async def test_an_export_until_an_instant_moves_the_watermark_to_that_instant(store: KeptRows) -> None:
     until = "2024-01-01T00:00:00Z"
     with mock("generic") as served:
         report = await run(served, store, types=("Patient", "Condition"), bulk=BulkOptions(until=until))

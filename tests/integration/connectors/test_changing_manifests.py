@@ -60,7 +60,7 @@ async def test_files_that_a_partial_manifest_adds_at_the_same_url_are_fetched(st
     assert len(server.sent("/files/")) == 4
 
 
-async def test_a_partial_manifest_without_a_file_is_not_taken_for_the_whole_export(store: KeptRows) -> None:
+async def test_a_partial_manifest_without_a_file_is_not_the_whole_export(store: KeptRows) -> None:
     full = listed("p", "o1", "o2", "o3")
     await served(store, answer(200, full))
     _, report = await served(store, answer(202, []), answer(200, full))

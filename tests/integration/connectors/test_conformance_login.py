@@ -52,7 +52,7 @@ async def test_a_relative_token_endpoint_resolves_against_the_base_url(store: Ke
         {"token_endpoint_auth_signing_alg_values_supported": ["RS384"]},
     ],
 )
-async def test_what_a_server_fails_to_advertise_never_stops_a_login(store: KeptRows, smart: dict) -> None:
+async def test_missing_advertisements_never_stop_a_login(store: KeptRows, smart: dict) -> None:
     async with export_server(smart=smart) as server:
         assert (await server.sync(store)).status == "complete"
 

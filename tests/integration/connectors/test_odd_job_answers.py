@@ -112,7 +112,7 @@ async def test_a_link_that_has_expired_in_a_manifest_without_a_job_is_a_hole_and
 
 
 @pytest.mark.parametrize("body", [{"resourceType": "Task", "output": []}, {"state": "done"}, [], "done"])
-async def test_what_answers_the_kick_off_and_is_no_manifest_is_no_export(store: KeptRows, body: Any) -> None:
+async def test_an_answer_to_the_kick_off_without_a_manifest_is_no_export(store: KeptRows, body: Any) -> None:
     async with export_server(kickoffs=[Answer(200, body)]) as server:
         report = await server.sync(store, {"bulk.levels": ["patient"]})
     assert report.status == "failed"

@@ -274,7 +274,7 @@ async def test_a_missing_search_is_a_note_until_the_server_has_sent_such_a_type(
     assert {hole.resource_type for hole in report.holes} == {"Procedure"}
 
 
-async def test_a_resumed_export_of_changes_is_never_taken_for_a_full_listing(store: KeptRows) -> None:
+async def test_a_resumed_export_of_changes_never_counts_as_a_full_listing(store: KeptRows) -> None:
     with mock("cerner") as served:
         await run(served, store, types=("Condition",))
         changed = served.dataset.of_type("Condition")[0]

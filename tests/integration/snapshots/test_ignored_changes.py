@@ -103,7 +103,7 @@ async def test_an_unchanged_row_from_two_searches_is_counted_once_and_is_no_riva
     assert rows(store_url, "SELECT count(*) FROM rival") == [(0,)]
 
 
-async def test_a_tombstone_that_comes_back_under_a_new_version_is_a_change(store: Store, store_url: str) -> None:
+async def test_a_tombstone_that_returns_under_a_new_version_is_a_change(store: Store, store_url: str) -> None:
     await night(store, written(1))
     execute(store_url, "UPDATE resource SET deleted_at = now(), deleted_run = 1")
     assert (await night(store, written(2))).changed == 1

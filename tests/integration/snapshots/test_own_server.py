@@ -191,7 +191,7 @@ async def test_a_schema_of_another_owner_is_refused_with_the_statement_that_hand
         assert await store.runs() == []
 
 
-async def test_a_refused_login_is_told_apart_from_a_server_that_is_not_there(store_server: str, role: str):
+async def test_a_refused_login_is_distinguished_from_an_unreachable_server(store_server: str, role: str):
     admin(store_server, f'ALTER ROLE "{role}" CONNECTION LIMIT 0')
     given = url_of(store_server, "postgres", user=role, password=role)
     with pytest.raises(StoreUnavailableError, match=r"server is up, but does not serve this login: .* connections"):

@@ -207,7 +207,7 @@ async def test_a_type_served_for_nobody_is_no_hole_and_has_no_watermark(store: S
     assert (report.status, (await state(store))[0]) == ("complete", {})
 
 
-async def test_what_is_deferred_is_known_until_its_time(store: Store):
+async def test_deferrals_are_known_until_their_time(store: Store):
     now = datetime(2026, 1, 1, tzinfo=UTC)
     paused = Deferral("DocumentReference", None, "paused", now + timedelta(hours=5))
     restricted = Deferral("*", "p1", "restricted", now + timedelta(days=30))

@@ -190,7 +190,7 @@ def test_a_reading_abandoned_while_its_process_starts_leaves_no_process_behind()
 @pytest.mark.parametrize(
     "does", ["printf 'READY\\n'; exec sleep 600", "exit 1"], ids=["hangs behind its first sign", "ends at once"]
 )
-def test_a_reading_process_that_does_not_start_is_given_up_and_said_to_be_so(
+def test_a_reading_process_that_does_not_start_is_abandoned_and_reported(
     does: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in = tmp_path / "python"

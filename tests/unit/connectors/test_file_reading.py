@@ -57,9 +57,7 @@ def test_every_line_is_a_record_or_quarantined_wherever_the_wire_cuts(lines: lis
 
 
 @given(st.lists(st.one_of(GOOD, BLANK), min_size=1, max_size=30), st.integers(0, 2000), st.integers(0, 2000))
-def test_a_reading_that_goes_on_from_its_place_misses_nothing_and_repeats_nothing(
-    lines: list[bytes], first: int, second: int
-) -> None:
+def test_a_reading_resumed_at_its_place_misses_and_repeats_nothing(lines: list[bytes], first: int, second: int) -> None:
     body = b"\n".join(lines)
     cut = min(first, len(body))
     begun = FileReading(unit(), BASE)
@@ -122,7 +120,7 @@ GOALS = [b'{"resourceType":"Goal","id":"a"}', b'{"resourceType":"Goal","id":"b"}
         (b"PK\x03\x04" + bytes(40), "an archive"),
     ],
 )  # fmt: skip
-def test_a_file_in_another_form_is_named_as_what_it_is_and_not_taken_for_cut(body: bytes, named: str) -> None:
+def test_a_file_in_another_form_is_reported_as_such_and_not_as_truncated(body: bytes, named: str) -> None:
     reading = read(body, [])
     assert not reading.records
     assert not reading.last_line_unreadable
@@ -167,7 +165,7 @@ def test_deletions_come_from_bundles_and_nothing_else() -> None:
     assert (len(reading.quarantined), reading.records) == (1, [])
 
 
-def test_a_bundle_where_single_resources_belong_is_quarantined_and_stored_where_it_was_asked_for() -> None:
+def test_a_bundle_in_place_of_single_resources_is_quarantined_unless_requested() -> None:
     line = b'{"resourceType":"Bundle","id":"b","type":"collection","entry":[{"resource":{"resourceType":"Goal","id":"g"}}]}'
     for wanted in ("Goal", "*"):
         reading = read(line + b"\n", [], unit(wanted))

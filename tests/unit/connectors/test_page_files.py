@@ -57,7 +57,7 @@ def test_the_same_path_on_another_host_is_the_same_file() -> None:
 
 
 @given(st.lists(st.text("abcdef/", min_size=1), min_size=1, max_size=40, unique=True), st.integers())
-def test_whatever_the_order_every_file_is_found_once_by_its_path(paths: list[str], seed: int) -> None:
+def test_every_file_is_found_once_by_its_path_in_any_order(paths: list[str], seed: int) -> None:
     mixed = random.Random(seed).sample(paths, len(paths))
     again = listing(*(f"https://x/{path}?sig=2" for path in mixed))
     for position, path in enumerate(paths, start=1):

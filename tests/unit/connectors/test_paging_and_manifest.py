@@ -106,7 +106,7 @@ def test_matches_that_a_server_announces_but_does_not_link_to_are_missing() -> N
     assert totals((10, 10), (10, 10), (8, 8)).missing == 0, "Epic's is the page's own"
 
 
-def test_a_resource_that_comes_twice_counts_once() -> None:
+def test_a_resource_that_arrives_twice_counts_once() -> None:
     found = Totals()
     for ids in ("ab", "bc"):
         found.see(4, [("Observation", one) for one in ids])

@@ -72,6 +72,6 @@ def test_a_result_names_its_outcomes_and_its_next_page() -> None:
         page(submissionId="another"),
     ],
 )
-def test_what_is_no_result_of_this_submission_is_never_one_without_refusals(body: bytes) -> None:
+def test_another_submissions_result_is_never_a_result_without_refusals(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         result_page(body, ONE.id)

@@ -12,7 +12,7 @@ BAD = record_from(b'{"resourceType":"Patient","id":"p2","birthDate":"Doe, Jane"}
 UNKNOWN = record_from(b'{"resourceType":"Patiant","id":"p3"}', BASE)
 
 
-def test_what_is_not_valid_is_counted_by_type_without_a_value() -> None:
+def test_invalid_resources_are_counted_by_type_without_a_value() -> None:
     notes = Validator.notes_of(Validator("all").inspect([GOOD, BAD, GOOD, UNKNOWN]))
     assert [note.split(" (")[0] for note in notes] == [
         "1 of 1 Patiant checked are not valid R4B",

@@ -199,7 +199,7 @@ def test_an_age_that_makes_somebody_over_89_today_is_removed(age: int, year: str
     assert ("valueQuantity" in released({**observed, "valueQuantity": years})) == leaves_
 
 
-def test_a_year_more_than_ten_years_ahead_is_not_taken_for_a_year() -> None:
+def test_a_year_more_than_ten_years_ahead_does_not_count_as_a_year() -> None:
     assert "birthDate" not in released(patient(birthDate="6789"))
     period = {"start": "2036-01-01", "end": "2037-01-01"}
     assert released({"resourceType": "CarePlan", "id": "c", "period": period})["period"] == {"start": "2036"}

@@ -38,7 +38,7 @@ def test_a_server_is_named_without_its_password(url: str):
     assert "db.example" in describe_server(url)
 
 
-def test_what_libpq_cannot_parse_is_not_quoted():
+def test_a_url_that_libpq_cannot_parse_is_not_quoted():
     assert "hunter2" not in describe_server("postgresql://me:hunter2@[db")
 
 
