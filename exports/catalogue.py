@@ -38,6 +38,11 @@ class LoadedView:
         return str(self.definition.get("resource", ""))
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it leaves out no resource of its type: it has no `where`."""
+        return not self.definition.get("where")
+
+    @property
     def reads_documents(self) -> bool:
         """Whether it may ask for what is stored of its resources' documents: it names their extension somewhere."""
         return STORED_DOCUMENT in json.dumps(self.definition, default=str)

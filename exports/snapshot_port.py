@@ -175,17 +175,19 @@ class Snapshot(Protocol):
     def entries(self, resource_type: str) -> RowChunks:
         """Return the same resources as entries of a Bundle, one a line: `resource`, and `fullUrl` below the EHR's base."""
 
-    def sources(self, resource_type: str, *, documents: bool = False) -> tuple[Composable, ...]:
+    def sources(
+        self, resource_type: str, *, documents: bool = False, divisible: bool = False
+    ) -> tuple[Composable, ...]:
         """Return FROM items with columns (connection text, id text, body jsonb), one per connection, for compiled views.
 
         `documents`: bodies have what is stored of their documents, as an extension (`snapshots.stored_documents`); and what has
-        changed since a run are also rows of whose documents something has become.
+        changed since a run are also rows of whose documents something has become. `divisible`: by stretches of ids.
         """
 
     def csv(self, *queries: Composable, resource_type: str | None = None) -> RowChunks:
         """Return the rows of queries of the same columns as CSV, with one header.
 
-        `resource_type`: there is one for each of its `sources`, with rows in the order of ids: sessions may share them.
+        `resource_type`: there is one for each of its divisible `sources`, with rows in the order of ids: sessions may share them.
         """
 
     def table(self, query: Composable) -> RowChunks:

@@ -83,11 +83,12 @@ def compiled_over(view: LoadedView, snapshot: Snapshot, *, documents: bool = Fal
     Raises:
         ViewError: the view is wrong.
     """
-    sources = snapshot.sources(view.resource, documents=documents or view.reads_documents) or (NOTHING,)
+    reads_documents = documents or view.reads_documents
+    sources = snapshot.sources(view.resource, documents=reads_documents, divisible=view.is_whole) or (NOTHING,)
     return tuple(
         compile_view(
             view.definition,
-            Source(rows, of_type=True, one_connection=True, divisible=True),
+            Source(rows, of_type=True, one_connection=True, divisible=view.is_whole),
             marked=True,
             as_of=snapshot.as_of,
             sealed=snapshot.sealed,

@@ -47,8 +47,7 @@ class CopyStream:
     jsonb, and this function decrypts the row.
 
     `by_key`: the queries are ordered by id and contain the condition `of_stretch`. It has, for each of them, a query of the ids
-    at which its stretches begin, or nothing if they are not divided. `sessions`: the stream's own session, and others while they
-    are lent.
+    at which its stretches begin. `sessions`: the stream's own session, and others while they are lent.
     """
 
     def __init__(

@@ -192,7 +192,7 @@ class Snapshot:
         of = {
             "key": sql.SQL("" if self._sealer is None else _SQL["row_key"]),
             "resource_type": sql.Literal(resource_type),
-            **self._rows_to_read(documents=False),
+            **self._rows_to_read(documents=False, divisible=True),
         }
         queries = [
             sql.SQL(_SQL[statement]).format(
@@ -204,9 +204,9 @@ class Snapshot:
         by_key = self._of.cuts(resource_type, LINES_A_STRETCH)
         return CopyStream(self.sessions, queries, of_json=True, opened=opened, by_key=by_key, limit=self._limit)
 
-    def _rows_to_read(self, *, documents: bool) -> dict[str, sql.Composable]:
-        selected = self._of.selected(documents=documents)
-        return {"rows": self._of.rows(), "selected": selected, "of_stretch": self._of.of_stretch()}
+    def _rows_to_read(self, *, documents: bool, divisible: bool) -> dict[str, sql.Composable]:
+        rows, selected = self._of.rows(), self._of.selected(documents=documents)
+        return {"rows": rows, "selected": selected, "of_stretch": self._of.of_stretch(divisible=divisible)}
 
     def _opened(self, resource_type: str, below: str) -> Opened | None:
         sealer = self._sealer
@@ -297,11 +297,13 @@ class Snapshot:
             for one in self._runs.sources
         ]
 
-    def sources(self, resource_type: str, *, documents: bool = False) -> tuple[sql.Composable, ...]:
+    def sources(
+        self, resource_type: str, *, documents: bool = False, divisible: bool = False
+    ) -> tuple[sql.Composable, ...]:
         """Return subqueries (connection text, id text, body jsonb) of the type's live rows, one a connection by name, by key.
 
         `documents`: bodies include the text of their documents (`stored_documents`), and a document's new outcome counts as a
-        change.
+        change. `divisible`: `csv` may read them by stretches of ids.
         """
         self._read.types.add(resource_type)
         self._read.documents |= documents
@@ -312,7 +314,7 @@ class Snapshot:
                 resource_type=sql.Literal(resource_type),
                 name=sql.Literal(one.name),
                 connection=sql.Literal(one.number),
-                **self._rows_to_read(documents=documents),
+                **self._rows_to_read(documents=documents, divisible=divisible),
             )
             for one in self._runs.sources
         )
@@ -325,7 +327,7 @@ class Snapshot:
     def csv(self, *queries: sql.Composable, resource_type: str | None = None) -> CopyStream:
         """Return the rows of queries with equal columns as CSV (RFC 4180, header first, UTF-8), one after the other.
 
-        `resource_type`: the queries are one per each of its `sources`, ordered by id, so that sessions may share them.
+        `resource_type`: the queries are one per each of its divisible `sources`, ordered by id, so that sessions may share them.
         """
         by_key = self._of.cuts(resource_type, ROWS_A_STRETCH)
         return CopyStream(self.sessions, queries, by_key=by_key, limit=self._limit)

@@ -127,7 +127,7 @@ async def test_a_lent_session_helps_without_changing_rows_or_chunks(store: Store
     seen = []
     async with store.snapshot(Selection()) as snapshot, snapshot.beside() as second:
         who = sql.SQL("SELECT s.connection, s.id, pg_backend_pid() AS reader FROM {} s ORDER BY s.id")
-        queries = [who.format(one) for one in snapshot.sources("Observation")]
+        queries = [who.format(one) for one in snapshot.sources("Observation", divisible=True)]
         for lent in (nullcontext, second.lent):
             async with lent():
                 lines, cells = (snapshot.ndjson("Observation"), snapshot.csv(*queries, resource_type="Observation"))

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import cast
 
 import anyio
@@ -14,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.sql import SQL, Composable
 
+from exports.catalogue import LoadedView
 from exports.compiler import MARK, Source, compile_view
 from exports.formats.csv_table import CsvRows, csv_rows
 from exports.snapshot_port import RowChunks, Snapshot
+from exports.tables import compiled_over
 from tests.unit.exports.postgres_csv import written
 
 _CELL = st.one_of(
@@ -70,10 +73,16 @@ def test_a_mark_within_a_text_is_a_text() -> None:
 
 
 class _Asked:
-    """A snapshot that notes of which type it was told that a table's rows may be read in stretches."""
+    """A snapshot that notes of which type it was told that a table's rows may be read in stretches, and what it was asked for."""
 
     sealed = None
     divided: str | None = None
+    as_of = datetime(2026, 1, 1, tzinfo=UTC)
+    sources_are_divisible: bool | None = None
+
+    def sources(self, _: str, *, documents: bool = False, divisible: bool = False) -> tuple[Composable, ...]:
+        self.sources_are_divisible = divisible
+        return (SQL("rows"),)
 
     def csv(self, *_: Composable, resource_type: str | None = None) -> RowChunks:
         self.divided = resource_type
@@ -94,3 +103,13 @@ def test_sessions_share_a_view_only_if_it_reads_a_source_that_can_be_divided_alo
     snapshot = _Asked()
     csv_rows(cast("Snapshot", snapshot), [compiled], asks=True)
     assert snapshot.divided == divided
+
+
+@pytest.mark.parametrize(("where", "is_asked"), [([], True), ([{"path": "active"}], False)])
+def test_rows_are_asked_for_their_stretch_only_by_a_view_that_is_read_in_stretches(
+    *, where: list[dict[str, str]], is_asked: bool
+) -> None:
+    view = {"resource": "Patient", "where": where, "select": [{"column": [{"name": "a", "path": "id"}]}]}
+    snapshot = _Asked()
+    (compiled,) = compiled_over(LoadedView("a", view, ""), cast("Snapshot", snapshot))
+    assert (snapshot.sources_are_divisible, compiled.divisible) == (is_asked, is_asked)

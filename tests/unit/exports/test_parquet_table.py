@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
@@ -116,3 +118,17 @@ def test_texts_survive_a_round_trip_in_chunks_of_any_size(data: st.DataObject) -
     chunks = [line.encode() for line in lines] if data.draw(st.booleans()) else ["".join(lines).encode()] * bool(lines)
     table = table_of([column(f"c{at}", "text") for at in range(width)], *chunks)
     assert [list(row.values()) for row in table.to_pylist()] == rows
+
+
+def test_no_column_is_typed_by_way_of_pandas() -> None:
+    code = """
+import sys
+from exports.formats.parquet_table import parquet_table
+from tests.unit.exports.test_parquet_table import column, fill
+kinds = ["text", "boolean", "integer", "long", "number", "date", "moment", "list"]
+row = b'a,true,1,2,1.5,2026-11-30,2026-11-30T20:00:00Z,"[""b"",null,1]"\\n'
+fill(lambda data: None, [column(kind, kind) for kind in kinds], row, b",,,,,,,\\n")
+print("pandas" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
