@@ -42,6 +42,7 @@ class Fate(StrEnum):
     MOVED = "moved"  # it came, as another patient's or in another category
     LEFT = "left"  # a Patient who is there, and no longer in the selection
     LEFT_UNREAD = "left-unread"  # the same, as far as anybody can know
+    ORPHANING = "orphaning"  # a Patient who is not there, or is merged, as two runs have read, and whose chart still comes
     DROPPED = "dropped"  # a way no longer lists it, which says nothing of the row
     CONTRADICTED = "contradicted"  # missed by a listing, and there: the listing was not whole
     CONTRARY = "contrary"  # the run received it, and the EHR also reported it gone
@@ -74,7 +75,7 @@ class Circumstance(NamedTuple):
     dead: bool  # they are tombstones
     before: Open | None  # what an earlier run left open
     way_again: bool  # this way had contradicted them before
-    member: bool  # of the Group that is exported, as the Group itself says
+    member: bool  # of the Group that is exported, as the Group itself says; or named by the export
     chart_came: bool  # something of these Patients' charts
     others_came: bool  # other Patients than these
     controlled: bool  # a row of the type that was listed could be read
@@ -119,7 +120,8 @@ def _fate(one: Circumstance, *, is_pull: bool) -> Fate:
     if one.said is Said.WITHHELD or (unasked and one.before is Open.WITHHELD):
         return Fate.WITHHELD
     if one.chart_came:
-        return Fate.DOUBTED
+        sure = (one.said in _NOT_THERE and one.controlled) or one.said is Said.MERGED
+        return Fate.ORPHANING if sure and one.before in _UNSURE and not is_pull else Fate.DOUBTED
     gone_beside_others = one.said is Said.GONE and one.resource_type == PATIENT and one.others_came
     if one.said in {Said.DELETED, Said.MERGED} or (gone_beside_others and one.way is not None):
         return Fate.CONFIRMED
@@ -201,6 +203,8 @@ _NOTES = {
     Fate.LEFT: "{type}: {number} no longer in this selection, but still at the EHR: their charts stay as they are",
     Fate.LEFT_UNREAD: "{type}: {number} no longer in this selection, and no answer shows whether they still exist: their charts "
     "stay as they are",
+    Fate.ORPHANING: "{type}: {rows} not found when requested, or merged into another, in this run and in an earlier one, while "
+    "rows of the same charts still come: kept, and requested again",
     Fate.DROPPED: "{type}: {rows} no longer listed by the search or export that listed such rows before, but nothing says "
     "that any is gone: read from time to time from now on",
 }

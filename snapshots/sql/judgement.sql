@@ -29,9 +29,11 @@ FROM (
         ) AS elsewhere,
         r.deleted_at IS NOT NULL AS dead,
         e.state AS before, coalesce(e.state = 'contradicted' AND a.way = ANY(e.ways), false) AS way_again,
-        a.resource_type = 'Patient' AND EXISTS (
+        a.resource_type = 'Patient' AND (EXISTS (
             SELECT FROM group_member m WHERE m.run = %(run)s AND m.patient_id = a.id
-        ) AS member,
+        ) OR EXISTS (
+            SELECT FROM unit u WHERE u.run = %(run)s AND u.kind = 'cohort' AND u.patient_id = a.id
+        )) AS member,
         a.resource_type = 'Patient' AND EXISTS (
             SELECT FROM resource c WHERE c.patient_id = a.id AND c.connection = %(connection)s AND c.resource_type <> 'Patient'
                 AND c.deleted_at IS NULL AND (
@@ -110,15 +112,15 @@ WHERE a.run = %(run)s AND (a.fate <> 'dropped' OR cardinality(array_remove(e.way
 -- name: unmerge_doubted
 -- A merge that is not believed leads nobody elsewhere: the patient is asked for by the same id again.
 UPDATE alias m SET surviving_id = m.former_id, gone = false, last_run = %(run)s FROM absence a
-WHERE a.run = %(run)s AND a.resource_type = 'Patient' AND a.said = 'merged' AND a.fate IN ('doubted', 'contrary')
+WHERE a.run = %(run)s AND a.resource_type = 'Patient' AND a.said = 'merged' AND a.fate IN ('doubted', 'contrary', 'orphaning')
     AND m.connection = %(connection)s AND m.former_id = a.id AND m.gone
 
 -- name: remember
 -- What stands open after this run. A row can be contradicted by several ways, each of which must miss it twice.
 INSERT INTO evidence AS e (connection, resource_type, id, state, ways, run)
-SELECT %(connection)s, resource_type, id, CASE fate WHEN 'contrary' THEN 'doubted' ELSE fate END,
+SELECT %(connection)s, resource_type, id, CASE WHEN fate IN ('contrary', 'orphaning') THEN 'doubted' ELSE fate END,
     CASE WHEN way IS NULL THEN '{}' ELSE ARRAY[way] END, %(run)s FROM absence
-WHERE run = %(run)s AND fate IN ('contrary', 'doubted', 'not-found', 'contradicted', 'withheld')
+WHERE run = %(run)s AND fate IN ('contrary', 'doubted', 'orphaning', 'not-found', 'contradicted', 'withheld')
 ON CONFLICT (connection, resource_type, id) DO UPDATE SET state = excluded.state, run = excluded.run,
     ways = CASE WHEN e.state = 'contradicted' AND excluded.state = 'contradicted' AND NOT e.ways @> excluded.ways
         THEN e.ways || excluded.ways ELSE excluded.ways END

@@ -20,6 +20,7 @@ from tests.histories.steps import (
     Merge,
     Permit,
     Restore,
+    Sick,
     Site,
     Unmerge,
     Withhold,
@@ -218,3 +219,35 @@ def test_deletions_repeated_in_every_incremental_export_force_no_full_export(sta
         night = unjudged(nights)
         assert (night.status, night.counts) == ("complete", (1, 0, 0, 1))
     nights.end()
+
+
+@pytest.mark.parametrize("gone", [Drop(PATIENT, "p2"), Merge("p2", "p1", "redirect")], ids=["deleted", "merged"])
+@pytest.mark.parametrize("who", ["group:A", "cohort:p1,p2", "all"])
+def test_a_patient_who_is_not_there_while_rows_of_the_chart_still_come_is_a_hole_for_one_night(
+    stage: Stage, who: str, gone: Drop | Merge
+) -> None:
+    nights = an_ehr(stage, who)
+    nights.happens(*TWO, obs("o2", "p2"))
+    unjudged(nights)
+    nights.happens(gone, obs("late", "p2"))
+    first = unjudged(nights, since="none")
+    assert (first.status, first.holes) == ("partial", {"Patient doubted"})
+    again = unjudged(nights, since="none")
+    assert (again.status, again.evidence) == ("complete", {"Patient/p2": "doubted"})
+    assert any(note.startswith("Patient: 1 row not found when requested, or merged") for note in again.notes)
+    quiet = unjudged(nights)
+    assert (quiet.status, quiet.counts) == ("complete", (0, 0, 0, 0))
+    nights.happens(Restore(PATIENT, "p2") if isinstance(gone, Drop) else Unmerge("p2"))
+    back = unjudged(nights, since="none")
+    assert (back.status, back.evidence, back.live) == ("complete", {}, nights.at_ehr)
+
+
+def test_a_named_patient_whom_an_export_leaves_out_is_a_hole_and_has_not_left(stage: Stage) -> None:
+    nights = an_ehr(stage, "cohort:p1,p2")
+    nights.happens(*TWO, obs("o2", "p2"))
+    unjudged(nights)
+    for _ in range(2):
+        night = nights.sync(since="none", faults=(Sick(("Patient/p2",)),))
+        assert "Patient contradicted" in night.holes
+        assert not any("no longer in this selection" in note or "no listing" in note for note in night.notes)
+    assert nights.sync().status == "complete"
