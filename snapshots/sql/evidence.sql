@@ -357,12 +357,12 @@ UPDATE absence a SET asked = true FROM unnest(%(types)s::text[], %(ids)s::text[]
 WHERE a.run = %(run)s AND a.resource_type = s.resource_type AND a.id = s.id
 
 -- name: withheld
--- Rows that this client may not see, of patients who are behind for that; in another order in each run, since only some are read.
+-- Rows that this client may not see, and Patients who are not there beside their charts, where patients are behind for that alone; in another order in each run, since only some are read.
 SELECT e.resource_type, e.id, r.patient_id FROM evidence e
 CROSS JOIN LATERAL (
     SELECT patient_id FROM resource WHERE resource_type = e.resource_type AND connection = %(connection)s AND id = e.id OFFSET 0
 ) r
-WHERE e.connection = %(connection)s AND e.state = 'withheld' AND EXISTS (
+WHERE e.connection = %(connection)s AND (e.state = 'withheld' OR e.state = 'doubted' AND e.resource_type = 'Patient') AND EXISTS (
     SELECT FROM (
         SELECT coalesce(r.patient_id, '') AS id
         UNION ALL SELECT patient_id FROM member WHERE connection = %(connection)s AND resource_type = e.resource_type AND id = e.id

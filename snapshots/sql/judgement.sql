@@ -160,18 +160,18 @@ WHERE l.connection = %(connection)s AND l.selection = %(knowledge)s AND l.patien
 
 -- name: lower
 -- What was buried, doubted or brought back to life is known by no selection any more: each lists that patient and type in full
--- before it asks for news again, whichever of a row's patients it asks for. So is what is withheld: what nobody has ever seen may be
--- withheld beside it. What this run's own full listing brought back, it knows; and so it does what its own news said to be deleted, or
+-- before it asks for news again, whichever of a row's patients it asks for. So is what is withheld, or a Patient who is not there beside
+-- his chart: what nobody has ever seen may be withheld beside it. What this run's own full listing brought back, it knows; and so it does what its own news said to be deleted, or
 -- an EHR that tells of deletions each night would be asked for everything each night.
 WITH shaken AS (
     SELECT a.resource_type, coalesce(r.patient_id, '') AS patient_id, a.fate = 'confirmed' AND a.said = 'deleted' AS own_is_known,
-        a.fate = 'withheld' AS withheld
+        a.fate IN ('withheld', 'orphaning') AS withheld
     FROM absence a
     CROSS JOIN LATERAL (
         SELECT patient_id FROM resource WHERE resource_type = a.resource_type AND connection = %(connection)s AND id = a.id
         UNION ALL SELECT patient_id FROM member WHERE connection = %(connection)s AND resource_type = a.resource_type AND id = a.id
     ) r
-    WHERE a.run = %(run)s AND a.fate IN ('confirmed', 'settled', 'doubted', 'contrary', 'contradicted', 'not-found', 'withheld')
+    WHERE a.run = %(run)s AND a.fate IN ('confirmed', 'settled', 'doubted', 'orphaning', 'contrary', 'contradicted', 'not-found', 'withheld')
     UNION SELECT resource_type, patient_id, %(full)s, false FROM revived WHERE run = %(run)s
 )
 INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run, withheld)

@@ -7,14 +7,15 @@ SELECT patient_id FROM roster WHERE connection = %(connection)s AND selection = 
 SELECT resource_type, patient_id, instant FROM lag WHERE connection = %(connection)s AND selection = %(knowledge)s
 
 -- name: behind
--- Patients who are behind for another reason than that rows of theirs are withheld.
+-- Patients who are behind for another reason than that rows of theirs are withheld, or that they are not there beside their charts.
 SELECT DISTINCT l.patient_id FROM lag l
 WHERE l.connection = %(connection)s AND l.selection = %(knowledge)s AND NOT (l.withheld AND EXISTS (
     SELECT FROM evidence e
     CROSS JOIN LATERAL (
         SELECT patient_id FROM resource WHERE resource_type = e.resource_type AND connection = %(connection)s AND id = e.id OFFSET 0
     ) r
-    WHERE e.connection = %(connection)s AND e.state = 'withheld' AND e.resource_type IN (l.resource_type, 'Patient')
+    WHERE e.connection = %(connection)s AND e.resource_type IN (l.resource_type, 'Patient')
+            AND (e.state = 'withheld' OR e.state = 'doubted' AND e.resource_type = 'Patient')
         AND (coalesce(r.patient_id, '') = l.patient_id OR EXISTS (
             SELECT FROM member m WHERE m.connection = %(connection)s AND m.resource_type = e.resource_type AND m.id = e.id
                 AND m.patient_id = l.patient_id

@@ -238,7 +238,7 @@ def test_a_patient_who_is_not_there_while_rows_of_the_chart_still_come_is_a_hole
     quiet = unjudged(nights)
     assert (quiet.status, quiet.counts) == ("complete", (0, 0, 0, 0))
     nights.happens(Restore(PATIENT, "p2") if isinstance(gone, Drop) else Unmerge("p2"))
-    back = unjudged(nights, since="none")
+    back = unjudged(nights)
     assert (back.status, back.evidence, back.live) == ("complete", {}, nights.at_ehr)
 
 

@@ -422,12 +422,16 @@ class Oracle:
         return row.patient if row is not None else None
 
     def all_is_well(self, ask: s.Ask) -> bool:
-        """Whether nothing is left that a sound run must name as a hole: everybody asked for is there, nothing is withheld."""
+        """Whether nothing is left that a sound run must name as a hole: everybody asked for is there, nothing is withheld.
+
+        Who is not there though something of the chart is, is no hole for ever, but where nobody else's read shows what a 404 means.
+        """
         rows = self._ehr.rows
         asked = self._ehr.patients_of(ask, [id_ for kind, id_ in self._view.stored().live if kind == s.PATIENT])
         there = all((s.PATIENT, one) in rows for one in asked)
         orphans = any((s.PATIENT, one) not in rows for row in rows.values() for one in row.patients)
-        return there and not orphans and not any(row.withheld for row in rows.values())
+        others = any(key[0] == s.PATIENT for key in self._ehr.visible(ask, self._ehr.reach(ask), asked))
+        return there and (others or not orphans) and not any(row.withheld for row in rows.values())
 
 
 def _told(heard: set[tuple[str, str, str]], watch: Watch, row: Row) -> bool:

@@ -1,4 +1,4 @@
-"""Whether something that was withheld from this client can be read again.
+"""Whether something that was withheld from this client, or a Patient who was gone, can be read again.
 
 `bulk.steps` asks before it exports news: what was added while rows were withheld comes only with a full export.
 """
@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 from connectors.core.errors import FetchError
+from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.profile import VendorProfile
+from connectors.fhir.records import UnreadableResourceError, record_from
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from snapshots.witness import AbsentRow
@@ -23,6 +25,7 @@ async def any_readable(client: EhrClient, base_url: str, profile: VendorProfile,
     Raises:
         AuthError: there is no login.
     """
+    base = FhirBase(base_url, profile.links.rewrite_origins)
     for row in withheld:
         call = Call(
             method="GET",
@@ -33,8 +36,9 @@ async def any_readable(client: EhrClient, base_url: str, profile: VendorProfile,
             launch=row.patient_id if profile.login.token_per_patient else None,
         )
         try:
-            await client.send(call)
-        except FetchError:
+            record = record_from((await client.send(call)).body, base, None)
+        except (FetchError, UnreadableResourceError):
             continue
-        return True
+        if (record.resource_type, record.id) == (row.resource_type, row.id):  # a redirect leads to another Patient
+            return True
     return False
