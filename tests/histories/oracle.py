@@ -424,7 +424,7 @@ class Oracle:
     def all_is_well(self, ask: s.Ask) -> bool:
         """Whether nothing is left that a sound run must name as a hole: everybody asked for is there, nothing is withheld.
 
-        Who is not there though something of the chart is, is no hole for ever, but where nobody else's read shows what a 404 means.
+        Who is gone beside the chart is no hole for ever, unless nobody else's read shows what a 404 means.
         """
         rows = self._ehr.rows
         asked = self._ehr.patients_of(ask, [id_ for kind, id_ in self._view.stored().live if kind == s.PATIENT])
