@@ -42,7 +42,7 @@ class Fate(StrEnum):
     MOVED = "moved"  # it came, as another patient's or in another category
     LEFT = "left"  # a Patient who is there, and no longer in the selection
     LEFT_UNREAD = "left-unread"  # the same, as far as anybody can know
-    ORPHANING = "orphaning"  # a Patient who is not there, or is merged, as two runs have read, and whose chart still comes
+    ORPHANING = "orphaning"  # a Patient who is gone or merged, as two runs have read, and whose chart still comes
     DROPPED = "dropped"  # a way no longer lists it, which says nothing of the row
     CONTRADICTED = "contradicted"  # missed by a listing, and there: the listing was not whole
     CONTRARY = "contrary"  # the run received it, and the EHR also reported it gone
