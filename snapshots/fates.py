@@ -120,7 +120,7 @@ def _fate(one: Circumstance, *, is_pull: bool) -> Fate:
     if one.said is Said.WITHHELD or (unasked and one.before is Open.WITHHELD):
         return Fate.WITHHELD
     if one.chart_came:
-        sure = (one.said in _NOT_THERE and one.controlled) or one.said is Said.MERGED
+        sure = (one.said in _NOT_THERE and one.others_came) or one.said is Said.MERGED
         return Fate.ORPHANING if sure and one.before in _UNSURE and not is_pull else Fate.DOUBTED
     gone_beside_others = one.said is Said.GONE and one.resource_type == PATIENT and one.others_came
     if one.said in {Said.DELETED, Said.MERGED} or (gone_beside_others and one.way is not None):

@@ -46,7 +46,7 @@ def fate(*, is_pull: bool = False, **changes: Any) -> Fate:
         ({"resource_type": "Patient", "said": Said.GONE, "chart_came": True}, Fate.DOUBTED),
         ({**OF_A_GROUP, **NOT_THERE, "chart_came": True}, Fate.DOUBTED),
         ({**OF_A_GROUP, **NOT_THERE, "chart_came": True, "before": Open.DOUBTED}, Fate.ORPHANING),
-        ({**OF_A_GROUP, **NOT_THERE, **LOST_CONTROL, "chart_came": True, "before": Open.DOUBTED}, Fate.DOUBTED),
+        ({**OF_A_GROUP, **NOT_THERE, "others_came": False, "chart_came": True, "before": Open.DOUBTED}, Fate.DOUBTED),
         ({"resource_type": "Patient", "said": Said.MERGED, "chart_came": True, "before": Open.DOUBTED}, Fate.ORPHANING),
         ({"said": Said.DELETED, "of_mass": True}, Fate.DOUBTED),
         ({**NOT_THERE, "of_mass": True}, Fate.DOUBTED),
