@@ -45,7 +45,7 @@ class Figure:
 
     @property
     def passed(self) -> bool | None:
-        """Whether all bars are met, including the one for memory; None if there is none."""
+        """Whether all limits are met, including the one for memory; None if there is no limit."""
         checks = []
         if self.bar is not None:
             compared = {

@@ -175,7 +175,7 @@ class Answers:
         return b'{"resourceType":"Bundle","type":"searchset",%s"entry":[%s]}' % (link, entries)
 
     def _entry(self, row: bytes) -> bytes:
-        """Return an entry as Epic writes it, with a link of its own."""
+        """Return an entry as Epic writes it, with its own link."""
         found = _NAMED.search(row)
         assert found is not None
         url = b"%s/%s/%s" % (self.base_url.encode(), found[1], found[2])

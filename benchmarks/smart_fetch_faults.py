@@ -37,7 +37,7 @@ Keys = set[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class _Fault:
-    """One fault: its description, what the mock does, and how the run starts. `killed_at`: SIGKILL after so many requests."""
+    """One fault: its description, what the mock does, and how the run starts. `killed_at`: SIGKILL after this many requests."""
 
     text: str
     mode: str = "crawl"

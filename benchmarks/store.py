@@ -1,7 +1,7 @@
-"""store measures what the snapshot store costs beside what Postgres alone would take for the same bytes.
+"""store measures the cost of the snapshot store, compared with what Postgres alone takes for the same bytes.
 
-It writes and reads through the store itself, without an EHR; what records cost before that, reading their keys, is `bulk_sync`'s.
-Each load has a tenant of its own.
+It writes and reads through the store itself, without an EHR; `bulk_sync` measures reading the records' keys. Each load has a
+separate tenant.
 """
 
 from __future__ import annotations

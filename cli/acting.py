@@ -1,4 +1,4 @@
-"""Decides for whom a command runs: the operating system's account, or the person whom `--as` names; with roles and reason."""
+"""Decides for whom a command runs: the operating system's account, or the person that `--as` names; with roles and reason."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def account() -> str:
 
 
 def actor_of(invocation: Invocation, settings: Settings, *, reads_charts: bool) -> Actor:
-    """Return who acts, and say so loudly if a mask is lifted.
+    """Return the actor, and warn on stderr if a mask is lifted.
 
-    A usage error says that the configuration requires a reason for reading charts, or that a mask is to be lifted, and there is
-    none; white space is none.
+    A usage error says that a reason is missing (white space does not count) although the configuration requires one for reading
+    charts, or a mask is lifted.
     """
     glass = (invocation.break_glass or "").strip() or None
     if invocation.break_glass is not None and glass is None:

@@ -21,7 +21,7 @@ from connectors.fhir.vendors import profile_for
 def choose_connections(settings: Settings, tenant: str | None, names: list[str]) -> list[Connection]:
     """Return the named connections, or all of the tenant's; raise a usage error that suggests the closest name.
 
-    ConfigError names what `config` alone cannot see: overrides that the vendors' profiles refuse.
+    ConfigError names what `config` cannot check by itself: overrides that the vendors' profiles refuse.
     """
     checked_tenant(settings, tenant)
     known = settings.of_tenant(tenant)

@@ -104,7 +104,7 @@ def _emit_error(invocation: Invocation, code: int, message: str, error: BaseExce
     if not invocation.json:
         return
     problems = [problem._asdict() for problem in getattr(error, "problems", ())]
-    with suppress(OSError):  # stdout may be what failed; stderr has the message, and the code is returned all the same
+    with suppress(OSError):  # stdout may be what failed; stderr has the message, and the exit code is returned anyway
         emit_json(
             {
                 "status": "failed",

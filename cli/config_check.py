@@ -188,7 +188,7 @@ async def _connected(
 
 
 def server_problems(server: FhirServer, environ: Mapping[str, str]) -> Iterator[Problem]:
-    """Yield the problems that `config` alone cannot see: unreadable secrets and files, overrides that the profile refuses."""
+    """Yield the problems that `config` cannot see by itself: unreadable secrets and files, overrides that the profile refuses."""
     path = server.path
     read: dict[str, str] = {}
     for key, ref in server.secrets.items():

@@ -1,6 +1,6 @@
 """`chartferry config check --connect`: checks the store, then each connection's EHR and each receiver, step by step.
 
-`snapshots.inquiry` and `connectors.fhir.inquiry` do the steps; `config_check` checks the file alone.
+`snapshots.inquiry` and `connectors.fhir.inquiry` do the steps; `config_check` checks only the file.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from exports.delivery.files import DeliveredFile
 from exports.delivery.manifest import instant, states
 from exports.run import ExportResult
 
-_FORMS = (".csv", ".parquet", "")  # by which files of tables are told; the last: a file of them all
+_FORMS = (".csv", ".parquet", "")  # suffixes that mark files of tables; the last one marks a file of all tables
 
 
 def result_as_json(result: ExportResult) -> dict[str, object]:

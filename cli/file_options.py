@@ -49,7 +49,7 @@ _UNITS = {"MB": 10**6, "GB": 10**9}
 
 
 def checked_size(text: str | None) -> int | None:
-    """Return a size in bytes; a usage error for what is none."""
+    """Return a size in bytes; a usage error if it is malformed."""
     if text is None:
         return None
     found = _SIZE.fullmatch(text.strip())
@@ -81,10 +81,10 @@ _FILE = "file:"
 
 
 def checked_recipients(words: list[str] | None) -> Recipients | None:
-    """Return the recipients for whom files are encrypted; a usage error for a file that cannot be read, or has no key.
+    """Return the recipients whose keys files are encrypted for; a usage error for a file that cannot be read, or has no key.
 
     Raises:
-        PlanError: what was given is no public key, or nothing is installed that encrypts.
+        PlanError: a value is no public key, or the package that encrypts is not installed.
     """
     if not words:
         return None

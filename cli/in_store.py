@@ -34,7 +34,7 @@ def import_connectors() -> None:
 
 
 def keyring_of(settings: Settings) -> Keyring | None:
-    """Return the keys of the store; None: it is plain. ConfigError says which key cannot be used, or which path is none."""
+    """Return the keys of the store; None: it is plain. ConfigError names a key that cannot be used, or an invalid path."""
     current = settings.encryption.current_key
     if current is None:
         return None
@@ -88,7 +88,7 @@ def in_store(
 
     `encrypts`: the work encrypts a plain store (`opened_store`).
 
-    A usage error says that the configuration requires a reason for reading charts, if there is none.
+    A usage error says that a reason is missing, if the configuration requires one for reading charts.
     """
     actor = actor_of(invocation, settings, reads_charts=reads_charts)
 

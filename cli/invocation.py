@@ -43,7 +43,7 @@ def invocation_of(context: typer.Context) -> Invocation:
 
 
 def _note(context: typer.Context, option: typer.CallbackParam, value: Any) -> None:
-    if value not in (None, False):  # else what was said before the command's name would be forgotten behind it
+    if value not in (None, False):  # otherwise an option before the command's name would be lost after it
         setattr(invocation_of(context), str(option.name), value)
 
 

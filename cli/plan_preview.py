@@ -30,7 +30,7 @@ from snapshots.witness import AbsentRow
 
 
 class PreviewJobs(BulkJobs):
-    """Has no job and keeps none; knows who is stored."""
+    """Has no job and stores none; knows which patients are stored."""
 
     def __init__(self, known: Peek | None) -> None:
         self._known = known
@@ -86,13 +86,13 @@ class PreviewJobs(BulkJobs):
 
 
 class PreviewRoster(Roster):
-    """The patients whom earlier runs cover, and their lags; empty if there were no runs. Keeps nothing."""
+    """The patients that earlier runs cover, and their lags; empty if there were no runs. Stores nothing."""
 
     def __init__(self, peek: Peek | None) -> None:
         self._known = None if peek is None else peek.roster
 
     async def covered(self) -> frozenset[str]:
-        """Return the patients whom the selection's watermarks cover."""
+        """Return the patients that the selection's watermarks cover."""
         return frozenset() if self._known is None else await self._known.covered()
 
     async def lags(self) -> Mapping[tuple[str, str], str | None]:
@@ -131,7 +131,7 @@ class PreviewRoster(Roster):
         return ()
 
     async def knew_members(self) -> bool:
-        """Return whether the last full listing knew who is in the Group."""
+        """Return whether the last full listing knew the members of the Group."""
         return self._known is not None and await self._known.knew_members()
 
     async def missed_members(self) -> bool:
@@ -154,7 +154,7 @@ class PreviewRoster(Roster):
 
 
 class PreviewEvidence:
-    """Finds nothing withheld: whether something can be read again, the sync alone finds out."""
+    """Finds nothing withheld: only the sync finds out whether something can be read again."""
 
     async def withheld(self, patients: Sequence[str] | None, limit: int) -> Sequence[AbsentRow]:
         """Return none."""
@@ -192,7 +192,7 @@ class PreviewKnowledge(Knowledge):
         """Do nothing: a preview changes nothing."""
 
     async def unlisted_types(self) -> Sequence[str]:
-        """Return the types that exports have brought and none has listed in full."""
+        """Return the types that exports have returned and none has listed in full."""
         return () if self._peek is None else await self._peek.knowledge.unlisted_types()
 
     async def empty_types(self) -> frozenset[str]:
@@ -255,7 +255,7 @@ class PreviewStore(EhrRunStore):
         return self._started_at
 
     async def plan(self, units: Iterable[Unit]) -> int:
-        """Count the units by type; holes that an export begins with are none of a crawl."""
+        """Count the units by type; the holes that an export begins with do not make it a crawl."""
         units = list(units)
         if all(unit.kind == UnitKind.COHORT for unit in units):
             return 0
@@ -302,7 +302,7 @@ class PreviewStore(EhrRunStore):
 
     @property
     def roster(self) -> PreviewRoster:
-        """The patients whom earlier runs cover."""
+        """The patients that earlier runs cover."""
         return PreviewRoster(self._peek)
 
     @property
@@ -332,7 +332,7 @@ class PreviewStore(EhrRunStore):
 
 
 class PreviewRuns:
-    """Opens preview runs, as a store opens real ones; `store` is None if there is none yet."""
+    """Opens preview runs, as a store opens real ones; `store` is None if no store exists yet."""
 
     def __init__(self, preview: Preview, now: datetime, store: Store | None = None) -> None:
         self._preview = preview

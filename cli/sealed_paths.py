@@ -1,4 +1,4 @@
-"""Which paths of `[encryption]` are none: `config` knows how one is written, FHIR's elements know which there are."""
+"""Finds invalid paths in `[encryption]`: `config` checks their form, this module whether R4 has the element."""
 
 from __future__ import annotations
 

@@ -65,7 +65,10 @@ def drop(
     context: typer.Context,
     views: Annotated[list[str], typer.Argument(metavar="NAME...", help="Views that chartferry created.")],
 ) -> int:
-    """Drop SQL views that chartferry created, all or none. Exit codes: 0 dropped, 5 there is none, or others depend on it."""
+    """Drop SQL views that chartferry created, all or none.
+
+    Exit codes: 0 dropped, 5 a view does not exist, or others depend on it.
+    """
     invocation = invocation_of(context)
     return _report(_on_views(invocation, lambda there: there.drop(views)), "dropped", json=invocation.json)
 
@@ -76,7 +79,7 @@ def refresh(
 ) -> int:
     """Refresh the rows of materialised views. `refresh_views = true` in the section export does it after each sync.
 
-    Exit codes: 0 refreshed, 4 there is none, 5 failed.
+    Exit codes: 0 refreshed, 4 no such view, 5 failed.
     """
     invocation = invocation_of(context)
     refreshed = _on_views(invocation, lambda there: there.refresh(views or ()))

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def list_tenants(context: typer.Context) -> int:
-    """List the store's tenants: size, migration, and whether its walls stand. Exit codes: 0 listed, 4 there are none."""
+    """List the store's tenants: size, migration, and whether the walls are whole. Exit codes: 0 listed, 4 no tenants."""
     invocation = invocation_of(context)
     found = _on_tenants(invocation, lambda there: there.existing())
     if invocation.json:
@@ -64,7 +64,7 @@ def migrate(
 ) -> int:
     """Bring the tenants' schemas and walls up to date, each in its own transaction; run it again to finish.
 
-    Exit codes: 0 all are up to date, 3 some failed, 4 there is none, 5 the store cannot be opened.
+    Exit codes: 0 all are up to date, 3 some failed, 4 no tenants, 5 the store cannot be opened.
     """
     invocation = invocation_of(context)
 

@@ -59,7 +59,7 @@ def _cohort(connection: Connection, wanted: Wanted) -> CohortSource | None:
 
 
 def _credentials(connection: FhirServer, scopes: tuple[str, ...] = ()) -> Credentials:
-    """Read the secrets of a login. `scopes` are asked for where the configuration names none."""
+    """Read the secrets of a login. `scopes` are requested if the configuration names none."""
     secrets = {key: ref.read(os.environ).reveal() for key, ref in connection.secrets.items()}
     return Credentials(
         auth=connection.auth,

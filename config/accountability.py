@@ -1,4 +1,4 @@
-"""Who may be asked why: the tables `[audit]` and `[roles]` of the configuration.
+"""The tables `[audit]` and `[roles]` of the configuration: who must give a reason, and who is in which role.
 
 `cli/acting.py` makes the actor of a command by them; `snapshots` keeps the audit.
 """
@@ -14,7 +14,7 @@ from config.errors import Problem
 
 
 class AuditRules(BaseModel):
-    """What the audit demands, and how long it is kept."""
+    """What the audit requires, and how long it is kept."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

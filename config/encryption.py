@@ -25,7 +25,7 @@ def _ref(value: Any, info: ValidationInfo) -> object:
     return SecretRef.parse(value, (info.context or {}).get("base", Path.cwd())) if isinstance(value, str) else value
 
 
-# what the store itself reads, and what tells one resource from another
+# members that the store itself reads, and those that distinguish one resource from another
 _READ = frozenset({"id", "meta", "resourceType", "implicitRules", "contained", "reference", "url", "category"})
 _PATH = re.compile(r"[A-Z][A-Za-z]+(\.[a-z][A-Za-z0-9]*)+")
 
@@ -48,7 +48,7 @@ class Encryption(BaseModel):
 
     keys: dict[KeyId, KeyRef] = {}
     current: str | None = None  # with one key: that one
-    # elements that are encrypted although they identify nobody, as JSON spells them
+    # elements that are encrypted although they identify nobody, in JSON's spelling
     paths: frozenset[ElementPath] = frozenset()
     shown_to: tuple[str, ...] | None = (
         None  # roles whose members see what is encrypted, others a mask; None: everybody does
@@ -88,7 +88,7 @@ class Encryption(BaseModel):
             )
 
     def key_problems(self, environ: Mapping[str, str]) -> Iterator[Problem]:
-        """Yield which keys cannot be read, or are none."""
+        """Yield the keys that cannot be read or are invalid."""
         read: dict[bytes, str] = {}
         for name, ref in self.keys.items():
             path = f"encryption.keys.{name}"
@@ -109,7 +109,7 @@ class Encryption(BaseModel):
         """Return the keys.
 
         Raises:
-            ConfigError: one cannot be read, or is none.
+            ConfigError: one cannot be read or is invalid.
         """
         if problems := list(self.key_problems(environ)):
             raise ConfigError("the keys of the store cannot be used", problems=problems)

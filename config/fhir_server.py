@@ -87,8 +87,8 @@ OptionalFile = Annotated[Path | None, BeforeValidator(file_path)]
 def masked_url(url: str) -> str:
     """Return the URL, or libpq's string of `name=value`, with its passwords replaced by stars.
 
-    A password that is not percent-encoded may contain a / or an @: whatever stands before the last @ counts as one. In a string
-    of pairs it may contain nearly everything, and each program quotes in its own way: whatever follows counts as one.
+    A password that is not percent-encoded may contain a / or an @, so everything before the last @ counts as the password. In a
+    string of pairs it may contain nearly anything, and each program quotes in its own way, so everything after it counts as well.
     """
     before, _, host = url.rpartition("@")
     user = _USER.search(before)

@@ -1,4 +1,4 @@
-"""Where a key stands in a model of nested tables, for one that is written in the wrong table or by a former flat name. Pure."""
+"""Finds the place of a key in a model of nested tables, if it is in the wrong table or has a former flat name. Pure."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def place_near(key: str, model: type[BaseModel]) -> str | None:
 
 
 def tables_of(model: type[BaseModel]) -> Mapping[str, type[BaseModel]]:
-    """Return the fields of `model` that are tables of their own."""
+    """Return the fields of `model` that are tables."""
     annotations = {name: field.annotation for name, field in model.model_fields.items()}
     return {name: kind for name, kind in annotations.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
 
 
 def _spellings(model: type[BaseModel]) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
-    """The words that may stand for a path: the path's own with its table, and its last."""
+    """The words that may mean a path: its last one, and that with its table."""
     spelt: dict[str, tuple[str, ...]] = {}
     ending: dict[str, tuple[str, ...]] = {field.alias or name: (name,) for name, field in model.model_fields.items()}
     for table, inner in tables_of(model).items():

@@ -1,6 +1,6 @@
 """A receiver: a server to which published datasets are submitted (Bulk Submit), as written in the configuration.
 
-It is declared like a connection, with a login of its own. `connectors.fhir.submit` talks to it.
+It is declared like a connection, with its own login. `connectors.fhir.submit` talks to it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Receiver(FhirServer):
     table: ClassVar[str] = "receivers"
 
     submitter: Annotated[str, AfterValidator(_submitter)]
-    # how it gets at our files, where these are behind a login
+    # how it can fetch our files, if these are behind a login
     oauth_metadata_url: Annotated[str, AfterValidator(_url)] | None = None
     file_request_headers: dict[str, Annotated[SecretRef, BeforeValidator(secret_ref)]] = Field(default_factory=dict)
 

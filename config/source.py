@@ -1,4 +1,4 @@
-"""What every connection and receiver has, whatever is at its other end: a name and a tenant, as written in the configuration.
+"""What every connection and receiver has, whatever system it leads to: a name and a tenant, as written in the configuration.
 
 A kind of source adds its keys (`fhir_server` those of FHIR servers, `connections` those of EHRs).
 """

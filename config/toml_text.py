@@ -71,13 +71,13 @@ def _accidents(text: str) -> Iterator[Problem]:
 
 
 def _repetitions(text: str) -> Iterator[Problem]:
-    """Yield what is named a second time: TOML takes each table, and each key of a table, once."""
+    """Yield duplicate names: TOML allows each table, and each key of a table, once."""
     first: dict[tuple[str, str], int] = {}
     table = ""
     for number, line in enumerate(text.splitlines(), start=1):
         if header := _HEADER.match(line):
             table = re.sub(r"[\s\"']", "", header["name"])
-            if header["array"]:  # each is a table of its own
+            if header["array"]:  # each is a separate table
                 table += f"[{number}]"
             named, found = (table, ""), f"the table [{table}] a second time"
             allowed = "each table once: put all its keys below the first"

@@ -187,7 +187,7 @@ class _Outgoing:
         self._gzip = "gzip" in headers.get("accept-encoding", "")
         self._start: Message | None = None
         self._cut = False
-        self._held = b""  # of an answer that is to be rewritten whole
+        self._held = b""  # of an answer that is rewritten as a whole
 
     async def __call__(self, message: Message) -> None:
         if self._cut:

@@ -116,7 +116,7 @@ def _check(query: SearchQuery) -> None:
 
 
 def _found(query: SearchQuery, rows: list[Row]) -> list[Row]:
-    """Find nobody by birthdate alone, never more than 100 people, and nothing for foreign ids (TM, vendor-facts 1.6)."""
+    """Find nobody by only a birthdate, never more than 100 people, and nothing for foreign ids (TM, vendor-facts 1.6)."""
     if query.resource_type != "Patient":
         if query.one("_id") and not rows:
             raise _refuse(400, "invalid", "4102", "foreign _id")

@@ -195,7 +195,7 @@ class Manner:
     retry_after: bool = True  # status answers carry one
     progress: Callable[[int, int, int], str] = lambda polled, polls, patients: "in-progress"
     gone: Callable[[], Response] = lambda: fhir_refusal(404, "not-found", "Unknown job")
-    file_of_another: Callable[[], Response] | None = None  # a file asked for by another client; None: as `gone`
+    file_of_another: Callable[[], Response] | None = None  # a file requested by another client; None: as `gone`
 
     # -- what it declares
     capability: Mapping[str, Any]  # top-level elements of the CapabilityStatement

@@ -1,4 +1,4 @@
-"""vocabulary owns the codes that synthetic charts are written in: LOINC, SNOMED CT, RxNorm, CVX and the HL7 code systems.
+"""vocabulary owns the codes of synthetic charts: LOINC, SNOMED CT, RxNorm, CVX and the HL7 code systems.
 
 A small set; each code was checked to mean what its display says. The histories decide when and for whom they are used.
 """
