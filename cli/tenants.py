@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def list_tenants(context: typer.Context) -> int:
-    """List the store's tenants: size, migration, and whether the walls are whole. Exit codes: 0 listed, 4 no tenants."""
+    """List the store's tenants: size, migration, and whether its walls stand. Exit codes: 0 listed, 4 no tenants."""
     invocation = invocation_of(context)
     found = _on_tenants(invocation, lambda there: there.existing())
     if invocation.json:
