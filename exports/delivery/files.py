@@ -13,6 +13,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,17 +119,21 @@ def _compressor(compress: Compress) -> _Compressor | None:
 
 
 class Encoder:
-    """Gzip, or nothing, then age, if there are recipients, over a binary stream; with counts and checksum of both sides."""
+    """Gzip, or nothing, then age, if there are recipients, over a binary stream; with counts and checksum of both sides.
+
+    A thread of its own encodes and writes full blocks, so that reading goes on meanwhile. What it raises, the next call raises.
+    """
 
     def __init__(self, stream: BinaryIO, *, compress: Compress, recipients: Recipients | None = None) -> None:
-        """With recipients, `finish` or `abandon` it: a thread waits for that."""
+        """`finish` or `abandon` it: threads wait for that."""
         self._stream = stream
         self._compressor = _compressor(compress)
         self._encrypting = None if recipients is None else AgeWriter(self._write, recipients)
-        self._block = memoryview(
-            bytearray(BLOCK_BYTES)
-        )  # used again and again: new memory costs as much as what is written into it
+        # one is filled while the other is encoded; used again and again: new memory costs as much as what is written into it
+        self._block, self._other_block = memoryview(bytearray(BLOCK_BYTES)), memoryview(b"")
         self._filled = 0
+        self._thread: ThreadPoolExecutor | None = None
+        self._at_work: Future[None] | None = None
         self._digest = hashlib.sha256()
         self.bytes = 0
         self.uncompressed_bytes = 0
@@ -139,15 +144,35 @@ class Encoder:
         rest = memoryview(chunk)
         while (room := BLOCK_BYTES - self._filled) <= len(rest):
             self._block[self._filled :] = rest[:room]
-            self._encode(self._block)
-            self._filled, rest = 0, rest[room:]
+            self._hand_over()
+            rest = rest[room:]
         self._block[self._filled : self._filled + len(rest)] = rest
         self._filled += len(rest)
 
+    def _hand_over(self) -> None:
+        """Let the thread encode the block, which is full, and begin another."""
+        self._wait()
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "encode")
+            self._other_block = memoryview(bytearray(BLOCK_BYTES))
+        self._at_work = self._thread.submit(self._encode, self._block)
+        self._block, self._other_block, self._filled = self._other_block, self._block, 0
+
+    def _wait(self) -> None:
+        at_work, self._at_work = self._at_work, None
+        if at_work is not None:
+            at_work.result()
+
+    def _end_thread(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown()
+
     def finish(self) -> None:
         """Write what is left and the end of the gzip stream."""
+        self._wait()
+        self._end_thread()
         self._encode(self._block[: self._filled])
-        self._block, self._filled = memoryview(b""), 0
+        self._block, self._other_block, self._filled = memoryview(b""), memoryview(b""), 0
         if self._compressor is not None:
             self._put(self._compressor.flush())
         if self._encrypting is not None:
@@ -155,6 +180,7 @@ class Encoder:
 
     def abandon(self) -> None:
         """Write no more, whether it is finished or not."""
+        self._end_thread()
         if self._encrypting is not None:
             self._encrypting.abandon()
 

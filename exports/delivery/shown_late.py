@@ -48,9 +48,12 @@ async def deliver_late(
             return delivered
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as kept_back:
         encoder = Encoder(kept_back, compress="no")  # type: ignore[arg-type]  # a binary stream in all but its type
-        async for chunk in content:
-            encoder.write(chunk)
-        encoder.finish()
+        try:
+            async for chunk in content:
+                encoder.write(chunk)
+            encoder.finish()
+        finally:
+            encoder.abandon()  # its thread, before the file that it writes
         kept_back.seek(0)
         await end()
         _show(kept_back, out)

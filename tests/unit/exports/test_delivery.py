@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -7,6 +8,7 @@ import itertools
 import json
 import random
 import resource
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,25 @@ def test_equal_data_gives_equal_bytes_in_chunks_of_any_size(piece: bytes, times:
     content = piece * (times * 1500)
     assert encoded(cut(content, at)) == encoded([content])
     assert gzip.decompress(encoded([content])) == content
+
+
+class Full(io.BytesIO):
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_full_disk_met_by_one_block_is_reported_with_the_next_one_or_at_the_end(blocks: int) -> None:
+    encoder = Encoder(Full(), compress="no")
+
+    def written() -> None:
+        encoder.write(bytes(blocks * BLOCK_BYTES))
+        encoder.finish()
+
+    with pytest.raises(OSError, match="No space left on device"):
+        written()
+    encoder.abandon()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("encode")]
 
 
 def test_the_gzip_header_holds_no_time_and_no_name() -> None:
