@@ -32,8 +32,9 @@ class _Nowhere:
 
     records = 0
 
-    async def write(self, batch: Batch) -> None:
+    async def write(self, batch: Batch) -> int:
         self.records += len(batch.records)
+        return 0
 
 
 def _units(patients: Sequence[str], types: Sequence[str]) -> Iterator[Unit]:

@@ -287,8 +287,9 @@ class PreviewStore(EhrRunStore):
         """What an export needs before its kick-off."""
         return PreviewEvidence()
 
-    async def write(self, batch: Batch) -> None:
-        """Keep nothing."""
+    async def write(self, batch: Batch) -> int:
+        """Keep nothing, and refuse nothing."""
+        return 0
 
     @property
     def knowledge(self) -> PreviewKnowledge:

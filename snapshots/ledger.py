@@ -210,8 +210,8 @@ class OpenRun:
         async with self._session.transaction("keeping notes") as own:
             await self._conn.execute(_SQL["keep_notes"], {**own, "notes": list(notes)})
 
-    async def write(self, batch: Batch) -> None:
-        """Merge records, apply deletions, keep quarantine, settle units; one transaction.
+    async def write(self, batch: Batch) -> int:
+        """Merge records, apply deletions, keep quarantine, settle units; one transaction. Return how many records it refused.
 
         Raises:
             UnitConflictError: a result names a unit that the ledger does not have; nothing was written.
@@ -240,6 +240,7 @@ class OpenRun:
                     raise
                 refused += [one._replace(record=given.get(id(one.record), one.record)) for one in found]
                 await self._write(replace(batch, records=without(batch.records, found)), refused)
+        return len(refused)
 
     async def _write(self, batch: Batch, refused: Sequence[RefusedRecord]) -> None:
         run = self._open.run

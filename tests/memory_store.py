@@ -72,7 +72,7 @@ class MemoryRunStore(RunStore):
         )
         return remark_notes((kind, remark, count) for (kind, remark), count in sorted(found.items()))
 
-    async def write(self, batch: Batch) -> None:
+    async def write(self, batch: Batch) -> int:
         unknown = [result.key for result in batch.results if result.key not in self._units]
         if unknown:
             raise UnitConflictError(f"{len(unknown)} units to be settled are not planned")
@@ -83,6 +83,7 @@ class MemoryRunStore(RunStore):
             self._units[key] = replace(self._units[key], reached=place)
         for result in batch.results:
             self.results[result.key] = result
+        return 0
 
     async def counted(self) -> Mapping[Counted, int]:
         found: Counter[Counted] = Counter()

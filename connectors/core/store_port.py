@@ -69,13 +69,14 @@ class RunStore(Protocol):
         the unit.
         """
 
-    async def write(self, batch: Batch) -> None:
+    async def write(self, batch: Batch) -> int:
         """Merge records, apply deletions, keep quarantine, settle units; one transaction. Unchanged content writes no row.
 
         Complete and in order, even after a crash of the store's server; certainly on its disk once a later `jobs.save` or
         `finish` has returned.
 
         Bad records (jsonb refuses them) cost only themselves: they are quarantined, and the unit that brought them is a hole.
+        Return how many there were.
         """
 
     async def counted(self) -> Mapping[Counted, int]:

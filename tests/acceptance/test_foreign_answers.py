@@ -44,6 +44,33 @@ def test_misspelt_or_duplicated_entries_are_a_hole_and_delete_nothing(site: Site
     assert len(site.exported()) == 3
 
 
+def test_a_patient_whom_the_store_refuses_is_a_hole_of_the_listing(site: Site) -> None:
+    poison = row("Patient", "p2", name=[{"family": "a\x00b"}])
+
+    def answer(path: str, query: dict[str, str]) -> Any:
+        found = {"/metadata": statement("Patient", "Goal"), "/Patient": bundle(PATIENT, poison), "/Goal": bundle()}
+        return found.get(path, PATIENT if path == "/Patient/p1" else None)
+
+    with small_server() as small:
+        small.answer = answer
+        site.connect(small.served)
+        run = site.sync(code=3)["runs"][0]
+    assert (run["quarantined"], [hole["reason"] for hole in run["holes"]]) == (
+        1,
+        ["1 entry could not be read: see quarantine"],
+    )
+    assert [claim["type"] for claim in run["claims"]] == ["Goal"]
+
+
+def test_an_answer_that_is_no_bundle_is_named_with_its_codes_and_the_next_step(site: Site) -> None:
+    outcome = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "exception"}]}
+    with small_server() as small:
+        small.answer = lambda path, query: statement("Patient") if path == "/metadata" else outcome
+        site.connect(small.served)
+        run = site.sync(code=5)["runs"][0]
+    assert "not a Bundle but OperationOutcome (issue codes exception); sync again" in run["error"]
+
+
 def test_a_misspelt_output_fails_the_run_and_deletes_nothing(site: Site) -> None:
     with small_server() as small:
         export = Export(small)

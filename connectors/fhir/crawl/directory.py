@@ -41,14 +41,16 @@ async def list_patients(run: EhrRun, capability: Capability) -> Directory:
         run.client, request.base_url, request.profile, capability=capability, began=run.store.started_at
     )
     patients: dict[str, None] = {}
+    refused = 0
 
     async def take(fetched: Fetched) -> None:
+        nonlocal refused
         patients.update((record.id, None) for record in fetched.records if record.resource_type == "Patient")
-        # the ledger has no such unit yet, so that a refused record must not be blamed on it
+        # the ledger has no such unit yet, so that a record which the store refuses is blamed on it by number
         records = [record._replace(unit_key=None) for record in fetched.records]
         quarantined = [one._replace(unit_key=None) for one in fetched.quarantined]
         noticed = run.passing.listed(records)
-        await run.store.write(
+        refused += await run.store.write(
             Batch(records=noticed.records, mentions=noticed.mentions, quarantined=quarantined, aliases=fetched.aliases)
         )
         run.settled((), len(records))
@@ -61,5 +63,6 @@ async def list_patients(run: EhrRun, capability: Capability) -> Directory:
         result = UnitResult(key=unit.key, state=UnitState.FAILED, reason=str(error), records=len(patients))
     else:
         tally.count = len(patients)
+        tally.unreadable += refused
         result = ended(unit, tally, request.profile)
     return Directory(patients=tuple(patients), unit=unit, result=result)

@@ -25,11 +25,12 @@ class Written:
         self.hold.set()
         self.error = error
 
-    async def write(self, batch: Batch) -> None:
+    async def write(self, batch: Batch) -> int:
         await self.hold.wait()
         if self.error is not None:
             raise self.error
         self.batches.append(batch)
+        return 0
 
     @property
     def store(self) -> RunStore:
