@@ -56,7 +56,7 @@ class _Keys(Naming):
 
     resourceType: Any = None  # noqa: N815
     id: Any = None
-    meta: _Meta | None = None
+    meta: _Meta | list[Any] | str | None = None  # PHP writes [] for an empty object
 
 
 _KEYS = msgspec.json.Decoder(_Keys)
@@ -118,10 +118,12 @@ def record_from(
             _, decoder, places = _SHAPES.get(resource_type, _UNKNOWN)
             keys = decoder.decode(body) if places else keys
         patient_id, others = patients_of(keys, places, base)
-        if meta is not None:
+        if type(meta) is _Meta:
             version_id = meta.versionId if type(meta.versionId) is str else None
             last_updated = meta.lastUpdated if type(meta.lastUpdated) is str else None
             subsetted = meta.tag is not ABSENT and _is_subsetted(bytes(meta.tag))
+        elif meta:
+            raise UnreadableResourceError("its meta is not an object")  # which could say that elements were left out
     except _UNREADABLE as error:
         if body != bare(body):
             return record_from(bare(body), base, unit_key, way, in_part=in_part)

@@ -14,6 +14,7 @@ import anyio.lowlevel
 from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.errors import ProtocolError, TerminalFetchError
 from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.issue_types import shown
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.page_links import next_from_header
 from connectors.fhir.profile import VendorProfile
@@ -21,8 +22,12 @@ from connectors.fhir.records import Page, grade, page_from
 from connectors.fhir.search.paging import LoopGuard, Totals, follow
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.transport.retry_table import issue_codes
 from snapshots.witness import Way
 
+_NOT_A_PAGE = (
+    "sync again; if it happens again, check base_url, and ask the EHR's administrators what this search answers"
+)
 _MAX_WALKS = (
     3  # restarts of one search after its paging session expired; after that the server's sessions are too short for us
 )
@@ -115,8 +120,9 @@ class Pager:
         try:
             page = page_from(reply.body, self._base, where=where, unit_key=unit_key, way=way, in_part=self._in_part)
         except NotABundleError as error:
+            codes = ", ".join(shown(issue_codes(reply.body)))
             raise NotAPageError(
-                f"{call.template}, page {number}: {error}.",
+                f"{call.template}, page {number}: {error}{f' (issue codes {codes})' if codes else ''}; {_NOT_A_PAGE}.",
                 status=reply.status,
                 led_to_patient="/Patient/" in reply.url and "/Patient/" not in call.url,
             ) from None

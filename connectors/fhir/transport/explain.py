@@ -141,6 +141,7 @@ _REFUSED_AS_NO_REQUEST = (
     "an EHR refuses with an OperationOutcome, so most likely a gateway in front of it did: check base_url (https, where it says "
     "http?), and ask its operator"
 )
+_UNKNOWN_STATUS = "a retry gives the same: check base_url, and ask the EHR's administrators what this status means"
 _PAGE_LATER = "the EHR is down or overloaded, or the gateway in front of it, whose page this is; run again later"
 _NO_JOB = (
     "sync again to start a new export; if it fails in the same way, ask the EHR's operator what its status URL answers, or use "
@@ -238,6 +239,4 @@ def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
         return _LINK_REFUSED
     if (call.purpose, seen.status) in _NEXT_BY_PURPOSE:
         return _NEXT_BY_PURPOSE[call.purpose, seen.status or 0]
-    return _NEXT_BY_STATUS.get(
-        seen.status or 0, _LATER if verdict.action == "retry" else "trying again will not change it"
-    )
+    return _NEXT_BY_STATUS.get(seen.status or 0, _LATER if verdict.action == "retry" else _UNKNOWN_STATUS)

@@ -29,6 +29,7 @@ NOT_FOLLOWED = (
     "it was not followed; ask the EHR's operator to correct the links that this server, or a gateway in front of it, writes "
     "(mostly by a setting with its own address)"
 )
+_AROUND = ("<>", '""')
 NOT_MOVED: Mapping[str, str] = MappingProxyType({})
 _PORT = re.compile(r":\d*\Z")
 _DEFAULT_PORT = {"http": 80, "https": 443}
@@ -85,10 +86,17 @@ def _host(url: str) -> str:
 
 
 def header_link(value: str | None) -> str | None:
-    """The URL in a header. A gateway may repeat the header; then HTTP joins its values with a comma, and the first one counts."""
-    values = (value or "").split(", ")
+    """The URL in a header, without the marks that some servers put around it (RFC 3986, appendix C).
+
+    A gateway may repeat the header; then HTTP joins its values with a comma, and the first one counts.
+    """
+    values = [_bare(one) for one in (value or "").split(", ")]
     repeated = all(one == values[0] or _AUTHORITY.match(one) for one in values)
     return (values[0] if repeated else value) or None
+
+
+def _bare(link: str) -> str:
+    return link[1:-1] if len(link) > 1 and link[0] + link[-1] in _AROUND else link
 
 
 def resolve(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> str:

@@ -66,6 +66,18 @@ def test_a_patient_belongs_to_itself() -> None:
     assert record_from(b'{"resourceType":"Patient","id":"p1"}', BASE).patient_id == "p1"
 
 
+@pytest.mark.parametrize("empty", ["[]", '""', "null", "{}"])
+def test_an_empty_meta_of_another_shape_costs_nothing(empty: str) -> None:
+    body = f'{{"resourceType":"Patient","id":"p1","meta":{empty}}}'.encode()
+    assert record_from(body, BASE).body == body
+
+
+@pytest.mark.parametrize("odd", ['[{"tag":[{"code":"SUBSETTED"}]}]', '"SUBSETTED"', "7"])
+def test_a_meta_that_may_say_that_elements_are_missing_is_not_passed_over(odd: str) -> None:
+    with pytest.raises(UnreadableResourceError):
+        record_from(f'{{"resourceType":"Patient","id":"p1","meta":{odd}}}'.encode(), BASE)
+
+
 def test_meta_is_read_if_present() -> None:
     body = b'{"resourceType":"Patient","id":"p1","meta":{"versionId":"7","lastUpdated":"2024-04-05T23:47:10.000Z"}}'
     assert record_from(body, BASE)[3:5] == ("7", "2024-04-05T23:47:10.000Z")
