@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from psycopg import conninfo, sql
 
-from snapshots.embedded import MAX_SOCKET_PATH, SERVER_USER, embedded_postgres
+from snapshots.embedded import MAX_SOCKET_PATH, SERVER_USER, embedded_postgres, shared_buffers_mb
 from snapshots.errors import StoreUnavailableError
 from snapshots.selection import Selection
 from tests.fix_store import opened_store
@@ -179,3 +179,11 @@ def test_a_directory_that_cannot_be_created_is_reported_with_the_next_step(direc
         embedded_postgres(directory.parent / "file" / "store"),
     ):
         pass
+
+
+def test_the_server_sizes_its_buffers_by_the_machine(directory: Path):
+    with embedded_postgres(directory) as url, psycopg.connect(url) as conn:
+        row = conn.execute("SELECT setting::int * 8 / 1024 FROM pg_settings WHERE name = 'shared_buffers'").fetchone()
+    memory = psutil.virtual_memory().total
+    assert row is not None
+    assert 128 <= row[0] <= shared_buffers_mb(memory)  # a container may use less than the machine has
