@@ -19,13 +19,16 @@ from exports.errors import DestinationError
 from exports.formats.arrow_rows import ArrowRows
 from exports.formats.table_columns import Kind, TableColumn, with_written_numbers
 
-# of DuckDB's own, beyond which rows go to the disk; with 64 the process takes 30 MB more, and is no faster
+# DuckDB's memory limit, beyond which rows go to the disk; with 64 the process takes 30 MB more, and is no faster
 MEMORY_BYTES = 32 << 20
-VECTOR_ROWS = (
-    2048  # DuckDB holds so many at once, however wide they are, and fails where its memory has no room for them
-)
-# of its memory, that rows have no use of: 100 MB of rows at once fail with 46 MB, and fit in 124
+# DuckDB holds this many rows at once, however wide they are, and fails if they exceed its memory
+VECTOR_ROWS = 2048
+# the part of the limit that rows cannot use: 100 MB of rows at once fail with 46 MB, and fit in 124
 _OTHER_BYTES = 24 << 20
+# DuckDB writes in blocks of 256 KiB, at least one per column
+_BLOCK_BYTES = 256 << 10
+# the rows of a group stay in memory until the commit: of DuckDB's default, 122,880 rows, 60 columns need up to 103 MB
+_ROWS_A_GROUP = 1 << 14
 _TYPES: dict[Kind, str] = {
     "text": "VARCHAR",
     "boolean": "BOOLEAN",
@@ -49,7 +52,7 @@ class DuckdbFile:
         self.path = folder / "charts.duckdb"
         self._folder = folder
         self._memory = MEMORY_BYTES
-        self._rows = 0  # of the table in the making
+        self._rows = 0  # of the open table
         self._vector_bytes = 0  # of its last vector
 
     def __enter__(self) -> Self:
@@ -62,7 +65,7 @@ class DuckdbFile:
         }
         with _errors():
             self._database = duckdb.connect(":memory:", config=config)
-            self._database.execute(f"ATTACH {_text(str(self.path))} AS charts")
+            self._database.execute(f"ATTACH {_text(str(self.path))} AS charts (ROW_GROUP_SIZE {_ROWS_A_GROUP})")
             self._database.execute("USE charts")
         return self
 
@@ -84,7 +87,9 @@ class DuckdbFile:
         """
         of = with_written_numbers(columns)
         self._rows = self._vector_bytes = 0
+        written = len(of) + sum(one.kind == "list" for one in of)  # the items of a list are a column as well
         with _errors():
+            self._need(written * _BLOCK_BYTES + _OTHER_BYTES)
             self._database.begin()
             typed = ", ".join(f"{_name(one.name)} {_TYPES[one.kind]}" for one in of)
             self._database.execute(f"CREATE TABLE {_name(name)} ({typed})")
@@ -106,9 +111,13 @@ class DuckdbFile:
             self._vector_bytes = few.nbytes + (self._vector_bytes if begun else 0)
             self._rows += len(few)
             at += len(few)
-            if self._vector_bytes + _OTHER_BYTES > self._memory:
-                self._memory = self._vector_bytes + _OTHER_BYTES
-                self._database.execute(f"SET memory_limit = {_text(_bytes(self._memory))}")
+            self._need(self._vector_bytes + _OTHER_BYTES)
+
+    def _need(self, size: int) -> None:
+        """Raise DuckDB's memory limit to at least this many bytes."""
+        if size > self._memory:
+            self._memory = size
+            self._database.execute(f"SET memory_limit = {_text(_bytes(size))}")
 
     def _commit(self) -> None:
         with _errors():

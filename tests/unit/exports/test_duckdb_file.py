@@ -104,3 +104,20 @@ def test_texts_larger_than_duckdbs_initial_memory_are_written(tmp_path: Path) ->
         file.close()
     with duckdb.connect(str(file.path), read_only=True) as database:
         assert database.execute("SELECT sum(length(note)) FROM v").fetchall() == [(50_000_000,)]
+
+
+def test_a_table_of_many_columns_is_committed_whatever_memory_that_needs(tmp_path: Path) -> None:
+    texts = [column(f"t{at}", "text") for at in range(45)]
+    columns = texts + [column(f"l{at}", "list") for at in range(15)]
+    digits = "".join(str(at * 7919 % 1_000_003) for at in range(10_000))
+
+    def line(row: int) -> str:
+        cells = [digits[(row * 61 + at * 17) % 50_000 :][:12] for at in range(60)]
+        return ",".join([*cells[:45], *(f"[{int(one)}]" for one in cells[45:])])
+
+    with DuckdbFile(tmp_path) as file:
+        chunks = ("".join(f"{line(row)}\n" for row in range(at, at + 5_000)).encode() for at in range(0, 45_000, 5_000))
+        fill(file.table("v", columns), columns, *chunks)
+        file.close()
+    with duckdb.connect(str(file.path), read_only=True) as database:
+        assert database.execute("SELECT count(*), count(l14) FROM v").fetchall() == [(45_000, 45_000)]
