@@ -13,7 +13,7 @@ from exports.delivery.encryption import Recipients, recipients_of
 
 
 class CsvDialectName(StrEnum):
-    """Whose CSV it is; the same names as `exports.formats.file_formats.CSV_DIALECTS`."""
+    """The program that reads the CSV; the same names as in `exports.formats.csv_dialect`."""
 
     postgres = "postgres"
     pandas = "pandas"

@@ -40,7 +40,6 @@ FORMATS = tuple(FILE_FORMATS)
 TABLES = tuple(one.name for one in FILE_FORMATS.values() if one.is_table)
 TYPED = tuple(one.name for one in FILE_FORMATS.values() if one.typed)
 DATABASES = ("postgres", "delta")  # what `warehouse` loads views into, beside files
-CSV_DIALECTS = ("postgres", "pandas", "excel")  # `csv_dialect` says what each is
 Compression = Literal["gzip", "zstd", "none"]
 ENDINGS: dict[Compression, str] = {"gzip": ".gz", "zstd": ".zst", "none": ""}
 

@@ -14,12 +14,6 @@ def fatal(code: str, status: int = 400) -> dict[str, object]:
     return {"status": status, "body": OO, "issue_code": code}
 
 
-def everything_is_new_once(night: Night) -> None:
-    run = night.report["runs"][0]
-    assert (run["changed"], run["unchanged"]) == (0, 0)
-    assert run["new"] == sum(run["resources"].values())
-
-
 def nothing_was_tombstoned(night: Night) -> None:
     assert sum(run["deleted"] for run in night.report["runs"]) == 0
 

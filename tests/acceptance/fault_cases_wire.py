@@ -6,7 +6,6 @@ from tests.acceptance.faulted import FAILED, PARTIAL, Case, Night, charts_only, 
 
 WAF = {"wrong_content": True}
 HTML = {"status": 503, "body": "html"}
-SOME_TYPES = ("--types", "Patient,Condition,Procedure,Immunization")
 
 
 def asked_little(night: Night) -> None:
@@ -16,10 +15,6 @@ def asked_little(night: Night) -> None:
 
 def logged_in_again(night: Night) -> None:
     assert night.asked("token") > 1
-
-
-def one_refused_kickoff(night: Night) -> None:
-    assert night.asked("kickoff") == 1
 
 
 CASES = (

@@ -1,7 +1,6 @@
-"""A front before a mock EHR that says its answers in words of its own: what proxies and old servers do to HTTP itself.
+"""A front before a mock EHR that writes its answers in unusual ways: what proxies and old servers do to HTTP itself.
 
-The web server of the mocks speaks clean HTTP/1.1; here each answer is taken whole and written to the socket byte by byte. What is
-written how is a `Wording`, chosen by name.
+The mocks' web server speaks clean HTTP/1.1; here each answer is read whole and written to the socket by a `Wording`.
 """
 
 from __future__ import annotations
@@ -138,25 +137,6 @@ def nothing_at_all(said: Said, out: socket.socket) -> bool:
     """Not HTTP: a banner of something else on that port."""
     out.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
     return False
-
-
-WORDINGS = {
-    wording.__name__: wording
-    for wording in (
-        until_closed,
-        chunks,
-        chunks_without_end,
-        chunks_for_ever,
-        longer_than_it_is,
-        shorter_than_it_is,
-        two_lengths,
-        interim,
-        flood,
-        no_reason,
-        trickle,
-        nothing_at_all,
-    )
-}
 
 
 class Front(socketserver.ThreadingTCPServer):

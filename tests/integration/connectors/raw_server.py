@@ -145,3 +145,18 @@ async def raw_server(hook: Callable[[RawServer, Asked], bytes | None]) -> AsyncI
         yield server
     finally:
         listening.close()
+
+
+def prescribe(server: RawServer, number: int) -> None:
+    """Give patient p1 this many MedicationRequests, each for another Medication: m0, m1, …"""
+    pills = [f"m{at}" for at in range(number)]
+    server.rows["Medication"] = [{"resourceType": "Medication", "id": pill} for pill in pills]
+    server.rows["MedicationRequest"] = [
+        {
+            "resourceType": "MedicationRequest",
+            "id": f"r-{pill}",
+            "subject": {"reference": "Patient/p1"},
+            "medicationReference": {"reference": f"Medication/{pill}"},
+        }
+        for pill in pills
+    ]

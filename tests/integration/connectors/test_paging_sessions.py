@@ -8,7 +8,7 @@ import pytest
 
 from connectors.fhir.run import CohortSource
 from tests.integration.connectors.kept_rows import KeptRows
-from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server, small_chart
+from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, prescribe, raw_server, small_chart
 from tests.integration.connectors.runs import run
 
 pytestmark = pytest.mark.anyio
@@ -175,17 +175,7 @@ async def test_a_list_of_references_whose_session_expires_restarts(store: KeptRo
         return answer(bundle(rows[2:]))
 
     async with raw_server(lists) as server:
-        pills = [f"m{n}" for n in range(4)]
-        server.rows["Medication"] = [{"resourceType": "Medication", "id": pill} for pill in pills]
-        server.rows["MedicationRequest"] = [
-            {
-                "resourceType": "MedicationRequest",
-                "id": f"r-{pill}",
-                "subject": {"reference": "Patient/p1"},
-                "medicationReference": {"reference": f"Medication/{pill}"},
-            }
-            for pill in pills
-        ]
+        prescribe(server, 4)
         report = await run(server, store, mode="crawl")
         held = server.keys()
         lists_asked = [one for one in server.asked if "_id" in one.query]

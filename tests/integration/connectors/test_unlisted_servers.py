@@ -10,7 +10,7 @@ import pytest
 
 from connectors.fhir.run import CohortSource
 from tests.integration.connectors.kept_rows import KeptRows
-from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server, small_chart
+from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, prescribe, raw_server, small_chart
 from tests.integration.connectors.runs import run
 
 pytestmark = pytest.mark.anyio
@@ -508,17 +508,7 @@ async def test_an_unreadable_reference_costs_itself_and_not_the_rest_of_its_batc
         return bad(asked) if asked.path == "/Medication/m1" else None
 
     async with raw_server(fault) as server:
-        pills = [f"m{n}" for n in range(6)]
-        server.rows["Medication"] = [{"resourceType": "Medication", "id": pill} for pill in pills]
-        server.rows["MedicationRequest"] = [
-            {
-                "resourceType": "MedicationRequest",
-                "id": f"r-{pill}",
-                "subject": {"reference": "Patient/p1"},
-                "medicationReference": {"reference": f"Medication/{pill}"},
-            }
-            for pill in pills
-        ]
+        prescribe(server, 6)
         report = await run(server, store, {"retry.max_tries": 2}, mode="crawl")
         held = server.keys()
     assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Medication"])

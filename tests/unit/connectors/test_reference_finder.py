@@ -54,7 +54,6 @@ NAMES = st.sampled_from(["individual", "actor", "reference", "serviceProvider", 
 ODD = st.recursive(
     SCALARS | REFERENCES, lambda deeper: st.lists(deeper, max_size=3) | st.dictionaries(NAMES, deeper, max_size=3)
 )
-PARTICIPANTS = st.fixed_dictionaries({"individual": REFERENCES}, optional={"actor": REFERENCES})
 ELEMENTS = st.fixed_dictionaries(
     {"note": ODD},
     optional={
