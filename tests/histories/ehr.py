@@ -402,14 +402,16 @@ class Ehr:
     def readable(self) -> dict[Key, dict[str, Any]]:
         """The rows that a read tonight shows to be there, or of whose type nothing is to be known.
 
-        Where no reads are served, two listings are believed.
+        Where no reads are served that is every row: one listing without it proves nothing.
         """
-        if not self.site.reads:
-            return {}
-        rows = self.rows.items()
         return {
-            key: self.body(row) for key, row in rows if key[0] in self.unserved or self.read_status(key) in {200, 403}
+            key: self.body(row)
+            for key, row in self.rows.items()
+            if key[0] in self.unserved or self.read_status(key) in {200, 403} or self._unread(key[0])
         }
+
+    def _unread(self, resource_type: str) -> bool:
+        return resource_type != s.PATIENT and not self.site.reads
 
     def reach(self, ask: s.Ask) -> str:
         """How a run of this ask comes to its rows: "crawl", or the level of an export; "" where it cannot."""

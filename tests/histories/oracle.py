@@ -208,10 +208,10 @@ class Oracle:
     def _note_missed(self, watch: Watch) -> None:
         """Two lists without a row, or without one that moved away, are believed where reads are not served."""
         ehr = self._ehr
-        if not ehr.site.reads:
-            rows = [row for row in ehr.rows.values() if row.type != s.PATIENT]
-            moved = {row.key for row in rows if row.version > 1 and row.key not in watch.visible}
-            self._missed = moved | {row.key for row in rows if not ehr.listed(row)}
+        rows = [row for row in ehr.rows.values() if row.type != s.PATIENT]
+        moved = {row.key for row in rows if row.version > 1 and row.key not in watch.visible}
+        missed = moved | {row.key for row in rows if not ehr.listed(row)} if not ehr.site.reads else set()
+        self._missed = (self._missed - watch.visible.keys()) | missed
 
     # -- clauses
 

@@ -29,7 +29,7 @@ from tests.histories import steps as s
 from tests.histories.answers import BASE, Server, Wire
 from tests.histories.ehr import Ehr, told
 from tests.histories.oracle import Failure, Oracle, some
-from tests.histories.store_view import StoreView
+from tests.histories.store_view import BESIDE, StoreView
 
 # in the past of any Postgres: what it dates is never older than the history
 BEGIN = datetime(2020, 6, 1, 2, 0, tzinfo=UTC)
@@ -59,17 +59,18 @@ class Player:
         self._during: list[tuple[int, s.Happening]] = []
         self.connection, self.base_url = NAME, BASE
         self.told: list[str] = []  # how each run ended
+        self._beside: dict[str, list[str]] | None = None  # what another connection has stored
 
     async def play(self, *, to_end: bool = True) -> Failure | None:
         """The first clause that does not hold, a grave one if there is one; or None."""
         self._view.empty()
         small: Failure | None = None
         for number, step in enumerate(self._history.steps):
-            failure = await self._step(step)
+            failure = await self._step(step) or self._touched()
             if failure is not None and not failure.small:
                 return failure._replace(step=number)
             small = small or (failure and failure._replace(step=number))
-        return (await self._end() if to_end else None) or small
+        return (await self._end() or self._touched() if to_end else None) or small
 
     async def _step(self, step: s.Step) -> Failure | None:
         self._moment += timedelta(minutes=1)
@@ -77,9 +78,12 @@ class Player:
             return await self._run(step)
         if isinstance(step, s.Wait):
             self._moment += timedelta(hours=step.hours)
+        elif isinstance(step, s.Beside):
+            await self._sync_beside()
         elif isinstance(step, s.Upgrade):
             self._view.make_old()
             self._oracle.upgraded()
+            self._beside = self._beside and self._view.beside()
         elif isinstance(step, s.Erase):
             return await self._erase(step.patient)
         elif isinstance(step, s.Prune):
@@ -88,6 +92,18 @@ class Player:
             self._ehr.happens(step)
             self._oracle.changed()
         return None
+
+    async def _sync_beside(self) -> None:
+        self.connection, own = BESIDE, self.connection
+        self._kill, self._dead, self._during = None, False, []
+        await self._sync(s.Run(s.Ask()))
+        self.connection = own
+        self._beside = self._view.beside()
+
+    def _touched(self) -> Failure | None:
+        if self._beside is None or (now := self._view.beside()) == self._beside:
+            return None
+        return Failure(f"always: another connection's {', '.join(t for t in now if now[t] != self._beside[t])} changed")
 
     async def _erase(self, patient: str) -> Failure | None:
         if not self._view.is_at_rest():
@@ -216,7 +232,8 @@ class Player:
     @asynccontextmanager
     async def _open_run(self, scope: RunScope, clock: Callable[[], datetime]) -> AsyncIterator[Any]:
         async with await self._store.begin_run(scope, clock) as run:
-            self._oracle.opened(run.id)
+            if self.connection != BESIDE:
+                self._oracle.opened(run.id)
             yield _Mortal(run, self)
 
     def _now(self) -> datetime:
@@ -302,7 +319,7 @@ def _profile(site: s.Site) -> VendorProfile:
         "generic",
         {
             "changes": {"incremental": site.incremental, "reconcile_every_d": site.reconcile_every_d},
-            "limits": {"max_concurrency": 1, "file_concurrency": 1},
+            "limits": {"max_concurrency": site.at_once, "file_concurrency": site.at_once},
             "retry": {"max_tries": 4},
             "search": {"splits": {s.OBSERVATION: ("category=a", "category=b")}} if site.splits else {},
             "attachments": {"fetch": False},

@@ -59,6 +59,7 @@ class Site(NamedTuple):
     validate: bool = False  # against FHIR R4B
     splits: bool = False  # a crawl asks for Observations by their categories a and b; c is in none
     heeds_since: bool = True  # else searches and exports of news give everything
+    at_once: int = 1  # requests and files
     # exports give each row twice, in the "first" and the "second" content, all else gives one of these, or a "third"; "": neither
     told_twice: str = ""
 
@@ -233,6 +234,10 @@ class Prune(NamedTuple):
     """The store drops all replaced versions, quarantined input and units that it may."""
 
 
+class Beside(NamedTuple):
+    """Another connection of the tenant fetches the same EHR, whole. No run of ours touches its rows after that."""
+
+
 class Upgrade(NamedTuple):
     """The store becomes one that an earlier version left: ways, knowledge and doubts are not known."""
 
@@ -394,7 +399,7 @@ class Run(NamedTuple):
     kill: Kill | None = None
 
 
-Step = Happening | Wait | Upgrade | Erase | Prune | Run
+Step = Happening | Wait | Beside | Upgrade | Erase | Prune | Run
 
 
 class History(NamedTuple):

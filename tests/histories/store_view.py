@@ -16,6 +16,21 @@ from snapshots.sql import load
 from tests.histories.ehr import Key
 
 _EVIDENCE = load("evidence")
+BESIDE = "beside"  # a connection that no run of the history touches
+_OURS = f"connection IS DISTINCT FROM (SELECT id FROM connection WHERE name = '{BESIDE}')"
+_BESIDE_TABLES = (
+    "resource",
+    "resource_history",
+    "listed",
+    "member",
+    "member_history",
+    "alias",
+    "evidence",
+    "watermark",
+    "lag",
+    "roster",
+    "full_listing",
+)
 _PERIOD = timedelta(days=7)  # profile.changes.reconcile_every_d, where a site does not say otherwise
 
 # what an unchanged night leaves as it was; of the last the run that looked at a row may be another
@@ -125,7 +140,7 @@ class StoreView:
     def stored(self) -> Stored:
         live: dict[Key, Any] = {}
         dead: dict[Key, int] = {}
-        query = "SELECT resource_type, id, deleted_run, body FROM resource"
+        query = f"SELECT resource_type, id, deleted_run, body FROM resource WHERE {_OURS}"
         for kind, id_, deleted_run, body in self._conn.execute(query):
             if deleted_run is None:
                 live[kind, id_] = body
@@ -135,21 +150,18 @@ class StoreView:
 
     def doubted(self, *states: str) -> set[Key]:
         """Rows that the store names one by one: doubted, contradicted, withheld …, or in these states only."""
-        named = self._conn.execute("SELECT resource_type, id, state FROM evidence")
+        named = self._conn.execute(f"SELECT resource_type, id, state FROM evidence WHERE {_OURS}")
         return {(row[0], row[1]) for row in named if not states or row[2] in states}
 
     def formers(self) -> set[str]:
         """Patients who were merged into others, and have no chart of their own."""
-        return {
-            row[0] for row in self._conn.execute("SELECT former_id FROM alias WHERE gone AND former_id <> surviving_id")
-        }
+        query = f"SELECT former_id FROM alias WHERE gone AND former_id <> surviving_id AND {_OURS}"
+        return {row[0] for row in self._conn.execute(query)}
 
     def survivors(self) -> set[str]:
         """Patients into whom others were merged, as far as the store knows."""
-        return {
-            row[0]
-            for row in self._conn.execute("SELECT surviving_id FROM alias WHERE gone AND former_id <> surviving_id")
-        }
+        query = f"SELECT surviving_id FROM alias WHERE gone AND former_id <> surviving_id AND {_OURS}"
+        return {row[0] for row in self._conn.execute(query)}
 
     def unwitnessed(self, now: datetime) -> set[Key]:
         """Live rows that no full listing of this period could list, as the store counts them."""
@@ -160,7 +172,7 @@ class StoreView:
             return {(row[0], row[1]) for row in self._conn.execute("SELECT resource_type, id FROM unwitnessed")}
 
     def _connection(self) -> int:
-        row = self._conn.execute("SELECT id FROM connection").fetchone()
+        row = self._conn.execute("SELECT id FROM connection WHERE name <> %s", (BESIDE,)).fetchone()
         return int(row[0]) if row else 0
 
     def evidence(self) -> dict[Key, str]:
@@ -204,9 +216,17 @@ class StoreView:
     def state(self) -> dict[str, list[tuple[Any, ...]]]:
         """What an unchanged night leaves as it was; in an order that the content alone makes, and no plan of the moment."""
         return {
-            table: self._conn.execute(f"SELECT {columns} FROM {table} AS t ORDER BY t::text").fetchall()  # type: ignore[arg-type,call-overload]
+            table: self._conn.execute(f"SELECT {columns} FROM {table} AS t WHERE {_OURS} ORDER BY t::text").fetchall()
             for table, columns in _STATE.items()
             if table in self._tables
+        }
+
+    def beside(self) -> dict[str, list[str]]:
+        """All that is stored of the connection that no run of the history touches."""
+        query = "SELECT t::text FROM {} AS t WHERE connection = (SELECT id FROM connection WHERE name = %s) ORDER BY 1"
+        return {
+            table: [row[0] for row in self._conn.execute(sql.SQL(query).format(sql.Identifier(table)), (BESIDE,))]
+            for table in _BESIDE_TABLES
         }
 
     def make_old(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from tests.histories import steps as s
 
 _SHARE = 0.5  # of all histories have twists
+_TWICE_THERE = 0.3  # of all histories: something that is there more than once
 _MANNERS: dict[str, tuple[object, ...]] = {
     "incremental": (True, False),
     "page": (None, 1, 2, 3),
@@ -31,8 +32,24 @@ _TYPES = (*s.CHARTS, s.DEVICE, s.ORGANIZATION)
 
 def twisted(made: s.History, seed: int) -> s.History:
     """The same history, with some twists, or as it is."""
+    if not any(isinstance(step, s.Run) for step in made.steps):
+        return made
+    return _twice_there(_changeful(made, seed), seed)
+
+
+def _twice_there(made: s.History, seed: int) -> s.History:
+    """The same, perhaps beside another connection, with ids that differ in case alone, or several requests at once."""
+    rng = random.Random(f"twice there {seed}")
+    if rng.random() >= _TWICE_THERE:
+        return made
+    twisting = _Twisting(made, rng)
+    rng.choice((twisting.beside, twisting.other_case, twisting.at_once))()
+    return s.History(twisting.site, tuple(twisting.steps))
+
+
+def _changeful(made: s.History, seed: int) -> s.History:
     rng = random.Random(f"twists {seed}")
-    if rng.random() >= _SHARE or not any(isinstance(step, s.Run) for step in made.steps):
+    if rng.random() >= _SHARE:
         return made
     twisting = _Twisting(made, rng)
     for _ in range(rng.choice((1, 1, 2, 3))):
@@ -121,6 +138,25 @@ class _Twisting:
                 to, back = (self._rng.choice("abc") for _ in range(2))
                 dated = self._rng.random() < 0.7
                 self._puts(s.Recategorize(kind, id_, to, dated), self._perhaps(s.Recategorize(kind, id_, back, dated)))
+
+    def beside(self) -> None:
+        self._puts(s.Beside())
+
+    def other_case(self) -> None:
+        """A patient, and a row of somebody's, whose ids differ from others in case alone; one of a pair may go."""
+        rng = self._rng
+        patient, row = rng.choice(self._patients), rng.choice([*self._rows, (s.CONDITION, "c0")])
+        pairs = ((s.PATIENT, patient), row)
+        also = [
+            s.Add(s.PATIENT, patient.upper(), patient.upper(), age_d=300),
+            s.Add(row[0], row[1].upper(), rng.choice([patient, patient.upper()]), age_d=100),
+        ]
+        self.steps[self._first - 1 : self._first - 1] = also
+        self._first += len(also)
+        self._puts(*(self._perhaps(s.Drop(kind, rng.choice((id_, id_.upper())))) for kind, id_ in pairs))
+
+    def at_once(self) -> None:
+        self.site = self.site._replace(at_once=self._rng.choice((2, 4, 8)))
 
     def _set_back(self) -> None:
         self._puts(s.Backup(), s.SetBack())
