@@ -311,9 +311,12 @@ class Ehr:
         self.site = self.site._replace(**{step.field: step.value})
 
     def heal(self) -> None:
-        """Nothing is wrong any more: every index is whole, all is as the site says. What is withheld stays withheld."""
+        """Nothing is wrong any more: every index is whole. What is withheld stays so, and a manner is no fault: it stays too.
+
+        But who reads no Group has no members to ask for.
+        """
         self.faults = ()
-        self.site, self.unserved = self._first_site, set()
+        self.site, self.unserved = self.site._replace(readable_groups=self._first_site.readable_groups), set()
         self.levels = self.site.levels
         self.rows = {key: replace(row, shown=True) for key, row in self.rows.items()}
 

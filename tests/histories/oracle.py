@@ -18,8 +18,9 @@ always   a row that can be read all the while and was live, is live; if it was r
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from snapshots.report import RunReport
@@ -88,6 +89,7 @@ class Oracle:
         self._whose: dict[int, tuple[str, str]] = {}  # a run's selection and reach
         self._witnessed: set[Key] = set()  # by any run
         self._missed: set[Key] = set()  # by lists of the last run, where no read is served that could tell more
+        self._taken: set[Key] = set()  # others' rows that went with an erased patient: even news must bring them
         self._open: Watch | None = None  # a run that was killed, and may go on
         self._now: Watch | None = None
         self._before = Stored({}, {})
@@ -159,9 +161,11 @@ class Oracle:
         self._listed.clear()
         self._open = None
 
-    def erased(self) -> None:
-        """The store has forgotten rows, and who listed them."""
+    def erased(self, patient: str, before: Collection[Key]) -> None:
+        """The store has forgotten rows, of those that were live before, and who listed them. Others' rows must come again."""
         live = self._view.stored().live.keys()
+        rows = [self._ehr.rows[key] for key in before if key in self._ehr.rows and key not in live]
+        self._taken |= {row.key for row in rows if {*row.patients} - {patient}}
         for known in self._listed.values():
             known.intersection_update(live)
 
@@ -190,6 +194,7 @@ class Oracle:
             or self._judge(watch, report, after, sound=sound)
         )
         self._past.append(watch)
+        self._taken -= after.live.keys()
         self._note_missed(watch)
         self._note_witnessed(watch)
         if watch.full and report.status in _GREEN:
@@ -275,6 +280,8 @@ class Oracle:
         failure = self._silence(watch, report)
         if failure is None and watch.full:
             failure = self._haunted(watch, report, after, how) or self._claimed(watch, report)
+        else:
+            failure = failure or self._untold(watch, after, how)
         if failure is None and report.status == "nothing" and watch.visible:
             return Failure(f"a: a quiet night is called nothing ({how[2:]})", small=True)
         return failure
@@ -287,7 +294,8 @@ class Oracle:
                 continue
             kind = "stale" if key in after.live else "dead" if key in after.dead else "missing"
             row = self._ehr.rows[key]
-            if self._slipped(watch, key) or (not watch.full and self._unforeseeable(watch, row)):
+            foreseeable = watch.full or (key in self._taken and watch.since is None)
+            if self._slipped(watch, key) or not (foreseeable or not self._unforeseeable(watch, row)):
                 continue
             if not watch.full and self._of_unknown_member(watch, report, row):
                 continue
@@ -359,6 +367,19 @@ class Oracle:
         unlisted = self._view.unwitnessed(self._ehr.true_time()) if nobodys else set()
         left = [key for key in left if key not in nobodys or key not in unlisted]
         return Failure(f"a: a dead row is live after a green run ({how[2:]})", some(left)) if left else None
+
+    def _untold(self, watch: Watch, after: Stored, how: str) -> Failure | None:
+        """Deletions since the last run alike, of which an export of news told, and that were not believed, nor named."""
+        site = self._ehr.site
+        alike = [one for one in self._past if (one.ask, one.reach) == (watch.ask, watch.reach)]
+        told = site.tells_deletions and site.heeds_since and watch.reach != "crawl" and not watch.ask.filtered
+        if not told or not alike or watch.since or watch.touched:
+            return None
+        known, doubted = self._listed.get((watch.ask, watch.reach), set()), self._view.doubted()
+        since = alike[-1].begun + timedelta(hours=1)
+        dropped = {key for key, (_, at) in self._ehr.dropped.items() if at > since}
+        left = [key for key in dropped & known & after.live.keys() if key not in doubted]
+        return Failure(f"b: a deletion that was told of is not believed ({how[2:]})", some(left)) if left else None
 
     def _claimed(self, watch: Watch, report: RunReport) -> Failure | None:
         """Whether the claims, where the report has such, speak of every type of which there is something to see."""

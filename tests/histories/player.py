@@ -108,11 +108,12 @@ class Player:
     async def _erase(self, patient: str) -> Failure | None:
         if not self._view.is_at_rest():
             return None
+        before = self._view.stored().live.keys()
         try:
             await self._store.erase(NAME, patient)
         except StoreError as error:
             return Failure("an erasure failed", str(error)[:300])
-        self._oracle.erased()
+        self._oracle.erased(patient, before)
         return None
 
     async def _end(self) -> Failure | None:
@@ -161,7 +162,8 @@ class Player:
         Not where only reads show a row: they come some nights later, and may bring a content of their own.
         """
         other = home._replace(mode="bulk" if self._ehr.reach(home) == "crawl" else "crawl")
-        if not self._history.site.told_twice or self._ehr.reach(other) in {"", self._ehr.reach(home)}:
+        dated = self._ehr.site.dated  # else contents have no version
+        if not (self._history.site.told_twice and dated) or self._ehr.reach(other) in {"", self._ehr.reach(home)}:
             return None
         if {*self._oracle.unseen(home)} & {*self._oracle.unseen(other)}:
             return None

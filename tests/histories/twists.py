@@ -171,7 +171,13 @@ class _Twisting:
         self._puts(s.Unserve(resource_type), self._perhaps(s.Serve(resource_type)))
 
     def _erased(self) -> None:
-        self._puts(s.Erase(self._rng.choice(self._patients)))
+        """Who shares a row with another patient: that one's goes too, and comes back."""
+        rng, (patient, other) = self._rng, self._rng.sample(self._patients, 2)
+        self.steps.insert(
+            self._first - 1, s.Add(rng.choice(s.CHARTS), f"both{len(self.steps)}", other, age_d=30, also=patient)
+        )
+        self._first += 1
+        self._puts(s.Erase(patient))
 
     def _pruned(self) -> None:
         self._puts(s.Prune())
