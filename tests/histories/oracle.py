@@ -7,7 +7,8 @@ always   a row that can be read all the while and was live, is live; if it was r
          on the first night that no list has it
 (a)      exit 0, full: what is visible is live, as it is. Dead rows that this ask once listed are not live, or named.
          What refused an answer stands in the notes.
-(b)      exit 0, news: the same, but for what no date told (`_unforeseeable`)
+(b)      exit 0, news: the same, but for what no date told (`_unforeseeable`). Deletions that an export told of are believed, and
+         others' rows that an erasure took are back
 (c)      exit 3: the same, but for types that a hole names; knowledge that moved all the same shows in the next runs. One night
          proves neither a mass dead, nor a Patient whose chart was listed.
 (d)      after the EHR is well, two full runs: (a), no hole excuses. Dead rows go within some more runs, what else is live is

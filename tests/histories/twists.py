@@ -172,10 +172,12 @@ class _Twisting:
 
     def _erased(self) -> None:
         """Who shares a row with another patient: that one's goes too, and comes back."""
-        rng, (patient, other) = self._rng, self._rng.sample(self._patients, 2)
-        self.steps.insert(
-            self._first - 1, s.Add(rng.choice(s.CHARTS), f"both{len(self.steps)}", other, age_d=30, also=patient)
-        )
+        patient = self._rng.choice(self._patients)
+        # by chance of its own: what else a seed means stays the same
+        rng = random.Random(f"erased {patient} {len(self.steps)}")
+        other = rng.choice([one for one in self._patients if one != patient])
+        row = s.Add(rng.choice(s.CHARTS), f"both{len(self.steps)}", other, age_d=30, also=patient)
+        self.steps.insert(self._first - 1, row)
         self._first += 1
         self._puts(s.Erase(patient))
 
