@@ -147,10 +147,20 @@ async def who_saw(
 ) -> list[ReadEvent]:
     """Return the reads of a patient's data in [since, until), oldest first. In a transaction of the session.
 
-    Contains the listings of everybody's ids as well, of whatever connection.
+    Contains reads under ids that were merged into the patient's, and the listings of everybody's ids, of whatever connection.
     """
-    values = {"patient": patient, "since": since, "until": until}
-    return [_event(row) async for row in await session.conn.execute(_SQL["saw"], values)]
+    between = {"since": sql.Literal(since), "until": sql.Literal(until)}
+    query = sql.SQL(_SQL["saw"]).format(reads=_reads_of(patient), **between)
+    return [_event(row) async for row in await session.conn.execute(query)]
+
+
+def patient_in_audit(patient: str) -> sql.Composable:
+    """Return a query of the patient, of each connection and under each id of which the audit knows reads, for `WhatWasRead`."""
+    return sql.SQL(_SQL["patient_in_audit"]).format(reads=_reads_of(patient))
+
+
+def _reads_of(patient: str) -> sql.Composable:
+    return sql.SQL(_SQL["reads_of_patient"]).format(patient=sql.Literal(patient))
 
 
 async def all_reads(

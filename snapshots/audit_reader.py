@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-from psycopg import sql
-
-from snapshots.audit import all_reads, delete_through, expired, seal, verify, who_saw
+from snapshots.audit import all_reads, delete_through, expired, patient_in_audit, seal, verify, who_saw
 from snapshots.audit_event import Action, PatientRead, ReadEvent, Verified
 from snapshots.errors import store_border
 from snapshots.pool import SessionPool
@@ -50,13 +48,15 @@ class AuditReader:
     async def who_saw(
         self, patient: str, since: datetime | None = None, until: datetime | None = None
     ) -> list[ReadEvent]:
-        """Return the reads of a patient's data in [since, until), oldest first; listings of everybody's ids are among them."""
+        """Return the reads of a patient's data in [since, until), oldest first; listings of everybody's ids are among them.
+
+        Contains reads under former ids, which were merged into this one.
+        """
         async with self._pool.session() as session:
             with store_border("reading the audit"):
                 async with reading(session, Action.AUDIT) as audited:
                     found = await who_saw(session, patient, since, until)
-                    seen = sql.SQL(_SQL["patient_in_audit"]).format(patient=sql.Literal(patient))
-                    await audited.note(WhatWasRead(connections=(), patients=(seen,)))
+                    await audited.note(WhatWasRead(connections=(), patients=(patient_in_audit(patient),)))
         return found
 
     @asynccontextmanager

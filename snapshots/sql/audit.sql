@@ -32,9 +32,17 @@ SELECT {event}, q.connection, q.patient_id FROM ({patients}) q
 SELECT c.id AS connection, p.id AS patient_id
 FROM connection c CROSS JOIN unnest({patients}::text[]) AS p (id) WHERE c.name = {connection}
 
+-- name: reads_of_patient
+-- What the audit has of a patient, under this id and under those that were merged into it.
+WITH RECURSIVE who (id, connection) AS (
+    SELECT {patient}::text COLLATE "C", NULL::integer  -- of any connection
+    UNION SELECT a.former_id, a.connection FROM alias a JOIN who ON a.surviving_id = who.id AND a.connection = coalesce(who.connection, a.connection)
+)
+SELECT p.* FROM who JOIN audit_patient p ON p.patient_id = who.id AND p.connection = coalesce(who.connection, p.connection)
+
 -- name: patient_in_audit
--- A patient of each connection that the audit has reads of.
-SELECT DISTINCT p.connection, p.patient_id FROM audit_patient p WHERE p.patient_id = {patient}
+-- A patient, of each connection and under each id of which the audit knows reads.
+SELECT DISTINCT r.connection, r.patient_id FROM ({reads}) r
 
 -- name: patients_of_type
 -- Patients whose live resources of a type a connection has.
@@ -118,8 +126,8 @@ SELECT (SELECT count(*) FROM audit_event WHERE id > coalesce((SELECT max(last_ev
 SELECT e.id, e.began, e.at, e.login, e.actor, e.account, e.roles, e.origin, e.reason, e.action, e.connections, e.types, e.runs, e.everyone,
     e.erased, e.broke_glass
 FROM audit_event e
-WHERE e.at >= coalesce(%(since)s::timestamptz, '-infinity') AND e.at < coalesce(%(until)s::timestamptz, 'infinity')
-    AND (e.everyone OR e.id IN (SELECT p.event FROM audit_patient p WHERE p.patient_id = %(patient)s))
+WHERE e.at >= coalesce({since}::timestamptz, '-infinity') AND e.at < coalesce({until}::timestamptz, 'infinity')
+    AND (e.everyone OR e.id IN (SELECT r.event FROM ({reads}) r))
 ORDER BY e.id
 
 -- name: all_reads

@@ -189,6 +189,22 @@ async def test_an_audit_of_a_period_lists_only_its_reads(store: Store) -> None:
         ]
 
 
+async def test_reads_under_ids_that_were_merged_into_a_patients_count_as_reads_of_the_patient(
+    store: Store, store_url: str
+) -> None:
+    await filled(store)
+    await read(store, ["Condition"])  # p1's alone
+    await read(store, ["Patient"], Selection(patients=("p2",)))
+    merged = "INSERT INTO alias VALUES (1, '{}', '{}', true, 1, 1)"
+    execute(store_url, f"{merged.format('p1', 'between')}; {merged.format('between', 'p3')}")
+    execute(store_url, "INSERT INTO connection (name) VALUES ('other')")
+    execute(store_url, "INSERT INTO alias VALUES (2, 'p2', 'p3', true, 1, 1)")  # elsewhere p2 is another person
+    assert [one.id for one in await whose(store, "p3")] == [1]
+    assert audited(store_url)[3] == {"p1"}
+    assert [one.id for one in await whose(store, "p1")] == [1, 3]
+    assert await whose(store, "p9") == []
+
+
 async def test_a_long_read_delays_no_other_seal_and_is_sealed_when_it_ends(store: Store, store_url: str) -> None:
     await filled(store)
     async with store.snapshot(Selection()) as long:
