@@ -216,7 +216,7 @@ COMMANDS: tuple[Command | Group, ...] = (
             Command(
                 "list",
                 "cli.tenants:list_tenants",
-                "List the store's tenants: size, migration, and whether its walls stand.",
+                "List the store's tenants: size, migration, whether their walls stand, and what was opened in them.",
                 "LIST_EXAMPLES",
             ),
             Command(

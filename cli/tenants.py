@@ -14,7 +14,7 @@ from cli.invocation import Invocation, invocation_of
 from cli.render import emit_json, print_line, print_message, print_table, size
 from cli.supervise import supervise
 from config.how_many import how_many
-from snapshots.tenants import Migrated, Tenants, open_tenants
+from snapshots.tenants import Migrated, Tenant, Tenants, open_tenants
 
 LIST_EXAMPLES = ("chartferry tenants list",)
 ADD_EXAMPLES = ("chartferry tenants add mercy",)
@@ -24,22 +24,41 @@ T = TypeVar("T")
 
 
 def list_tenants(context: typer.Context) -> int:
-    """List the store's tenants: size, migration, and whether its walls stand. Exit codes: 0 listed, 4 no tenants."""
+    """List the store's tenants: size, migration, whether their walls stand, and what was opened in them.
+
+    Exit codes: 0 listed, 4 no tenants.
+    """
     invocation = invocation_of(context)
     found = _on_tenants(invocation, lambda there: there.existing())
     if invocation.json:
         rows = [
-            {"name": one.name, "migration": one.version, "current": one.is_current, "bytes": one.size} for one in found
+            {
+                "name": one.name,
+                "migration": one.version,
+                "current": one.is_current,
+                "bytes": one.size,
+                "breaches": one.breaches,
+            }
+            for one in found
         ]
         emit_json({"status": "complete" if found else "nothing", "tenants": rows})
     elif found:
-        cells = [
-            (one.name, str(one.version), "" if one.is_current else "to be migrated", size(one.size)) for one in found
-        ]
+        cells = [(one.name, str(one.version), _state(one), size(one.size)) for one in found]
         print_table(("tenant", "migration#", "", "size#"), cells)
+        for one in found:
+            if one.breaches:
+                print_line(
+                    f"{one.name}: somebody has opened its walls; the owner, or a superuser, must run: {'; '.join(one.breaches)}"
+                )
     else:
         print_line("the store has no tenants yet: the first sync creates one, or `chartferry tenants add`")
     return ExitCode.COMPLETE if found else ExitCode.NOTHING
+
+
+def _state(tenant: Tenant) -> str:
+    if not tenant.is_current:
+        return "to be migrated"
+    return "opened" if tenant.breaches else ""
 
 
 def add(

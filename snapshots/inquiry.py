@@ -6,6 +6,7 @@ An embedded store needs its directory; a server needs a login, a version, an enc
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +21,7 @@ from snapshots.sealing_keys import require_fitting
 from snapshots.sessions import ENCODING, check_server, connect, settings_that_log
 from snapshots.store_url import embedded_directory, store_exists
 from snapshots.tenancy import TenantSession, tenant_schema
-from snapshots.walls import Walls, find_walls
+from snapshots.walls import Walls, find_breaches, find_walls
 
 _HUNDRED = 100
 
@@ -93,7 +94,8 @@ async def _rights(conn: AsyncConnection[Any], tenant: str) -> list[StoreStep]:
             await require_reading(session, found)
             await require_writing(session)
             summary = f"{found.login} may read and write {schema}"
-    return [StoreStep("rights", "ok", summary), _walls(schema, walls, found)]
+        breaches = await find_breaches(conn, schema, walls)
+    return [StoreStep("rights", "ok", summary), _walls(schema, walls, found, breaches)]
 
 
 async def _keys(conn: AsyncConnection[Any], tenant: str, keyring: Keyring | None) -> list[StoreStep]:
@@ -113,7 +115,14 @@ async def _keys(conn: AsyncConnection[Any], tenant: str, keyring: Keyring | None
     return [StoreStep("keys", "ok", f"{schema} has no charts yet: they will be encrypted")] if keyring else []
 
 
-def _walls(schema: str, walls: Walls, found: Rights) -> StoreStep:
+def _walls(schema: str, walls: Walls, found: Rights, breaches: Sequence[str]) -> StoreStep:
+    if breaches:
+        return StoreStep(
+            "walls",
+            "warn",
+            f"{schema}: somebody has opened them",
+            f"the owner, or a superuser, must run: {'; '.join(breaches)}",
+        )
     if walls.stand and walls.names is not None:
         if None not in walls.roles:
             return StoreStep(

@@ -20,7 +20,7 @@ from snapshots.server import running_server
 from snapshots.sessions import check_server, connect
 from snapshots.sql import load
 from snapshots.tenancy import TenantSession, tenant_schema
-from snapshots.walls import Walls, find_walls, lock_shared_rights
+from snapshots.walls import Walls, find_breaches, find_walls, lock_shared_rights
 
 _SQL = load("tenants")
 _PREFIX = tenant_schema("x")[:-1]
@@ -33,6 +33,7 @@ class Tenant(NamedTuple):
     version: int  # the newest migration of its schema
     is_current: bool  # its migration is this program's newest, and both walls exist
     size: int  # bytes of tables and indexes
+    breaches: tuple[str, ...] = ()  # what somebody has opened in its walls: the statements that close it
 
 
 class Migrated(NamedTuple):
@@ -59,13 +60,17 @@ class Tenants:
         newest = len(migrations())
         found = []
         for name, size in await self._named():
+            schema, breaches = tenant_schema(name), list[str]()
             try:
-                stands = (await self._walls(name)).stand
+                walls = await self._walls(name)
+                stands = walls.stand
+                with store_border(f"looking at the walls of tenant {name}"):
+                    breaches = await find_breaches(self._conn, schema, walls)
             except SchemaCommentError:  # nobody can say which its roles are; `migrate` says why
                 stands = False
             with store_border(f"looking at tenant {name}"):
-                version = await version_of(self._session(name), tenant_schema(name))
-            found.append(Tenant(name, version, version == newest and stands, size))
+                version = await version_of(self._session(name), schema)
+            found.append(Tenant(name, version, version == newest and stands, size, tuple(breaches)))
         return found
 
     async def migrate(self, names: Collection[str] = ()) -> AsyncIterator[Migrated]:

@@ -49,7 +49,7 @@ class Walls:
     there: frozenset[str] = frozenset()  # roles that exist and may enter the schema
     ours: frozenset[str] = frozenset()  # roles that this login can become
     existing: frozenset[str] = frozenset()
-    unguarded: int = 0  # tables without row-level security
+    unguarded: int = 0  # tables without row-level security, or with another policy than ours
     may_create_roles: bool = False
     is_superuser: bool = False
 
@@ -91,7 +91,7 @@ async def find_walls(conn: AsyncConnection[Any], schema: str) -> Walls:
     if names is None:
         return Walls(names=None, may_create_roles=may_create, is_superuser=is_superuser)
     found = await (await conn.execute(_SQL["roles"], {"schema": schema, "names": list(names)})).fetchall()
-    row = await (await conn.execute(_SQL["unguarded"], {"schema": schema})).fetchone()
+    row = await (await conn.execute(_about_guards("unguarded", schema), {"schema": schema})).fetchone()
     return Walls(
         names=names,
         existing=frozenset(name for name, _, _ in found),
@@ -101,6 +101,23 @@ async def find_walls(conn: AsyncConnection[Any], schema: str) -> Walls:
         may_create_roles=may_create,
         is_superuser=is_superuser,
     )
+
+
+async def find_breaches(conn: AsyncConnection[Any], schema: str, walls: Walls) -> list[str]:
+    """Return what somebody has opened in walls that stand: for each breach, the statement that closes it.
+
+    What a site grants to logins of its own is its own decision, and no breach.
+    """
+    if walls.names is None:
+        return []
+    known = {"schema": schema, "names": list(walls.names), "stored": _STORED, "audit": list(_AUDIT)}
+    values = {**known, "login": walls.names.login, "writer": walls.names.writer}
+    return [row[0] for row in await (await conn.execute(_SQL["breaches"], values)).fetchall()]
+
+
+def _about_guards(query: str, schema: str) -> sql.Composed:
+    policy = _statement("policy", tenant=sql.Literal(schema.removeprefix(_SCHEMA)))
+    return _statement(query, policy=policy)
 
 
 def _names_in(schema: str, comment: str | None) -> RoleNames | None:
@@ -161,7 +178,7 @@ async def _create_roles(conn: AsyncConnection[Any], names: RoleNames, found: Wal
 async def _guard(session: TenantSession) -> None:
     """Guard every table of the schema that is not, but for the one that COPY goes to."""
     schema = tenant_schema(session.tenant)
-    rows = await (await session.conn.execute(_SQL["tables"], {"schema": schema})).fetchall()
+    rows = await (await session.conn.execute(_about_guards("tables", schema), {"schema": schema})).fetchall()
     statements = [
         _statement("guard", table=sql.Identifier(schema, name), tenant=sql.Literal(session.tenant))
         for name, is_partition, is_guarded in rows
@@ -172,7 +189,7 @@ async def _guard(session: TenantSession) -> None:
 
 
 async def _grant(conn: AsyncConnection[Any], schema: str, names: RoleNames, *, with_login: bool) -> None:
-    rows = await (await conn.execute(_SQL["tables"], {"schema": schema})).fetchall()
+    rows = await (await conn.execute(_about_guards("tables", schema), {"schema": schema})).fetchall()
     tables = [name for name, is_partition, _ in rows if not is_partition]
     roles = {"reader": sql.Identifier(names.reader), "writer": sql.Identifier(names.writer)}
     statement = _statement(

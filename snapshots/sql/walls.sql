@@ -57,10 +57,18 @@ REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC
 -- A query's temporary files are limited by a setting that only a superuser may set.
 GRANT SET ON PARAMETER temp_file_limit TO {reader}
 
+-- name: policy
+-- Condition: a table has the policy as `guard` makes it, and not one of its name that lets more rows pass.
+EXISTS (
+    SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant' AND p.polpermissive AND p.polcmd = '*' AND p.polroles = '{{0}}'
+        AND p.polwithcheck IS NULL AND btrim(regexp_replace(pg_get_expr(p.polqual, p.polrelid), '\s+', ' ', 'g')) = format(
+            'CASE WHEN (current_setting(''app.current_tenant_id''::text) = %%L::text) THEN true ELSE false END', {tenant}
+        )
+)
+
 -- name: tables
 -- Tables that can be addressed, and whether each is guarded: of partitions only the one that COPY writes to.
-SELECT c.relname::text, c.relispartition, c.relrowsecurity AND c.relforcerowsecurity
-    AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant')
+SELECT c.relname::text, c.relispartition, c.relrowsecurity AND c.relforcerowsecurity AND {policy}
 FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
 WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = quote_ident(%(schema)s)::regnamespace AND d.classid = 'pg_class'::regclass
     AND c.relkind IN ('r', 'p') AND pg_has_role(c.relowner, 'USAGE')
@@ -91,5 +99,35 @@ SELECT count(*) FROM pg_namespace n JOIN pg_depend d ON d.refclassid = 'pg_names
     AND d.classid = 'pg_class'::regclass JOIN pg_class c ON c.oid = d.objid
     JOIN pg_class o ON o.relnamespace = n.oid AND o.relname = 'schema_migration' AND o.relowner = c.relowner
 WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-    AND NOT (c.relrowsecurity AND c.relforcerowsecurity
-        AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant'))
+    AND NOT (c.relrowsecurity AND c.relforcerowsecurity AND {policy})
+
+-- name: breaches
+-- What somebody has opened in the walls of a schema, each as the statement that closes it: what its roles may beyond this, rights on
+-- what no policy guards or on the audit, policies beside ours (the rows of each permissive one show), and everybody's right to enter.
+WITH ours AS (SELECT r.oid, r.rolname, r.rolname = %(login)s AS is_login FROM pg_roles r WHERE r.rolname = ANY(%(names)s::text[])),
+    holder AS (SELECT oid, quote_ident(rolname) AS name FROM ours UNION ALL SELECT 0, 'PUBLIC'),
+    right_on AS (
+        SELECT c.oid::regclass::text AS name, h.name AS holder, a.privilege_type AS privilege
+        FROM pg_class c CROSS JOIN aclexplode(c.relacl) a JOIN holder h ON h.oid = a.grantee
+        WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace AND (
+            c.relispartition AND c.relkind IN ('r', 'p')
+                AND NOT (c.relname = %(stored)s AND a.privilege_type = 'INSERT' AND h.name = quote_ident(%(writer)s))
+            OR c.relname = ANY(%(audit)s::text[]) AND a.privilege_type NOT IN ('SELECT', 'INSERT')
+        )
+    )
+SELECT format('ALTER ROLE %%I NOSUPERUSER NOBYPASSRLS NOCREATEROLE', r.rolname) FROM pg_roles r JOIN ours USING (oid)
+WHERE r.rolsuper OR r.rolbypassrls OR r.rolcreaterole
+UNION ALL
+SELECT format('REVOKE %%I FROM %%I', g.rolname, o.rolname)
+FROM ours o JOIN pg_auth_members m ON m.member = o.oid JOIN pg_roles g ON g.oid = m.roleid
+WHERE NOT (o.is_login AND g.oid IN (SELECT oid FROM ours))
+UNION ALL
+SELECT format('REVOKE %%s ON %%s FROM %%s', privilege, string_agg(name, ', ' ORDER BY name), holder) FROM right_on GROUP BY privilege, holder
+UNION ALL
+SELECT format('DROP POLICY %%I ON %%s', p.polname, c.oid::regclass) FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace AND p.polname <> 'tenant' AND p.polpermissive
+    AND p.polroles && ARRAY(SELECT oid FROM holder)
+UNION ALL
+SELECT format('REVOKE USAGE ON SCHEMA %%I FROM PUBLIC', n.nspname) FROM pg_namespace n CROSS JOIN aclexplode(n.nspacl) a
+WHERE n.nspname = %(schema)s AND a.grantee = 0 AND a.privilege_type = 'USAGE'
+ORDER BY 1

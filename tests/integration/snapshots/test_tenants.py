@@ -20,6 +20,7 @@ from snapshots.selection import Selection
 from snapshots.store import Store
 from snapshots.tenancy import tenant_schema
 from snapshots.tenants import Migrated, Tenants, open_tenants
+from snapshots.walls import Walls, find_walls
 from tests.fix_store import TESTER, opened_store
 from tests.integration.snapshots.stored import full_run, person, record, scope, search
 from tests.passing_postgres import PROGRAMS, passing_postgres
@@ -211,6 +212,71 @@ async def test_sql_views_of_an_earlier_store_read_what_the_policies_guard_after_
             " AND d.refobjid <> r.ev_class"
         ).fetchall()
     assert reads == [("tenant_older.resource",)]
+
+
+async def walls_of(url: str) -> Walls:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
+        return await find_walls(conn, "tenant_south")
+
+
+# what an administrator may do by mistake -> how it is closed
+BREACHES = {
+    "ALTER ROLE {reader} BYPASSRLS": "ALTER ROLE {reader} NOSUPERUSER NOBYPASSRLS NOCREATEROLE",
+    "GRANT {writer} TO {reader}": "REVOKE {writer} FROM {reader}",
+    "GRANT SELECT ON ALL TABLES IN SCHEMA tenant_south TO {reader}": "REVOKE SELECT ON {partitions} FROM {reader}",
+    "GRANT SELECT ON tenant_south.resource_patient TO PUBLIC": "REVOKE SELECT ON tenant_south.resource_patient FROM PUBLIC",
+    "GRANT DELETE ON tenant_south.audit_event TO {writer}": "REVOKE DELETE ON tenant_south.audit_event FROM {writer}",
+    "GRANT USAGE ON SCHEMA tenant_south TO PUBLIC": "REVOKE USAGE ON SCHEMA tenant_south FROM PUBLIC",
+    "CREATE POLICY mine ON tenant_south.run USING (true)": "DROP POLICY mine ON tenant_south.run",
+}
+PARTITIONS = (
+    "SELECT string_agg(oid::regclass::text, ', ' ORDER BY oid::regclass::text) FROM pg_class"
+    " WHERE relnamespace = 'tenant_south'::regnamespace AND relispartition AND relkind IN ('r', 'p')"
+)
+
+
+@pytest.mark.parametrize("mistake", BREACHES)
+async def test_what_somebody_opened_in_a_tenants_walls_is_listed_with_what_closes_it(
+    fresh_url: str, mistake: str
+) -> None:
+    async with open_tenants(fresh_url, TESTER) as there:
+        await there.add("south")
+        with psycopg.connect(fresh_url, autocommit=True) as conn:
+            reader, writer, _ = (await walls_of(fresh_url)).names or ("", "", "")
+            names = {
+                "reader": reader,
+                "writer": writer,
+                "partitions": (conn.execute(PARTITIONS).fetchone() or ("",))[0],
+            }
+            conn.execute(mistake.format(**names))  # type: ignore[call-overload]
+            conn.execute(
+                "CREATE ROLE bi; GRANT USAGE ON SCHEMA tenant_south TO bi; GRANT SELECT ON tenant_south.run TO bi"
+            )
+            try:
+                (found,) = [one for one in await there.existing() if one.name == "south"]
+                assert found.breaches == (BREACHES[mistake].format(**names),)
+                conn.execute(found.breaches[0])  # type: ignore[call-overload]
+                assert {one.breaches for one in await there.existing()} == {()}
+            finally:
+                conn.execute("DROP OWNED BY bi; DROP ROLE bi")
+
+
+async def test_a_policy_that_lets_more_rows_pass_than_ours_is_replaced_at_the_owners_next_command(
+    fresh_url: str,
+) -> None:
+    async with open_tenants(fresh_url, TESTER) as there:
+        await there.add("south")
+        for odd in (
+            "ALTER POLICY tenant ON tenant_south.run USING (true)",
+            "ALTER POLICY tenant ON tenant_south.run TO CURRENT_USER",
+        ):
+            with psycopg.connect(fresh_url, autocommit=True) as conn:
+                conn.execute(odd)  # type: ignore[call-overload]
+            assert [one.is_current for one in await there.existing() if one.name == "south"] == [False]
+            assert not (await walls_of(fresh_url)).stand
+            assert await there.add("south")
+            assert (await walls_of(fresh_url)).stand
+            assert not await there.add("south")
 
 
 async def test_a_tenant_is_deleted_with_its_roles_and_the_others_stay(store_url: str) -> None:
