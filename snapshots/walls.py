@@ -20,7 +20,8 @@ from snapshots.tenancy import OWN_RIGHTS, TenantRoles, TenantSession, tenant_sch
 
 _SQL = load("walls")
 _KEY = "chartferry_roles"
-_AUDIT = ("audit_event", "audit_patient", "audit_seal")
+_ADDED = ("audit_patient", "audit_seal")  # to the audit, by the tenant's roles
+_AUDIT = ("audit_event", *_ADDED)
 # the rest the server fills in (the number, the moment, the login), or the owner (through: that events were deleted)
 _EVENT_COLUMNS = (
     *("actor", "account", "roles", "origin", "reason", "action"),
@@ -116,7 +117,8 @@ async def find_breaches(conn: AsyncConnection[Any], schema: str, walls: Walls) -
 
 
 def _about_guards(query: str, schema: str) -> sql.Composed:
-    policy = _statement("policy", tenant=sql.Literal(schema.removeprefix(_SCHEMA)))
+    added = sql.Literal(list(_ADDED))
+    policy = _statement("policy", tenant=sql.Literal(schema.removeprefix(_SCHEMA)), added=added)
     return _statement(query, policy=policy)
 
 
@@ -179,11 +181,11 @@ async def _guard(session: TenantSession) -> None:
     """Guard every table of the schema that is not, but for the one that COPY goes to."""
     schema = tenant_schema(session.tenant)
     rows = await (await session.conn.execute(_about_guards("tables", schema), {"schema": schema})).fetchall()
-    statements = [
-        _statement("guard", table=sql.Identifier(schema, name), tenant=sql.Literal(session.tenant))
-        for name, is_partition, is_guarded in rows
-        if not is_partition and not is_guarded
-    ]
+    bare = [name for name, is_partition, is_guarded in rows if not is_partition and not is_guarded]
+    tenant = sql.Literal(session.tenant)
+    statements = [_statement("guard", table=sql.Identifier(schema, name), tenant=tenant) for name in bare]
+    audit = dict(zip(("events", "patients", "seals"), (sql.Identifier(schema, one) for one in _AUDIT), strict=True))
+    statements += [_statement(f"guard_{name}", **audit) for name in bare if name in _ADDED]
     if statements:
         await session.conn.execute(sql.SQL(";").join(statements))
 
@@ -198,7 +200,7 @@ async def _grant(conn: AsyncConnection[Any], schema: str, names: RoleNames, *, w
         readable=_listed(schema, [*tables, *_VIEWS]),
         event=sql.Identifier(schema, "audit_event"),
         columns=sql.SQL(", ").join(map(sql.Identifier, _EVENT_COLUMNS)),
-        added=_listed(schema, ("audit_patient", "audit_seal")),
+        added=_listed(schema, _ADDED),
         writable=_listed(schema, [name for name in tables if name not in _READ_ONLY]),
         stored=_listed(schema, [_STORED]),
         **roles,

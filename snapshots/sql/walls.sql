@@ -64,6 +64,9 @@ EXISTS (
         AND p.polwithcheck IS NULL AND btrim(regexp_replace(pg_get_expr(p.polqual, p.polrelid), '\s+', ' ', 'g')) = format(
             'CASE WHEN (current_setting(''app.current_tenant_id''::text) = %%L::text) THEN true ELSE false END', {tenant}
         )
+) AND (
+    c.relname <> ALL ({added}::text[])
+    OR EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'unsealed' AND NOT p.polpermissive AND p.polcmd = 'a')
 )
 
 -- name: tables
@@ -81,6 +84,18 @@ ORDER BY c.relname
 ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS tenant ON {table};
 CREATE POLICY tenant ON {table} USING (CASE WHEN current_setting('app.current_tenant_id') = {tenant} THEN true ELSE false END)
+
+-- name: guard_audit_patient
+-- Nobody is added to an event that is sealed: `verify` would take that for tampering with it, for ever.
+DROP POLICY IF EXISTS unsealed ON {patients};
+CREATE POLICY unsealed ON {patients} AS RESTRICTIVE FOR INSERT WITH CHECK (event > (SELECT coalesce(max(last_event), 0) FROM {seals}))
+
+-- name: guard_audit_seal
+-- A seal covers events that there are: no event would be sealed any more after one that covers those to come. Its number has room
+-- for further ones.
+DROP POLICY IF EXISTS unsealed ON {seals};
+CREATE POLICY unsealed ON {seals} AS RESTRICTIVE FOR INSERT
+    WITH CHECK (number <= last_event AND after_event < last_event AND last_event <= (SELECT max(id) FROM {events}))
 
 -- name: grants
 -- Wall one: a role reaches only this schema. Both roles may add to the audit and change nothing in it; the server supplies an event's

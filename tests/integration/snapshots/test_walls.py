@@ -288,6 +288,31 @@ async def test_copy_into_a_guarded_table_is_refused(
             pass
 
 
+EVENT = """
+INSERT INTO audit_event (actor, account, roles, origin, action, connections, types, runs)
+VALUES ('x', 'x', '{}', 'x', 'export', '{}', '{}', '{}');
+"""
+PATIENT = "INSERT INTO audit_patient SELECT max(id), 1, 'p' FROM audit_event;"
+SEAL = "INSERT INTO audit_seal SELECT NUMBER, now(), 0, LAST, '{}', '{}', '', '' FROM (SELECT max(id) AS id FROM audit_event) e;"
+
+
+def sealed(number: int, last: str) -> str:
+    return SEAL.replace("NUMBER", str(number)).replace("LAST", last)
+
+
+SPOILING = {
+    "a seal on events to come, after which none would be sealed any more": sealed(1, "e.id + 1"),
+    "a seal after whose number there is none": sealed((1 << 63) - 1, "e.id"),
+    "a patient of an event that is sealed": sealed(1, "e.id") + PATIENT,
+}
+
+
+@pytest.mark.parametrize("what", SPOILING)
+async def test_a_tenants_roles_cannot_add_what_would_spoil_the_audit(attacker: TenantSession, what: str) -> None:
+    with pytest.raises(errors.InsufficientPrivilege, match="row-level security policy"):
+        await tried(attacker, EVENT + PATIENT + SPOILING[what], writes=True)
+
+
 async def test_a_pooled_session_keeps_no_state_of_its_last_user(site: Site) -> None:
     left = """
         SET app.current_tenant_id = 'south'; SET search_path = tenant_south; SET ROLE "WRITER";
