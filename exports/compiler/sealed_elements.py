@@ -16,14 +16,19 @@ from exports.compiler.typed_tree import (
     All,
     At,
     Child,
+    Comparison,
     Context,
     Count,
+    Distinct,
+    Equivalence,
     Exists,
     Expression,
     Filter,
     Focus,
     Iif,
     Join,
+    Membership,
+    Nothing,
     Path,
     Select,
     Slice,
@@ -34,7 +39,10 @@ from snapshots.identifying import ELEMENTS, PLAIN, PLAIN_OF_PERSON, TYPES
 
 _HOLDERS = frozenset({"HumanName", "Address", "ContactPoint", "Identifier", "Attachment"})
 _ANYWHERE = frozenset({"display", "div", "data", "identifier"})  # in what R4 does not know
-_NEVER_COMPARED = frozenset({"Reference", "boolean"})
+_NEVER_SEALED = frozenset({"Reference", "boolean"})
+_HOLD_SEALED = frozenset(
+    {"Reference", "Narrative", "Attachment", "Extension", *TYPES}
+)  # somewhere within, whatever the resource
 _REACHABLE = "elements whose type R4 knows, and that do not belong to a person; NDJSON shows it"
 
 
@@ -173,6 +181,57 @@ def require_not_computed(expression: Expression, *, shown: bool) -> None:
         )
 
 
+def require_no_whole_compared(expression: Expression) -> None:
+    """Raise EncryptedElementError where SQL compares whole structures that may hold an encrypted value.
+
+    Equal values differ in the store, since each is encrypted for its own place: `subject = performer.first()` would be false, and
+    `focus.distinct()` would keep all, because of a `display`.
+    """
+    match expression:
+        case Comparison(left=one, right=other) | Equivalence(left=one, right=other):
+            compared: tuple[Expression, ...] = (one, other)
+        case Membership(item=one, collection=other):
+            compared = (one, other)
+        case Distinct(of=one):
+            compared = (one,)
+        case _:
+            compared = ()
+    if compared and all(map(_may_hold_sealed, compared)):  # a text or number equals no structure, whatever that holds
+        raise EncryptedElementError(
+            f"whole values of type {compared[0].type or '(unknown)'} may hold encrypted ones in this store, "
+            "so SQL cannot compare them",
+            allowed="comparing plain elements of them, such as the reference of a Reference",
+        )
+    for inner in _parts(expression):
+        require_no_whole_compared(inner)
+
+
+def _may_hold_sealed(node: Expression) -> bool:
+    while isinstance(node, At | Filter | Slice | Distinct):
+        node = node.of
+    if isinstance(node, Nothing):
+        return False
+    if node.type is None and isinstance(node, Child) and len(node.keys) > 1:  # a choice that is not narrowed
+        return any(_holds_sealed(key.removeprefix(node.name)) for key in node.keys)
+    return node.type is None or _holds_sealed(node.type)
+
+
+@cache
+def _holds_sealed(type_: str, within: frozenset[str] = frozenset()) -> bool:
+    """Whether a type holds what may be encrypted; extensions of what is no person's count only where one stands for itself."""
+    if type_ in _HOLD_SEALED or is_resource(type_):
+        return True
+    inner = within | {type_}
+    own = [one for name, one in elements_of(type_).items() if name not in {"extension", "modifierExtension"}]
+    return any(_holds_sealed(one, inner) for each in own for one in each.types if one not in inner)
+
+
+def _parts(node: Expression) -> Iterator[Expression]:
+    for field in fields(node):
+        inner = getattr(node, field.name)
+        yield from (one for one in (inner if isinstance(inner, tuple) else (inner,)) if isinstance(one, Expression))
+
+
 def shows_sealed(expression: Expression) -> bool:
     """Whether the value of an expression may be an encrypted one."""
     return any(one.type is None or one.type in PRIMITIVE_TYPES for one in _computed(expression, shown=False))
@@ -203,11 +262,8 @@ def _computed(node: Expression, *, shown: bool) -> Iterator[Child]:
             yield from _computed(then, shown=shown)
             yield from _computed(otherwise, shown=shown)
         case _:
-            for field in fields(node):
-                inner = getattr(node, field.name)
-                for one in inner if isinstance(inner, tuple) else (inner,):
-                    if isinstance(one, Expression):
-                        yield from _computed(one, shown=False)
+            for one in _parts(node):
+                yield from _computed(one, shown=False)
 
 
 def _encrypted(node: Expression) -> Child | None:
@@ -218,7 +274,7 @@ def _encrypted(node: Expression) -> Child | None:
     match node:
         case Focus(sealed=sealed) | Context(sealed=sealed):
             return sealed
-        case Child() if node.type not in _NEVER_COMPARED and not node.sealed_keys.isdisjoint(node.keys):
+        case Child() if node.type not in _NEVER_SEALED and not node.sealed_keys.isdisjoint(node.keys):
             return node
         case _:
             return None

@@ -20,7 +20,7 @@ from exports.compiler.ansi_type import ALLOWED, SORTS, AnsiType, read_ansi_type
 from exports.compiler.functions import FUNCTIONS
 from exports.compiler.paths import from_any_item, goes_down
 from exports.compiler.resolution import Scope, criterion, resolve
-from exports.compiler.sealed_elements import focus_on, require_not_computed, shows_sealed
+from exports.compiler.sealed_elements import focus_on, require_no_whole_compared, require_not_computed, shows_sealed
 from exports.compiler.typed_tree import Constant, Expression, Focus, Resource, category
 from exports.compiler.view_tree import ColumnNode, Selection, View
 from exports.elements.table import TEMPORAL_TYPES
@@ -182,6 +182,8 @@ class _Reader:
             node = fhirpath.parse(text)
             found = criterion(node, scope, what="`where`") if boolean else resolve(node, scope)
             require_not_computed(found, shown=each)
+            if scope.sealed is not None:
+                require_no_whole_compared(found)
         except FhirPathError as error:
             quoted = fhirpath.without_literals(text) if isinstance(error, EncryptedElementError) else text
             raise ViewError(self.view, where, f"{error} in {quoted!r}", allowed=error.allowed) from error

@@ -110,6 +110,51 @@ async def test_a_person_within_another_resource_is_out_of_a_view_s_reach(
             await exported(store, tmp_path / "out", "csv", views=(view,))
 
 
+@pytest.mark.parametrize(
+    ("path", "resource"),
+    [
+        ("subject = performer.first()", "Observation"),
+        ("subject !~ performer.first()", "Observation"),
+        ("subject in performer", "Observation"),
+        ("performer contains subject", "Observation"),
+        ("performer.where($this = %resource.subject).exists()", "Observation"),
+        ("(focus | performer).count() = 1", "Observation"),
+        ("extension.distinct().exists()", "Observation"),
+        ("member.distinct().count() = 1", "Group"),
+        ("item.answer.value.distinct().exists()", "QuestionnaireResponse"),
+        ("text = text", "Group"),
+        ("foo = bar", "Group"),
+    ],
+)
+async def test_whole_structures_that_may_hold_an_encrypted_value_are_not_compared(
+    store_url: str, tmp_path: Path, path: str, resource: str
+) -> None:
+    view = view_file(tmp_path, "comparing", {"name": "x", "path": path}, resource=resource)
+    async with opened_store(store_url, keyring=KEYS) as store:
+        await fill(store, [patient("a")])
+        with pytest.raises(ViewError, match="may hold encrypted ones in this store, so SQL cannot compare them"):
+            await exported(store, tmp_path / "out", "csv", views=(view,))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "code = component.code.first()",
+        "code.coding.distinct().count() = 1",
+        "category ~ {}",
+        "value = component.value.first()",
+        "subject.reference = performer.reference.first()",
+        "performer.reference.distinct().count() = 1",
+        "subject = 'x'",
+    ],
+)
+async def test_structures_that_hold_nothing_encrypted_are_compared(store_url: str, tmp_path: Path, path: str) -> None:
+    view = view_file(tmp_path, "comparing", {"name": "x", "path": path}, resource="Observation")
+    async with opened_store(store_url, keyring=KEYS) as store:
+        await fill(store, [patient("a")])
+        await exported(store, tmp_path / "out", "csv", views=(view,))
+
+
 async def test_existence_and_count_of_an_encrypted_element_can_be_queried(store_url: str, tmp_path: Path) -> None:
     columns = [
         {"name": "there", "path": "birthDate.exists()"},
