@@ -20,7 +20,10 @@ from snapshots.tenancy import OWN_RIGHTS, TenantRoles, TenantSession, tenant_sch
 
 _SQL = load("walls")
 _KEY = "chartferry_roles"
-_ADDED = ("audit_patient", "audit_seal")  # to the audit, by the tenant's roles
+_ADDED = {
+    "audit_patient": "guard_audit_patient",
+    "audit_seal": "guard_audit_seal",
+}  # to the audit, by the tenant's roles
 _AUDIT = ("audit_event", *_ADDED)
 # the rest the server fills in (the number, the moment, the login), or the owner (through: that events were deleted)
 _EVENT_COLUMNS = (
@@ -185,7 +188,7 @@ async def _guard(session: TenantSession) -> None:
     tenant = sql.Literal(session.tenant)
     statements = [_statement("guard", table=sql.Identifier(schema, name), tenant=tenant) for name in bare]
     audit = dict(zip(("events", "patients", "seals"), (sql.Identifier(schema, one) for one in _AUDIT), strict=True))
-    statements += [_statement(f"guard_{name}", **audit) for name in bare if name in _ADDED]
+    statements += [_statement(_ADDED[name], **audit) for name in bare if name in _ADDED]
     if statements:
         await session.conn.execute(sql.SQL(";").join(statements))
 
