@@ -42,9 +42,9 @@ class Item:
 
 @dataclass(frozen=True)
 class World:
-    """What an expression may refer to. `lenient`: a filter drops what it cannot decide, and tells `doubt`.
+    """What an expression may refer to. `lenient`: a filter drops items that it cannot decide, and reports to `doubt`.
 
-    `outer`: what the arguments of a function are read from, unless it reads them item by item: what the call stands on, not the
+    `outer`: the context in which a function's arguments are read, unless it reads them item by item: that of the call, not the
     function's input (FHIRPath 2.0.0, union: `name.select(use.union(given))`).
     """
 

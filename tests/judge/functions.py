@@ -191,7 +191,7 @@ def substring(of: list[Item], call: syntax.Call, world: World) -> list[Item]:
         raise DishonestError("no number")
     if bounds[0] is None:
         return []
-    start, *length = [bound.value for bound in bounds if bound is not None]  # an empty length is none
+    start, *length = [bound.value for bound in bounds if bound is not None]  # an empty length means no length
     if not 0 <= start < len(text):
         return []
     return [Item(text[int(start) :][: max(int(length[0]), 0)] if length else text[int(start) :], "string")]

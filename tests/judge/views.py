@@ -89,7 +89,7 @@ class _Run:
             }
 
     def _items(self, selection: dict[str, Any], focus: Item) -> list[Item] | None:
-        """The items of an iteration; None where the selection is none."""
+        """The items of an iteration; None if the selection does not iterate."""
         if "repeat" in selection:
             return list(self._below(selection["repeat"], focus))
         path = selection.get("forEach", selection.get("forEachOrNull"))

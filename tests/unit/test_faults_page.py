@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SUITE = ROOT / "tests/acceptance/test_fault_matrix.py"
 NIGHTS = ROOT / "tests/acceptance"
 LISTED = [f"F{number}" for number in range(1, 51)]
-BY_ITSELF = {"F7": 0, "F49": 6}  # need a run more, or a process: tests of their own
+BY_ITSELF = {"F7": 0, "F49": 6}  # these need another run or process, so they are separate tests
 
 
 def page_rows() -> dict[str, tuple[set[int], set[str]]]:

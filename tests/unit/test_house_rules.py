@@ -106,7 +106,7 @@ def test_sql_compares_a_units_kind_with_typed_kinds_and_the_store_takes_no_other
     assert (compared - typed - OF_RUNS, quoted(checked)) == (set(), typed)
 
 
-# beside the words of the vendors' own names; "generic" and "va" are words of their own
+# besides the words in the vendors' names; "generic" and "va" have other meanings
 VENDOR_WORDS = ({*PROFILES} | {"veradigm", "oracle"}) - {"generic", "va"}
 # whose subject vendors are: their data, their mocks, and the four that the demo shows
 OF_VENDORS = {"vendors", "manners", "mocks", "demo.py"}

@@ -34,7 +34,7 @@ _MAY_CITE = re.compile(rf"vendor-facts|vendors\.md|\[[DRI]\]|\({_KEY}\)|\bF\d{{1
 
 
 class Remark(NamedTuple):
-    """A comment (neighbouring lines are one) or a docstring: where it stands, and its words on one line."""
+    """A comment (neighbouring lines are one) or a docstring: its place, and its words on one line."""
 
     where: str
     words: str

@@ -95,7 +95,7 @@ class Killed(Exception):  # noqa: N818 - what a kill is here
 
 
 class KilledAt(LocalFolder):
-    """A folder whose writer is killed before so many of its steps are done."""
+    """A folder whose writer is killed after this many steps."""
 
     def __init__(self, folder: Path, steps: int) -> None:
         super().__init__(folder)

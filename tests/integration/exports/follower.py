@@ -1,7 +1,7 @@
-"""A consumer of Bulk Publish datasets, written from the guide (Bulk Data Access STU 4), and from nothing of ours.
+"""A consumer of Bulk Publish datasets, written from the guide (Bulk Data Access STU 4) without using our code.
 
-It keeps a copy equal to the dataset: pages by `next`, of each page all of `output`, then all of `deleted`; it remembers where it
-is, asks again there, and begins anew at the root when the chain is closed. A copy changes only when the pages are through.
+It keeps a copy equal to the dataset: pages by `next`, of each page all of `output`, then all of `deleted`; it remembers its page,
+continues there, and starts over at the root when the chain is closed. A copy changes only after all pages are read.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ CODING = [
 OWN = [[{"name": "part", "path": path, "type": "integer"}] for path in ("-1", "%rowIndex")]
 OBSERVATION: dict[str, Any] = {"column": OWN[0], "select": CODING}
 COMPONENT: dict[str, Any] = {"forEach": "component", "column": OWN[1], "select": CODING}
-# of other contents, so not alike
+# with other contents, so not equal
 OTHER: dict[str, Any] = {
     **COMPONENT,
     "select": [CODING[0], {**CODING[1], "forEachOrNull": "value.ofType(Range).low"}, CODING[2]],
@@ -64,7 +64,7 @@ def parts() -> list[Json]:
 
 
 def resources() -> list[Json]:
-    """One with each part of its own, and with components: none, one, several, and one that is no array."""
+    """An Observation with its own values, and with components: none, one, several, and one that is no array."""
     shapes = [[], [{"code": {"text": "t"}}], parts()[10:13], parts()[14], [None, {"component": parts()[:3]}]]
     return [
         {"resourceType": "Observation", "id": f"{at:03d}", **part, "component": shapes[at % len(shapes)]}

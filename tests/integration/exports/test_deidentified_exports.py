@@ -191,7 +191,7 @@ async def test_a_view_of_a_deidentified_resource_shows_what_its_ndjson_has(store
 
 async def test_several_sessions_write_each_row_of_a_deidentified_table_once(store: Store, tmp_path: Path) -> None:
     many = [{"resourceType": "Device", "id": f"d{number}", "status": "active"} for number in range(25_000)]
-    await fill(store, many)  # so many that sessions would share them
+    await fill(store, many)  # enough for sessions to share them
     request = ExportRequest(
         out=LocalFolder(tmp_path), formats=("ndjson", "csv"), views=("device",), safe_harbor=PROFILE
     )

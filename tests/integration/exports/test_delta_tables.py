@@ -211,7 +211,7 @@ async def test_foreign_writes_during_a_load_are_left_unchanged(store: Store, tmp
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """In a process of its own: the library holds the interpreter while it waits for the server."""
+    """In a separate process: the library blocks the interpreter while it waits for the server."""
     served = "from moto.server import main; main(['-H', '127.0.0.1', '-p', '0'])"
     with subprocess.Popen([sys.executable, "-u", "-c", served], stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None

@@ -42,7 +42,7 @@ ABOUT = {"datapackage.json", "data_dictionary.csv"}
 
 
 async def exported(store: Store, request: ExportRequest, *, sessions: int = 1) -> None:
-    """Export everything, on a snapshot of its own: what has been exported is in the audit, and its snapshot has ended."""
+    """Export everything in a separate snapshot, which then has ended: the audit has what was exported."""
     async with store.snapshot(Selection()) as snapshot:
         await export(request, snapshot, sessions=sessions)
 

@@ -78,7 +78,7 @@ VALUES: list[tuple[str, str, Any]] = [
     ("name.family = 'A'", "boolean", False),
     ("name.first() = name[0]", "boolean", True),
     ("x[1] = 1.5", "boolean", True),
-    # an argument is read where the call stands, not in the function's input; and an empty input decides
+    # an argument is read in the context of the call, not in the function's input; and an empty input decides
     ("name[1].family.replace(name[1].family, gender)", "string", "female"),
     ("name.select(family.union(use)).count()", "integer", 4),
     ("missing.replace(x, 'b')", "string", None),

@@ -328,7 +328,7 @@ def test_a_query_without_marks_raises_where_the_judge_finds_an_odd_value(
     if judgement.undecided or any(cell == ODD for row in judgement.rows for cell in row.values()):
         with pytest.raises(psycopg.DataError, match="chartferry: "):
             postgres.execute(query)
-    elif "where" not in view:  # which of several criteria is asked first, and so raises, is Postgres' matter
+    elif "where" not in view:  # Postgres chooses which of several criteria it evaluates first, and so which one raises
         assert len(postgres.execute(query).fetchall()) == len(judgement.rows)
 
 

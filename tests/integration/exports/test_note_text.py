@@ -1,4 +1,4 @@
-"""The text of notes in `document_reference`: what is stored of a document, in every kind of table, for whom it is shown."""
+"""The text of notes in `document_reference`: what is stored of a document, in every kind of table, and who may see it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def gone(id_: str, state: str, place: int = 0) -> Document:
 
 
 async def night(store: Store, *notes: dict[str, Any], documents: tuple[Document, ...] = ()) -> int:
-    """A run that brings notes, and then their documents; its number."""
+    """A run that fetches notes, and then their documents; returns its number."""
     async with await store.begin_run(SCOPE) as run:
         await run.write(Batch(records=with_attached([record(one) for one in notes])))
         await run.write(Batch(documents=documents))

@@ -378,7 +378,7 @@ def columns_of_only_row() -> dict[tuple[str, str | None], sql.Composable]:
 
 
 def fits(cell: str | None, type_: str | None) -> bool:
-    """Whether a reader that knows the column's type can read the cell; told without the compiler."""
+    """Whether a reader that knows the column's type can read the cell; decided without the compiler."""
     pattern = {
         "integer": r"-?\d{1,10}",
         "decimal": r"-?\d+(\.\d+)?",

@@ -186,7 +186,7 @@ async def test_an_export_computes_queries_on_the_snapshot_of_its_views(store: St
             "men.csv.gz": 1,
             "count.csv.gz": 1,
         }
-    # alone they are all that is written; what the former export listed is cleared
+    # without views they are all that is written; files of the former export are removed
     async with store.snapshot(Selection()) as snapshot:
         await export(ExportRequest(out=LocalFolder(out), **queries), snapshot)
         assert names_in(out) == {

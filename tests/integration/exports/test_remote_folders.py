@@ -55,7 +55,7 @@ def s3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @contextmanager
 def sftp(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A server in a thread of its own, whose key the home folder knows, and which knows the key that lies there."""
+    """A server in a separate thread; it and the user's home folder know each other's keys."""
     home, served = folder / "home" / ".ssh", folder / "served"
     home.mkdir(parents=True)
     served.mkdir()
@@ -101,7 +101,7 @@ def sftp(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @contextmanager
 def started_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop in a thread of its own: what is tested blocks the test's."""
+    """A loop in a separate thread: the code under test blocks the test's own loop."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -240,7 +240,7 @@ class Broken(RemoteFolder):
             raise Killed
 
     def _clear_staged(self) -> None:
-        if min(self.left.values()) >= 0:  # who is killed clears nothing
+        if min(self.left.values()) >= 0:  # a killed export removes nothing
             super()._clear_staged()
 
 

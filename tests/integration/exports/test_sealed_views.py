@@ -1,4 +1,5 @@
-"""Views of an encrypted store: who has the keys gets what a plain store gives, and what cannot be had is refused."""
+"""Views of an encrypted store: a reader with the keys gets the rows of a plain store; views that need plain values are
+refused."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class NaiveClient:
         return [entry["resource"] for entry in self.http.get(path, headers=self.json).json().get("entry", [])]
 
     def trusting_200(self, path: str) -> list[dict[str, Any]]:
-        """200 is a bundle; anything else is a problem of today, and the night goes on without it."""
+        """200 is a bundle; anything else is a problem of today, and the sync continues without it."""
         answer = self.http.get(path, headers=self.json)
         return [entry["resource"] for entry in answer.json()["entry"]] if answer.status_code == 200 else []
 
@@ -192,7 +192,7 @@ class NaiveClient:
         return self.http.post(f"{kind}/_search?{query}", data=form, headers=self.json)
 
     def versions(self, path: str) -> list[str]:
-        """Rows are told apart by meta.lastUpdated."""
+        """Rows are distinguished by meta.lastUpdated."""
         return [resource["meta"]["lastUpdated"] for resource in self.first_page(path)]
 
     def changed_since(self, path: str, instant: str) -> list[str]:
@@ -200,7 +200,7 @@ class NaiveClient:
         return [resource["id"] for resource in self.first_page(f"{path}&_lastUpdated=gt{instant}")]
 
     def read(self, path: str) -> dict[str, Any] | None:
-        """200 is the resource; else there is none."""
+        """200 is the resource; anything else means that there is none."""
         answer = self.http.get(path, headers=self.json)
         return answer.json() if answer.status_code == 200 else None
 

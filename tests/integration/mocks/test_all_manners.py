@@ -1,4 +1,4 @@
-"""What every manner does alike, on a real socket."""
+"""What all manners do in the same way, on a real socket."""
 
 from __future__ import annotations
 

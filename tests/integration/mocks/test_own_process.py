@@ -1,4 +1,4 @@
-"""A mock as a process of its own, as `chartferry mock serve` runs it."""
+"""A mock in a separate process, as `chartferry mock serve` runs it."""
 
 from __future__ import annotations
 

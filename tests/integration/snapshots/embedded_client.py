@@ -1,4 +1,4 @@
-"""Run as a process of its own: holds the embedded server of a directory until its input ends, or until it is killed.
+"""Run as a separate process: holds the embedded server of a directory until its input ends or it is killed.
 
 With a user's number as second argument it first gives up being root for good.
 """

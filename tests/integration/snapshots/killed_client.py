@@ -1,4 +1,4 @@
-"""Run as a process of its own: begins a run, commits one batch, leaves a second one open, says so and waits to be killed."""
+"""Run as a separate process: begins a run, commits one batch, leaves a second one open, says so and waits to be killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run as a process of its own: migrates all tenants and says the name of each that is done; somebody kills it."""
+"""Run as a separate process: migrates all tenants and prints the name of each finished one, until the test kills it."""
 
 from __future__ import annotations
 

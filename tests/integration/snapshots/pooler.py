@@ -40,7 +40,7 @@ class _Pool:
         self._places = asyncio.Semaphore(most)
         self._welcome: list[
             tuple[bytes, bytes]
-        ] = []  # what Postgres tells the first login: later ones are told the same
+        ] = []  # the parameters that Postgres sends to the first login; later ones get the same
         self._numbers = itertools.count(900_000_000)
         self._sessions: set[asyncio.Task[None]] = set()
         self._open: list[asyncio.StreamWriter] = []
@@ -125,9 +125,9 @@ class _Pool:
 async def pooler(
     url: str, *, lends: bool, most: int = 20, says: Mapping[str, str] = MappingProxyType({})
 ) -> AsyncIterator[str]:
-    """The URL of a database behind a pooler of at most so many server processes; `lends` them by the transaction.
+    """The URL of a database behind a pooler of at most this many server processes; `lends`: by transaction.
 
-    `says` is what it tells of the server in place of what the server does (ParameterStatus).
+    `says`: parameters of the server (ParameterStatus) that the pooler replaces.
     """
     parts = conninfo.conninfo_to_dict(url)
     pool = _Pool(f"{parts['host']}/.s.PGSQL.{parts.get('port', 5432)}", lends=lends, most=most, says=says)

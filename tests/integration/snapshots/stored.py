@@ -140,11 +140,11 @@ async def weighed(
     exported_at: str | None = None,
     watermark: str | None = None,
 ) -> RunReport:
-    """A whole run: it writes, plays the step that asks for what was missed, and ends.
+    """A whole run: it writes, reads missed rows by id, and ends.
 
-    `answers` says by id what a read brings: a word, or a record; nothing of use for the others. `rotated` is how many unwitnessed
-    rows are read after a full listing; None: none, and no full listing is noted. Of `withdrawn` types no control can be read.
-    Exports have a job.
+    `answers`: the answer to the read of each id, a word or a record; reads of other ids show nothing. `rotated`: how many
+    unwitnessed rows are read after a full listing; None: none, and no full listing is noted. `withdrawn`: types of which no
+    control can be read. Exports have a job.
     """
     begun = scope() if asked is None else asked
     async with await store.begin_run(begun) as run:
@@ -185,7 +185,7 @@ def _brought(unit: Unit, records: Sequence[Record]) -> int:
 
 
 class _Reader:
-    """Plays the EHR that is asked for rows by their ids."""
+    """Plays the EHR that answers reads by id."""
 
     def __init__(
         self, run: OpenRun, answers: Mapping[str, Answer], controlled: bool, withdrawn: Collection[str]
@@ -224,13 +224,13 @@ def _unit(kind: str, row: AbsentRow) -> Unit:
 
 
 def asked_for(url: str, run: int) -> list[str]:
-    """Ids that a run asked for because it missed them, in order."""
+    """Ids that a run read because it missed them, in order."""
     found = rows(url, "SELECT ids[1] FROM unit WHERE run = %s AND kind = 'confirm' ORDER BY ordinal", run)
     return [row[0] for row in found]
 
 
 def open_evidence(url: str) -> dict[str, str]:
-    """What stands open, by id."""
+    """The open doubts, by id."""
     return dict(rows(url, "SELECT id, state FROM evidence"))
 
 

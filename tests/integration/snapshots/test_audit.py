@@ -1,4 +1,4 @@
-"""Who saw whom: a read and its audit are one transaction, the chain finds what was tampered with, and nobody waits for it."""
+"""Who saw whom: a read and its audit are one transaction, the chain reveals tampering, and no read waits for it."""
 
 from __future__ import annotations
 

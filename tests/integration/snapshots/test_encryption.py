@@ -1,4 +1,4 @@
-"""An encrypted store: its tables say nothing of who a patient is, and whoever has the keys reads what a plain one gives."""
+"""An encrypted store: its tables identify no patient, and a reader with the keys gets what a plain store gives."""
 
 from __future__ import annotations
 

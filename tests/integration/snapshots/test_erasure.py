@@ -44,7 +44,7 @@ def naming(identity: str, patient: str, *, kind: str = "Group") -> Record:
 
 
 async def known(store: Store) -> None:
-    """Two patients whom every table knows."""
+    """Two patients who are in every table."""
     units = [search(patient=WHO), search(patient=OTHER)]
     lines = [
         Quarantined(
@@ -122,7 +122,7 @@ async def test_erasing_a_patient_leaves_nothing_of_them_and_everything_of_others
     assert rows(store_url, "SELECT source FROM quarantine") == [("file 1, line 3",)]
     assert rows(store_url, "SELECT sha256 FROM attachment") == [(b"S",)]
     assert rows(store_url, "SELECT resource_id FROM attachment_use") == [("b",)]
-    assert erased.shared == 2  # one that names both, and one that is the other's by now
+    assert erased.shared == 2  # one that names both, and one that now belongs to the other
     assert erased.rows["resource"] == 5
     assert (erased.rows["quarantine"], erased.rows["attachment"], erased.rows["evidence"]) == (5, 3, 1)
     event = rows(store_url, "SELECT action, erased, types FROM audit_event")

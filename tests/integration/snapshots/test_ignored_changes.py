@@ -27,7 +27,7 @@ META, BOTH = ("meta",), ("meta", "narrative")
 def written(
     night: int, value: str = "1.0", *, status: str = "generated", words: str = "", kind: str = "Observation"
 ) -> Record:
-    """A resource as an EHR gives it that stamps it anew each night."""
+    """A resource from an EHR that changes its meta each night."""
     meta = f'"meta":{{"versionId":"{night}","lastUpdated":"2024-01-0{night}T00:00:00Z","profile":["x"]}}'
     text = f'"text":{{"status":"{status}","div":"<div>{words}</div>"}}'
     named = '"name":[{"family":"Zappa"}],"birthDate":"1940-12-21",' if kind == "Patient" else ""

@@ -76,7 +76,7 @@ async def test_an_interrupted_run_counts_only_its_working_time(store: Store):
     now = [began]
 
     async def at_work(seconds: float, *units: Unit) -> OpenRun:
-        """Begin or resume, settle units after so many seconds, and die."""
+        """Begin or resume a run, settle units after this many seconds, and die."""
         async with await store.begin_run(scope(), lambda: now[0]) as run:
             await run.plan([P1, P2, P3])
             now[0] += timedelta(seconds=seconds)

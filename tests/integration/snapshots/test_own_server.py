@@ -1,4 +1,4 @@
-"""A Postgres of one's own: its settings, its encoding, its roles, and a pooler before it."""
+"""A site's own Postgres: its settings, its encoding, its roles, and a pooler in front of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.integration.snapshots.stored import person, record, rows, scope, sear
 
 pytestmark = pytest.mark.anyio
 
-# what a database may say, and what a session of ours has all the same
+# what a database may set, and what our sessions have nevertheless
 ODD = {
     "datestyle": ("SQL, DMY", "ISO, MDY"),
     "intervalstyle": ("iso_8601", "postgres"),

@@ -1,4 +1,4 @@
-"""What Postgres cannot store: quarantined alone, its unit a hole, its neighbours stored."""
+"""Records that Postgres cannot store are quarantined, their units are holes, and their neighbours are stored."""
 
 from __future__ import annotations
 

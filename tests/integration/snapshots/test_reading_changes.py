@@ -1,4 +1,4 @@
-"""Reading what has changed since a run: with what was there then, and without what is gone, it gives what is there now."""
+"""Reading the changes since a run: applied to the rows of then, they give the rows of now."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_a_run_later_than_the_moment_is_refused(store: Store) -> None:
 
 
 async def brought(store: Store, searched: str | None) -> int:
-    """A run that brings one and the same row, by a patient's search or not."""
+    """A run that fetches the same row, by a patient's search or not."""
     async with await store.begin_run(scope()) as run:
         await run.write(Batch(records=[record("a", 1, patient="p2")._replace(searched=searched)]))
         await run.finish(watermark=None, requests=0, retries=0)

@@ -15,7 +15,7 @@ Keys = set[tuple[str, str]]
 
 
 async def keys(store: Store, *patients: str, mentioned: bool = False, types: tuple[str, ...] = ()) -> Keys:
-    """What the selection has, told by the counts, the NDJSON and the source of views alike."""
+    """The rows of a selection; the counts, the NDJSON and the source of views must agree."""
     found: list[tuple[str, str]] = []
     async with store.snapshot(Selection(patients=patients, mentioned=mentioned, types=types)) as snapshot:
         counts = await snapshot.types()

@@ -31,7 +31,7 @@ def to(*names: str, patient: str | None = "p1") -> list[ReferenceTarget]:
 
 
 async def taken(run: OpenRun) -> set[str]:
-    """What is asked for after the listings."""
+    """References that are requested after the listings."""
     await run.references.collect([], lambda text: None, depth=0, fresh=FRESH)
     return {
         one.id for one in await run.references.due(["Observation"], depth=1, fresh=FRESH, limit=100, leftovers=False)
@@ -74,7 +74,7 @@ async def test_a_resumed_run_continues_with_the_references_of_its_first_half(sto
     async with await store.begin_run(scope()) as run:
         await run.write(Batch(records=[record("b")], mentions=to("away", "a"), results=[settled(UNIT)]))
         assert await taken(run) == {"far", "away"}
-    async with await store.begin_run(scope()) as run:  # killed once more: what was taken is asked for all the same
+    async with await store.begin_run(scope()) as run:  # killed once more: processed mentions are still requested
         assert await taken(run) == {"far", "away"}
         await run.finish(watermark=None, requests=0, retries=0)
     assert rows(store_url, "SELECT count(*) FROM mention") == [(0,)]

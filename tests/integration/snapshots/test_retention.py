@@ -1,4 +1,4 @@
-"""What was kept long enough goes; what a kept moment needs stays, and of an earlier one nothing wrong is said."""
+"""Old rows are deleted, rows that a kept moment needs stay, and earlier moments are refused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WORK = st.one_of(
     st.tuples(st.integers(1, 2), st.sampled_from(["p1", "p2"]), st.sampled_from([(), ("p2",)])),
 )
 NIGHT = st.fixed_dictionaries(dict.fromkeys(IDS, WORK))
-PRUNING = st.integers(0, 5)  # all but so many of the nights before
+PRUNING = st.integers(0, 5)  # all but this many of the nights before
 Rows = dict[str, Any]
 
 

@@ -40,7 +40,7 @@ def news(patient: str, since: str, kind: str = "Observation") -> Unit:
 
 
 async def crawl(store: Store, instant: str, *results: tuple[Unit, Any], asked: Any = COHORT) -> RunReport:
-    """Run these units; each is paired with `settled` or `failed`, and each brings something where it settles."""
+    """Run these units; each is paired with `settled` or `failed`, and fetches a row if it settles."""
     ended: list[UnitResult] = [how(unit) for unit, how in results]
     brought = [
         record(f"{unit.resource_type}-{unit.patient_id}", kind=unit.resource_type, patient=unit.patient_id)

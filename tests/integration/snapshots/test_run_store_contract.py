@@ -1,4 +1,4 @@
-"""What every connector may expect of a run's store: the real one and the one in memory behave alike."""
+"""What every connector may expect of a run's store: the real one and the one in memory behave the same."""
 
 from __future__ import annotations
 

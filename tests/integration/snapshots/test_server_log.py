@@ -83,7 +83,7 @@ def server(started: Server) -> Server:
 
 @asynccontextmanager
 async def login(server: Server, settings: dict[str, str], *, may_set: str | None) -> AsyncIterator[str]:
-    """The URL of a database with these settings, for its owner, who is no superuser and may set what is named."""
+    """The URL of a database with these settings, for its owner, who is no superuser but may set the named parameters."""
     name, role = f"logged_{secrets.token_hex(4)}", f"owner_{secrets.token_hex(4)}"
     with psycopg.connect(server.url, autocommit=True) as conn, database(server.url, name):
         statements = [f"CREATE ROLE {role} LOGIN CREATEROLE", f"ALTER DATABASE {name} OWNER TO {role}"]

@@ -296,7 +296,7 @@ async def test_a_tenant_whose_deletion_fails_is_unchanged(store_url: str) -> Non
         await there.add("gone")
         with psycopg.connect(store_url) as other:
             lock = "SELECT pg_advisory_xact_lock(hashtextextended('chartferry shared rights', 0))"
-            other.execute(lock)  # held by whoever makes another tenant
+            other.execute(lock)  # held while another tenant is created
             with pytest.raises(ConnectionBusyError, match="nothing was deleted"):
                 await there.drop("gone")
         assert [one.name for one in await there.existing() if one.is_current] == ["default", "gone"]

@@ -53,7 +53,7 @@ async def test_a_new_version_forgets_its_rivals(store: Store, store_url: str):
 
 
 async def in_turns(store: Store, *contents: str, version: str | None = "1") -> list[int]:
-    """A search brings the first content, an export the second, and so on; how much each changed."""
+    """A search returns the first content, an export the second, and so on; how much each changed."""
     changed = []
     for turn, content in enumerate(contents):
         if turn % 2:
@@ -98,9 +98,10 @@ async def test_a_way_that_alternates_between_contents_is_believed_each_time(stor
 async def nights(
     store: Store, *nights: str, version: str | None = "1", ids: str = "a", together: bool = True
 ) -> list[int]:
-    """Each night is a way and what it gives of each row, one letter a content: "export AB", "search C"; how much each changed.
+    """Each night is a way and the contents that it returns of each row, one letter each: "export AB", "search C"; how much each
+    changed.
 
-    An asterisk stands for the row's own id. `together`: in one batch; else each content in a batch of its own.
+    An asterisk means the row's own id. `together`: in one batch; otherwise each content in a separate batch.
     """
     changed = []
     for night in nights:

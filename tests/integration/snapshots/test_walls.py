@@ -53,7 +53,7 @@ async def _walls(url: str, tenant: str) -> Walls:
 
 @pytest.fixture(scope="module")
 def site(store_server: str) -> Iterator[Site]:
-    """The tables belong to a login that is no superuser, as on a server of one's own."""
+    """The tables belong to a login that is no superuser, as on a site's own server."""
     suffix = secrets.token_hex(4)
     owner, attacker = f"owner_{suffix}", f"attacker_{suffix}"
     with psycopg.connect(store_server, autocommit=True) as admin:
@@ -234,7 +234,7 @@ async def test_value_statistics_of_other_tenants_and_partitions_are_hidden(site:
 
 
 async def test_a_leaked_role_shows_nothing_in_another_tenants_transaction(site: Site) -> None:
-    """Wall two alone: a superuser's session becomes south's reader in a transaction that is bound to north."""
+    """Only wall two: a superuser's session becomes south's reader in a transaction that is bound to north."""
     south = site.south.names
     assert south is not None
     with psycopg.connect(site.url) as conn:

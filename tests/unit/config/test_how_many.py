@@ -1,4 +1,4 @@
-"""One is said of one, and several of any other number."""
+"""The singular is used for one, and the plural for any other number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a refusal means for what was asked for."""
+"""What a refusal means for a request."""
 
 from __future__ import annotations
 

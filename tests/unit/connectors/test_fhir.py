@@ -43,7 +43,7 @@ def test_a_record_keeps_its_body_byte_for_byte() -> None:
         ({"beneficiary": {"reference": "Patient/p1/_history/3"}}, "p1"),
         ({"subject": {"reference": "Group/g1"}}, None),
         ({"subject": {"reference": "urn:uuid:0"}}, None),
-        ({"subject": [{"reference": "Patient/p1"}]}, "p1"),  # against the specification, and plain all the same
+        ({"subject": [{"reference": "Patient/p1"}]}, "p1"),  # against the specification, but unambiguous
         ({"subject": {"display": "someone"}}, None),
         ({"patient": None}, None),
         ({}, None),

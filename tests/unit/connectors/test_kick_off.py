@@ -1,4 +1,4 @@
-"""How an export is asked for, in every form, and what is tried after a refusal."""
+"""How an export is requested, in every form, and what is tried after a refusal."""
 
 from __future__ import annotations
 

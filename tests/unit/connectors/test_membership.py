@@ -218,7 +218,7 @@ def test_invalid_json_in_an_element_makes_the_resource_unreadable_and_not_ownerl
         record_from(body, BASE)
 
 
-# -- whose search brought it
+# -- whose search returned it
 
 
 def test_a_row_without_a_patient_belongs_to_the_patient_whose_search_returned_it() -> None:

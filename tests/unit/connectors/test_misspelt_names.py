@@ -1,4 +1,4 @@
-"""A name that stands twice, or that a format does not have: what stands under it is unreadable, and never nothing."""
+"""A duplicate or unknown name: its value is unreadable, and never counts as empty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OperationOutcomes in every shape: read, or said to be unreadable; never silently without an issue."""
+"""OperationOutcomes in every shape are read or reported as unreadable; never silently without an issue."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_free_text_is_not_interpreted() -> None:
 
 
 def _lists_of_issues(value: Any) -> list[list[Any]]:
-    """Every list, or single object, that stands as `issue` anywhere in a value: the test's own way to find them."""
+    """Every list or single object under `issue` anywhere in a value: the test's own way to find them."""
     if isinstance(value, list):
         return [found for item in value for found in _lists_of_issues(item)]
     if not isinstance(value, dict):

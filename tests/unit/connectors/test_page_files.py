@@ -1,4 +1,4 @@
-"""Which file is which in a manifest page that is asked again."""
+"""Recognising the files of a manifest page that is requested again."""
 
 from __future__ import annotations
 

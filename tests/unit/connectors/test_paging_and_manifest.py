@@ -1,4 +1,4 @@
-"""Where the next page is, what a manifest says, and whom a cohort file names."""
+"""Finding the next page, reading a manifest, and reading a cohort file."""
 
 from __future__ import annotations
 

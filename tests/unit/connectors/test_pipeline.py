@@ -1,4 +1,4 @@
-"""What fetchers find reaches the writer whole and in order, no more waits in line than memory allows, and an error stops all."""
+"""Records reach the writer complete and in order, the stream is bounded, and an error stops everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a job is left alone between polls."""
+"""How long the client waits between polls of a job."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def record(body: bytes, patient: str | None = "p1", kind: str = "Encounter") -> 
 
 
 def walked(value: Any, names: Sequence[str]) -> Iterator[Any]:
-    """A lax jsonpath, written down once more: at each step a list stands for its members."""
+    """A lax jsonpath, implemented a second time: at each step a list means its members."""
     if not names:
         yield value
         return

@@ -1,4 +1,4 @@
-"""Where references stand, and what they lead to."""
+"""Where references occur, and what they lead to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scopes: asked for in the server's syntax, read in every spelling that was seen."""
+"""Scopes are requested in the server's syntax, and read in every known spelling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A null or a stranger among list items, or in place of a value, costs what stands there: no reader falls over it."""
+"""A null or a value of another type, among list items or in place of a value, costs only itself: no reader crashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The units of a crawl, and from when each is asked."""
+"""The units of a crawl, and since when each is requested."""
 
 from __future__ import annotations
 

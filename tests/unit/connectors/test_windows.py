@@ -54,7 +54,7 @@ class Server:
         return got, None
 
     def all_of(self) -> tuple[set[int], int]:
-        """What asking in parts brings, and how many places were given up."""
+        """What a search in windows returns, and how many places were abandoned."""
         limits = SplitLimits(now=NOW if self.windows else None, count=self.page)
         todo, got, lost = [Piece()], set(), []
         while todo:

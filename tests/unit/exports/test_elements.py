@@ -19,7 +19,7 @@ from exports.elements.table import (
     nearest,
 )
 
-# R4B brought these anew or changed them: medicines' definitions, substances, evidence, subscriptions
+# R4B added or changed these: medicines' definitions, substances, evidence, subscriptions
 CHANGED_SINCE = (
     "MedicinalProduct", "Substance", "Evidence", "EffectEvidence", "RiskEvidence", "ResearchElement", "SubscriptionStatus",
     "DeviceDefinition", "PlanDefinition", "ActivityDefinition", "Subscription", "Citation", "ElementDefinition",

@@ -1,4 +1,4 @@
-"""Files that are encrypted on their way, and for whom."""
+"""Files that are encrypted while they are written, and their recipients."""
 
 from __future__ import annotations
 

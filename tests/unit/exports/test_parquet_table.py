@@ -1,4 +1,4 @@
-"""Parquet: rows of CSV become typed columns, and what a type cannot hold stands beside it as it is written."""
+"""Parquet: rows of CSV become typed columns, and a value that its type cannot hold has its text beside it."""
 
 from __future__ import annotations
 
