@@ -44,7 +44,7 @@ def test_misspelt_or_duplicated_entries_are_a_hole_and_delete_nothing(site: Site
     assert len(site.exported()) == 3
 
 
-def test_a_patient_whom_the_store_refuses_is_a_hole_of_the_listing(site: Site) -> None:
+def test_a_patient_that_the_store_refuses_is_a_hole_of_the_listing(site: Site) -> None:
     poison = row("Patient", "p2", name=[{"family": "a\x00b"}])
 
     def answer(path: str, query: dict[str, str]) -> Any:
@@ -62,7 +62,7 @@ def test_a_patient_whom_the_store_refuses_is_a_hole_of_the_listing(site: Site) -
     assert [claim["type"] for claim in run["claims"]] == ["Goal"]
 
 
-def test_an_answer_that_is_no_bundle_is_named_with_its_codes_and_the_next_step(site: Site) -> None:
+def test_an_answer_without_a_bundle_is_reported_with_its_codes_and_the_next_step(site: Site) -> None:
     outcome = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "exception"}]}
     with small_server() as small:
         small.answer = lambda path, query: statement("Patient") if path == "/metadata" else outcome

@@ -223,7 +223,7 @@ def test_deletions_repeated_in_every_incremental_export_force_no_full_export(sta
 
 @pytest.mark.parametrize("gone", [Drop(PATIENT, "p2"), Merge("p2", "p1", "redirect")], ids=["deleted", "merged"])
 @pytest.mark.parametrize("who", ["group:A", "cohort:p1,p2", "all"])
-def test_a_patient_who_is_not_there_while_rows_of_the_chart_still_come_is_a_hole_for_one_night(
+def test_a_patient_missing_while_rows_of_the_chart_still_arrive_is_a_hole_for_one_night(
     stage: Stage, who: str, gone: Drop | Merge
 ) -> None:
     nights = an_ehr(stage, who)
@@ -242,7 +242,7 @@ def test_a_patient_who_is_not_there_while_rows_of_the_chart_still_come_is_a_hole
     assert (back.status, back.evidence, back.live) == ("complete", {}, nights.at_ehr)
 
 
-def test_a_named_patient_whom_an_export_leaves_out_is_a_hole_and_has_not_left(stage: Stage) -> None:
+def test_a_named_patient_missing_from_an_export_is_a_hole_and_has_not_left(stage: Stage) -> None:
     nights = an_ehr(stage, "cohort:p1,p2")
     nights.happens(*TWO, obs("o2", "p2"))
     unjudged(nights)

@@ -84,9 +84,7 @@ main()
 
 
 @pytest.mark.parametrize(("words", "code"), [("", -signal.SIGINT), ("ignoring", 0)])
-def test_ctrl_c_before_the_command_is_imported_ends_the_process_without_a_word_unless_it_is_ignored(
-    words: str, code: int
-) -> None:
+def test_ctrl_c_before_the_command_is_imported_ends_the_process_silently_unless_ignored(words: str, code: int) -> None:
     text = INTERRUPTED_WHILE_IT_IMPORTS.replace("{words!r}", repr(words))
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (code, "")

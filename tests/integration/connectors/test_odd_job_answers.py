@@ -99,7 +99,7 @@ async def test_a_manifest_that_answers_the_kick_off_is_a_finished_export_without
     assert store.job_deleted() is True
 
 
-async def test_a_link_that_has_expired_in_a_manifest_without_a_job_is_a_hole_and_begins_no_other_export(
+async def test_an_expired_link_in_a_manifest_without_a_job_is_a_hole_and_starts_no_other_export(
     store: KeptRows,
 ) -> None:
     async with export_server(kickoffs=[manifest("Patient", "Observation")]) as server:

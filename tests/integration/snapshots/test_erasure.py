@@ -193,7 +193,7 @@ async def test_a_quarantined_mention_with_an_escaped_slash_is_erased(store: Stor
 
 
 @pytest.mark.parametrize("longer", ["pat.7_b", "pat.7~b", "pat.7:b", "pat.7é", "pat.7@x_b", "pat.7\\"])
-async def test_patients_whose_ids_go_on_where_an_id_of_r4_would_end_keep_their_charts(
+async def test_patients_whose_ids_continue_where_an_r4_id_would_end_keep_their_charts(
     store: Store, store_url: str, longer: str
 ) -> None:
     named = [record("c", patient=longer), record("d", patient=longer, others=(OTHER,)), naming("g", longer)]

@@ -24,7 +24,7 @@ from cli.command_line import call
         (["SYNC"], "No such command 'SYNC'. Did you mean 'sync'?"),
     ],
 )
-def test_a_misspelt_word_is_answered_with_the_one_that_is_meant(
+def test_a_misspelt_word_is_reported_with_the_nearest_one(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(words) == 2
@@ -33,6 +33,6 @@ def test_a_misspelt_word_is_answered_with_the_one_that_is_meant(
     assert "Patient" not in shown
 
 
-def test_behind_two_hyphens_a_long_dash_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+def test_after_two_hyphens_a_long_dash_is_an_argument(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["sync", "--config", "none.toml", "--", "\u2014types"]) == 2
     assert "there is no such file" in capsys.readouterr().err

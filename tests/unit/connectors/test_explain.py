@@ -63,7 +63,7 @@ def test_a_web_page_is_explained_by_its_status(status, advice):
 
 
 @pytest.mark.parametrize("failure", ["name", "connect", "connect-timeout", "certificate-name", "malformed"])
-def test_advice_about_an_address_names_the_setting_that_the_request_goes_by(failure):
+def test_advice_about_an_address_names_the_setting_behind_the_request(failure):
     of_a_token, of_a_search = str(error(purpose="token", failure=failure)), str(error(failure=failure))
     assert "profile.login.token_url" in of_a_token
     assert "base_url" not in of_a_token

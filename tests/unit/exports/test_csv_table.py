@@ -106,7 +106,7 @@ def test_sessions_share_a_view_only_if_it_reads_a_source_that_can_be_divided_alo
 
 
 @pytest.mark.parametrize(("where", "is_asked"), [([], True), ([{"path": "active"}], False)])
-def test_rows_are_asked_for_their_stretch_only_by_a_view_that_is_read_in_stretches(
+def test_only_a_view_that_is_read_in_stretches_tests_the_stretch_of_its_rows(
     *, where: list[dict[str, str]], is_asked: bool
 ) -> None:
     view = {"resource": "Patient", "where": where, "select": [{"column": [{"name": "a", "path": "id"}]}]}

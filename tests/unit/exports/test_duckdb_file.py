@@ -106,7 +106,7 @@ def test_texts_larger_than_duckdbs_initial_memory_are_written(tmp_path: Path) ->
         assert database.execute("SELECT sum(length(note)) FROM v").fetchall() == [(50_000_000,)]
 
 
-def test_a_table_of_many_columns_is_committed_whatever_memory_that_needs(tmp_path: Path) -> None:
+def test_a_table_of_many_columns_is_committed_within_duckdbs_memory(tmp_path: Path) -> None:
     texts = [column(f"t{at}", "text") for at in range(45)]
     columns = texts + [column(f"l{at}", "list") for at in range(15)]
     digits = "".join(str(at * 7919 % 1_000_003) for at in range(10_000))

@@ -120,7 +120,7 @@ def test_texts_survive_a_round_trip_in_chunks_of_any_size(data: st.DataObject) -
     assert [list(row.values()) for row in table.to_pylist()] == rows
 
 
-def test_no_column_is_typed_by_way_of_pandas() -> None:
+def test_no_column_is_typed_through_pandas() -> None:
     code = """
 import sys
 from exports.formats.parquet_table import parquet_table
