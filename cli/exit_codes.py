@@ -89,6 +89,8 @@ def explain(error: BaseException) -> tuple[ExitCode, str]:
         return code, str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ExitCode.FAILED, f"cannot write: {error.strerror}. Free some space, and run the same command again."
+    if isinstance(error, OSError) and error.errno == errno.EBADF:
+        return ExitCode.FAILED, "cannot write: stdout is closed. Run the same command again with stdout open."
     where = traceback.extract_tb(error.__traceback__)[-1:]
     place = f" in {Path(where[0].filename).stem}.{where[0].name}, line {where[0].lineno}" if where else ""
     return ExitCode.UNEXPECTED, (

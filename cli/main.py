@@ -6,6 +6,7 @@ Imports next to nothing: until `command_line` is imported, which takes a third o
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 
@@ -15,8 +16,23 @@ import sys
 _COLLECT_EVERY = 50_000
 
 
+def _open_closed_streams() -> None:
+    """Open what the parent has closed of stdin, stdout and stderr, so that no file or socket gets their numbers.
+
+    stdin is then empty, stderr takes everything, and stdout nothing: a result that nobody gets is an error.
+    """
+    for number, name, how in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)  # noqa: PLR2004 - stderr
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, how, encoding="utf-8", closefd=False))  # noqa: SIM115 - as long as the process
+
+
 def main() -> None:
     """Run the command line and exit with its code. Before and after the command, Ctrl-C ends the process at once."""
+    _open_closed_streams()
     gc.set_threshold(_COLLECT_EVERY)
     during = signal.getsignal(signal.SIGINT)
     # the parent may have it ignored (nohup)
@@ -27,6 +43,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, during)
     code = call(sys.argv[1:])
     signal.signal(signal.SIGINT, around)
+    try:
+        sys.stdout.flush()
+    except OSError:  # what the command could not write either, and has said so; the interpreter would try it once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     gc.freeze()  # else the interpreter's end searches all modules for cycles: a fifth of a second, and nothing comes of it
     sys.exit(code)
 

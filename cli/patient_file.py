@@ -18,7 +18,8 @@ def read_patients(source: str) -> Mapping[str, int]:
     """
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
+        text.encode()  # Python lets bytes of other encodings through from stdin, as surrogates
+    except (OSError, UnicodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text; save it as UTF-8"
         raise ConfigError(f"the patients in {source} cannot be read: {reason}") from exc
     patients = parse_cohort(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,34 @@ def test_ctrl_c_before_the_command_is_imported_ends_the_process_silently_unless_
     text = INTERRUPTED_WHILE_IT_IMPORTS.replace("{words!r}", repr(words))
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (code, "")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    connection = '[connections.somewhere]\nvendor = "generic"\nbase_url = "http://127.0.0.1:1/fhir"\n'
+    (tmp_path / "chartferry.toml").write_text(f'[store]\nurl = "embedded:store"\n{connection}')
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "closed", "code", "said"),
+    [
+        ("--version", ">&-", 5, "cannot write: stdout is closed"),
+        ("views list --json", ">&-", 5, "cannot write: stdout is closed"),
+        ("--version", "2>&-", 0, ""),
+        ("pull somewhere -", "<&-", 2, "stdin names no patient"),
+    ],
+)
+def test_a_closed_standard_stream_is_no_bug(words: str, closed: str, code: int, said: str, folder: Path) -> None:
+    command = f"'{sys.executable}' -c 'from cli.main import main; main()' {words} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_an_id_on_stdin_in_another_encoding_is_refused_without_being_quoted(folder: Path) -> None:
+    command = [sys.executable, "-c", "from cli.main import main; main()", "pull", "somewhere", "-"]
+    environment = {"LC_ALL": "C"}
+    done = subprocess.run(command, input=b"M\xfcller\n", capture_output=True, env=environment, check=False, cwd=folder)
+    assert (done.returncode, b"not UTF-8" in done.stderr, b"ller" in done.stderr) == (2, True, False)
