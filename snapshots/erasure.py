@@ -40,7 +40,8 @@ _COLUMNS = {
 }
 _UNREAD = "unread"  # in the audit, beside the tables
 _TYPES = {"text": "text", "jsonb": "document", "_text": "list"}
-_BEFORE, _AFTER = "(^|[^A-Za-z0-9.-])", "($|[^A-Za-z0-9.-])"  # what no id has (R4, id)
+# what no id has (R4, id); a full stop may end a sentence
+_BEFORE, _AFTER = "(^|[^A-Za-z0-9.-])", r"(\.*($|[^A-Za-z0-9.-]))"
 _NAMING = """(["'/=:,|]|%2[Ff])"""  # what is before an id in input that cannot be read
 _ASCII_ENDS = 128
 

@@ -40,6 +40,12 @@ UNION SELECT resource_type, id FROM resource_history
     WHERE connection = %(connection)s AND (patient_id = %(patient)s OR strpos(body::text, %(reference)s) > 0 AND body::text ~ %(trace)s)
 UNION SELECT resource_type, id FROM rival
     WHERE connection = %(connection)s AND (patient_id = %(patient)s OR replace(body, '\/', '/') ~ %(trace)s)  -- as it was sent
+UNION SELECT b.resource_type, b.id FROM (
+    SELECT resource_type, connection, id, body FROM resource UNION ALL SELECT resource_type, connection, id, body FROM resource_history
+) b WHERE b.connection = %(connection)s AND b.resource_type IN ('Bundle', 'Parameters')  -- the Patient within one needs no reference
+    AND jsonb_path_exists(
+        b.body, '$.**.resource ? (@.resourceType == "Patient" && @.id == $id)', jsonb_build_object('id', %(patient)s::text)
+    )
 UNION SELECT resource_type, id FROM member WHERE connection = %(connection)s AND patient_id = %(patient)s
 UNION SELECT resource_type, id FROM member_history WHERE connection = %(connection)s AND patient_id = %(patient)s
 UNION SELECT resource_type, resource_id FROM attachment_use WHERE connection = %(connection)s AND patient_id = %(patient)s

@@ -192,6 +192,27 @@ async def test_a_quarantined_mention_with_an_escaped_slash_is_erased(store: Stor
     assert rows(store_url, "SELECT id FROM rival") == []
 
 
+async def test_a_bundle_with_the_patient_within_and_a_mention_that_ends_a_sentence_are_erased(
+    store: Store, store_url: str
+) -> None:
+    def bundle(identity: str, patient: str) -> Record:
+        inner = {"resourceType": "Patient", "id": patient, "name": [{"family": "Underwood"}]}
+        outer = {"resourceType": "Bundle", "id": f"in-{identity}", "entry": [{"resource": inner}]}
+        body = {"resourceType": "Bundle", "id": identity, "entry": [{"resource": outer}]}
+        return record(identity, orjson.dumps(body), kind="Bundle", patient=None)
+
+    said = [
+        record(id_, f"see Patient/{who}.", patient=OTHER) for id_, who in (("s", WHO), ("t", OTHER), ("u", f"{WHO}.x"))
+    ]
+    brought = [person(WHO), person(OTHER), bundle("b", WHO), bundle("c", OTHER), *said]
+    await full_run(await store.begin_run(scope()), brought, [search()])
+    await full_run(
+        await store.begin_run(scope()), [*(one for one in brought if one.id != "b"), bundle("b", "x")], [search()]
+    )
+    await store.erase("mercy", WHO)
+    assert live(store_url) == {OTHER, "c", "t", "u"}
+
+
 @pytest.mark.parametrize("longer", ["pat.7_b", "pat.7~b", "pat.7:b", "pat.7é", "pat.7@x_b", "pat.7\\"])
 async def test_patients_whose_ids_continue_where_an_r4_id_would_end_keep_their_charts(
     store: Store, store_url: str, longer: str
