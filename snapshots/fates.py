@@ -203,7 +203,7 @@ _NOTES = {
     Fate.LEFT: "{type}: {number} no longer in this selection, but still at the EHR: their charts stay as they are",
     Fate.LEFT_UNREAD: "{type}: {number} no longer in this selection, and no answer shows whether they still exist: their charts "
     "stay as they are",
-    Fate.ORPHANING: "{type}: {rows} not found when requested, or merged into another, in this run and in an earlier one, while "
+    Fate.ORPHANING: "{type}: {rows} not found when requested, or merged into another, and in doubt since an earlier run, while "
     "rows of the same charts still come: kept, and requested again",
     Fate.DROPPED: "{type}: {rows} no longer listed by the search or export that listed such rows before, but nothing says "
     "that any is gone: read from time to time from now on",
