@@ -7,6 +7,7 @@ decides what a file contains. What is encrypted has other bytes each time.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -33,6 +34,19 @@ SMALL_LEVEL = 6  # zlib: 110 MB/s, a fifth smaller; 45 ms for a chart of 5 MB
 _GZIP_WINDOW = 31  # 15 bits of window, plus 16 for a gzip header
 _FILE_MODE = 0o600  # these files contain PHI
 _FOLDER_MODE = 0o700
+_A_FILE_THERE = "a file is where a folder is needed: name a folder, or a place for a new one"
+_NO_RIGHT = "name another place, or let this user write there"
+_NO_ROOM = "free some space, and run the same command again"
+_NEXT: Mapping[int, str] = {
+    errno.EEXIST: _A_FILE_THERE,
+    errno.ENOTDIR: _A_FILE_THERE,
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: _NO_RIGHT,
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.ENAMETOOLONG: "name a place with a shorter name",
+}
 
 
 # fast: gzip of exports of any size; small: gzip of one chart, which people send to others
@@ -371,4 +385,7 @@ def destination_errors(place: Path, doing: Literal["write", "read"] = "write") -
     try:
         yield
     except OSError as error:
-        raise DestinationError(f"cannot {doing} {place}: {error.strerror or error}") from error
+        advice = _NEXT.get(error.errno or 0)
+        raise DestinationError(
+            f"cannot {doing} {place}: {error.strerror or error}{f'; {advice}' if advice else ''}"
+        ) from error

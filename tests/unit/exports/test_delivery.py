@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import random
 import resource
 import threading
@@ -19,7 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exports.delivery.destination import LocalFolder
-from exports.delivery.files import BLOCK_BYTES, AtomicFile, Compress, Encoder, output_folder
+from exports.delivery.files import BLOCK_BYTES, AtomicFile, Compress, Encoder, destination_errors, output_folder
 from exports.delivery.manifest import clear_former, listed_before, manifest_content, retire_manifest
 from exports.delivery.outgoing import Outgoing, Parts, Tally
 from exports.errors import DestinationError
@@ -276,3 +277,18 @@ def test_a_file_that_only_partly_fits_on_the_disk_is_refused_and_leaves_nothing(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EEXIST, "name a folder"),
+        (errno.ENOTDIR, "name a folder"),
+        (errno.EROFS, "let this user write there"),
+        (errno.ENOSPC, "free some space"),
+        (errno.ENAMETOOLONG, "shorter name"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named_with_the_next_step(number: int, advice: str) -> None:
+    with pytest.raises(DestinationError, match=rf"cannot write /x/y: .*{advice}"), destination_errors(Path("/x/y")):
+        raise OSError(number, os.strerror(number))
