@@ -109,7 +109,10 @@ class FileFetcher:
         if unit.page is None:  # of the manifest itself: there is nothing to fetch
             return self.verdicts.of_manifest(unit)
         if not FileDetail.of(unit).url:
-            raise ProtocolError(f"{unit.template}: the manifest lists it without a URL.")
+            raise ProtocolError(
+                f"{unit.template}: the manifest lists it without a URL under `url`; sync again to start a new export; if it "
+                "happens again, ask the EHR's operator what its manifest lists, or use --mode crawl."
+            )
         url = await self._links.current(unit)
         attempts = _Attempts(unit=unit, reading=FileReading(unit, self._base))
         place = unit.reached

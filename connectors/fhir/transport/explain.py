@@ -41,7 +41,7 @@ _FOUND: dict[Failure, str] = {
     "certificate-name": "the server's certificate is for another host",
     "timeout": "no byte came within the time allowed",
     "dropped": "the connection was lost before the answer was complete",
-    "malformed": "what came back is not HTTP",
+    "malformed": "what came back is not valid HTTP",
     "coding": "the body is damaged, or ends too early",
     "unasked": "the body is compressed in a way that was not requested",
     "bomb": "the body unpacks to hundreds of times its size, unlike any FHIR; the rest was not unpacked",
