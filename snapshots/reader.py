@@ -22,7 +22,7 @@ from snapshots.copying import Opened, Sessions
 from snapshots.errors import store_border
 from snapshots.identifying import SealedElements
 from snapshots.read_runs import ReadRuns, ShownRun, UnendedRun
-from snapshots.reading import AskedFor, Reading, WhatWasRead, reading_beside
+from snapshots.reading import AskedFor, Reading, WhatWasRead, named_patients, reading_beside
 from snapshots.sealed_values import Sealer
 from snapshots.sealing import MASK, masked_row, opened_row
 from snapshots.selected_rows import SelectedRows
@@ -373,6 +373,8 @@ class Snapshot:
             patients += [one.patients_of_lost() for one in self._comparisons()]
         if self._read.before:
             patients += [one.patients_of_differing() for one in self._comparisons()]
+            # that nothing of a named patient differs was told, too
+            patients += [named_patients(one, self._of.selection.patients or ()) for one in self.connections]
         return WhatWasRead(connections=self.connections, types=types, runs=self.runs, patients=patients)
 
     async def end(self) -> None:

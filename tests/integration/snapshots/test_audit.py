@@ -121,6 +121,14 @@ async def test_a_comparison_is_audited_for_the_patients_before_and_after(store: 
     assert audited(store_url)[event.id] == {"p1", "p2", "p3", "p4"}
 
 
+async def test_a_comparison_of_one_patient_is_audited_even_if_nothing_differs(store: Store, store_url: str) -> None:
+    first = await filled(store)
+    await full_run(await store.begin_run(scope()), [record("o1", 2, patient="p1")], [])
+    async with store.snapshot(Selection(changed_since=first, patients=("p3",)), Action.DIFF) as snapshot:
+        assert [one async for one in await snapshot.differences()] == []
+    assert list(audited(store_url).values()) == [{"p3"}]
+
+
 async def test_a_read_broken_off_by_an_error_returns_and_audits_nothing(store: Store, store_url: str) -> None:
     await filled(store)
 
