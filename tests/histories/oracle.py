@@ -213,10 +213,8 @@ class Oracle:
 
     def _note_missed(self, watch: Watch) -> None:
         """Two lists without a row, or without one that moved away, are believed where reads are not served."""
-        ehr = self._ehr
-        rows = [row for row in ehr.rows.values() if row.type != s.PATIENT]
-        moved = {row.key for row in rows if row.version > 1 and row.key not in watch.visible}
-        missed = moved | {row.key for row in rows if not ehr.listed(row)} if not ehr.site.reads else set()
+        served = self._ehr.site.reads
+        missed = {key for key in self._ehr.rows if not served and key[0] != s.PATIENT and key not in watch.visible}
         self._missed = (self._missed - watch.visible.keys()) | missed
 
     # -- clauses
