@@ -29,6 +29,11 @@ _OTHER_BYTES = 24 << 20
 _BLOCK_BYTES = 256 << 10
 # the rows of a group stay in memory until the commit: of DuckDB's default, 122,880 rows, 60 columns need up to 103 MB
 _ROWS_A_GROUP = 1 << 14
+# DuckDB raises the same error for a full disk behind its memory, and for rows that its memory cannot hold
+_TOO_LARGE = (
+    "run the command again; if it fails again, these rows need more memory than DuckDB gets: export with --format parquet, "
+    "whose files DuckDB reads as they are"
+)
 _TYPES: dict[Kind, str] = {
     "text": "VARCHAR",
     "boolean": "BOOLEAN",
@@ -135,9 +140,9 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:  # its text may quote a value
+        advice = _TOO_LARGE if isinstance(error, duckdb.OutOfMemoryException) else "run the command again"
         raise DestinationError(
-            f"DuckDB cannot write its file ({type(error).__name__}); check that the disk has room for it twice, and run the "
-            "command again"
+            f"DuckDB cannot write its file ({type(error).__name__}); check that the disk has room for it twice, and {advice}"
         ) from None
 
 

@@ -92,6 +92,16 @@ def test_a_refusal_by_duckdb_is_a_destination_error(tmp_path: Path) -> None:
         DuckdbFile(tmp_path / "nowhere").__enter__()
 
 
+def test_rows_that_do_not_fit_into_duckdbs_memory_are_advised_another_format(tmp_path: Path) -> None:
+    columns = [column(f"c{at}", "text") for at in range(50)]
+    row = ",".join(["x" * 200] * 50).encode() + b"\n"
+    with DuckdbFile(tmp_path) as file:
+        writer = file.table("v", columns)
+        file._database.execute("SET memory_limit = '1MiB'")
+        with pytest.raises(DestinationError, match="--format parquet, whose files DuckDB reads"):
+            fill(writer, columns, *[row * 1_000] * 5)
+
+
 def test_a_single_query_cannot_be_a_duckdb_file() -> None:
     with pytest.raises(PlanError, match="chartferry export --format duckdb --query"):
         format_by_name("a1c.duckdb")
