@@ -357,7 +357,8 @@ UPDATE absence a SET asked = true FROM unnest(%(types)s::text[], %(ids)s::text[]
 WHERE a.run = %(run)s AND a.resource_type = s.resource_type AND a.id = s.id
 
 -- name: withheld
--- Rows that this client may not see, and Patients who are not there beside their charts, where patients are behind for that alone; in another order in each run, since only some are read.
+-- Rows that this client may not see, and Patients who are not there beside their charts, where patients are behind for that alone;
+-- in another order in each run, since only some are read.
 SELECT e.resource_type, e.id, r.patient_id FROM evidence e
 CROSS JOIN LATERAL (
     SELECT patient_id FROM resource WHERE resource_type = e.resource_type AND connection = %(connection)s AND id = e.id OFFSET 0

@@ -71,6 +71,7 @@ def fate(*, is_pull: bool = False, **changes: Any) -> Fate:
         ({"way": None, **NOT_THERE, "before": Open.NOT_FOUND}, Fate.CONFIRMED),
         ({"way": None, **NOT_THERE, "before": Open.NOT_FOUND, **LOST_CONTROL}, Fate.OPEN),
         ({"way": None, "asked": True, "said": Said.UNANSWERED}, Fate.OPEN),
+        ({"way": None, "said": Said.UNREADABLE}, Fate.DOUBTED),
         ({"way": None, "dead": True, **NOT_THERE, "before": Open.OLD_TOMBSTONE}, Fate.STILL_DEAD),
         ({"way": None, "dead": True, "before": Open.OLD_TOMBSTONE}, Fate.OPEN),
         ({"dead": True}, Fate.CONTRARY),
