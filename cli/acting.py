@@ -24,8 +24,10 @@ def account() -> str:
         return f"uid {number}"
 
 
-def actor_of(invocation: Invocation, settings: Settings, *, reads_charts: bool) -> Actor:
+def actor_of(invocation: Invocation, settings: Settings, *, reads_charts: bool, opens_values: bool = True) -> Actor:
     """Return the actor, and warn on stderr if a mask is lifted.
+
+    `opens_values`: False if what is encrypted is read as it is, so that there is nothing to mask.
 
     A usage error says that a reason is missing (white space does not count) although the configuration requires one for reading
     charts, or a mask is lifted.
@@ -46,8 +48,9 @@ def actor_of(invocation: Invocation, settings: Settings, *, reads_charts: bool) 
     name = invocation.acting_as or login
     roles = roles_of(name, settings.roles)
     masked = settings.encryption.masks(roles)
-    broke_glass = glass if masked and reads_charts else None
-    if masked and reads_charts and not broke_glass:
+    shows = reads_charts and opens_values
+    broke_glass = glass if masked and shows else None
+    if masked and shows and not broke_glass:
         seeing = ", ".join(settings.encryption.shown_to or ()) or "nobody"
         print_message(
             f"masked   {name} sees *** in place of encrypted values (shown to: {seeing}); --break-glass REASON lifts that"

@@ -21,7 +21,7 @@ from cli.render import emit_json, number, print_line, print_message, print_table
 from config.how_many import how_many
 from exports.audit_file import write_audit
 from exports.formats.audit_lines import AUDIT_FORMATS, read_as_json
-from snapshots.audit_event import FAULTS, ReadEvent, Verified
+from snapshots.audit_event import FAULTS, Action, ReadEvent, Verified
 from snapshots.audit_reader import AuditReader
 
 EXAMPLES = (
@@ -92,7 +92,9 @@ def audit(
 
 
 def _row(event: ReadEvent) -> tuple[str, ...]:
-    what = "ids of all patients" if event.everyone else ", ".join(event.types) or "(no types)"
+    what = ", ".join(event.types) or "(no types)"
+    if event.everyone:
+        what = "all charts" if event.action is Action.BACKUP else "ids of all patients"
     return (
         f"{event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
         event.actor,

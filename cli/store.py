@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cli.acting import actor_of
 from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.invocation import Invocation, invocation_of
@@ -29,13 +30,14 @@ def backup(
 ) -> int:
     """Write the embedded store, all tenants, to one file, as of one moment; a sync may be in progress.
 
-    The file has charts in plain text, except for values that the store encrypts.
+    The file has charts in plain text, except for values that the store encrypts. The audit of each tenant notes the backup.
 
     Exit codes: 0 written, 5 failed.
     """
     invocation = invocation_of(context)
     directory = _directory(invocation)
-    size = supervise_blocking(lambda: back_up(directory, out.absolute()), resume="nothing was written")
+    actor = actor_of(invocation, settings_of(invocation), reads_charts=True, opens_values=False)
+    size = supervise_blocking(lambda: back_up(directory, out.absolute(), actor), resume="nothing was written")
     if invocation.json:
         emit_json({"status": "complete", "file": str(out), "bytes": size})
     else:

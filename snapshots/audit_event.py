@@ -21,6 +21,7 @@ class Action(StrEnum):
     AUDIT = "audit"  # the audit itself
     PRUNE = "prune"  # what was kept long enough was deleted: events, versions, quarantine
     FIND = "find"  # whose identifier, number, or name and birth date it is
+    BACKUP = "backup"  # all that a tenant has was written to a file
     ERASE = "erase"  # every trace of a patient was deleted
 
 
@@ -40,7 +41,7 @@ class ReadEvent(NamedTuple):
     connections: tuple[str, ...]
     types: tuple[str, ...]  # of resources; empty: none, or not a matter of types
     runs: tuple[int, ...]  # the newest that the reader was shown, of each connection
-    everyone: bool  # the ids of all patients of these connections
+    everyone: bool  # the ids of all patients of these connections; of a backup, all that there is of them
     erased: Mapping[str, int] | None = None  # rows by table, where a patient was erased, or versions were pruned
     broke_glass: str | None = None  # why a mask was lifted for this one command
 

@@ -1,6 +1,7 @@
 """Backs up an embedded store into one file, restores a store from such a file, and moves a store to a newer Postgres by both.
 
-An administrator backs up any other server with its own tools (docs/store.md). `embedded` runs the server.
+An administrator backs up any other server with its own tools (docs/store.md). `embedded` runs the server, `tenants` notes a
+backup in each audit.
 """
 
 from __future__ import annotations
@@ -14,29 +15,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
+
+from snapshots.actor import Actor
 from snapshots.embedded import DATA, FORMER, MAJOR, embedded_postgres, programs_of, stop_abandoned, unused
 from snapshots.errors import StoreError
+from snapshots.tenants import open_tenants
 
 _MAGIC = b"PGDMP"  # how pg_dump's custom format begins
 _MAKING = ".restoring"
 
 
-def back_up(directory: Path, file: Path) -> int:
+def back_up(directory: Path, file: Path, actor: Actor) -> int:
     """Write the embedded store of a directory to a file, as of one moment, even while others use it; return its size in bytes.
 
-    The file appears only when it is whole, and only for this account. Blocks.
+    The file appears only when it is whole and the audit of each tenant has the backup, and only for this account. Blocks.
 
     Raises:
-        StoreError: there is no store, or the file could not be written.
+        StoreError: there is no store, the file could not be written, or a tenant's audit cannot note the backup.
     """
     if not (directory / DATA / "PG_VERSION").exists():
         raise StoreError(f"there is no embedded store in {directory} to back up.")
     with _part_of(file) as part:
         with embedded_postgres(directory) as url:
             _dump(programs_of(directory), url, part)
-        with _files(file):
-            with part.open("rb") as written:
+            with _files(file), part.open("rb") as written:
                 os.fsync(written.fileno())
+            anyio.run(_note, url, actor)  # after the dump, so that no tenant of it was made later
+        with _files(file):
             size = part.stat().st_size
             part.replace(file)
     return size
@@ -104,6 +110,11 @@ def upgrade(directory: Path, programs: Path | None = None) -> Path | None:
         finally:
             shutil.rmtree(making, ignore_errors=True)
     return former
+
+
+async def _note(url: str, actor: Actor) -> None:
+    async with open_tenants(url, actor) as there:
+        await there.note_backup()
 
 
 def _dump(programs: Path, url: str, file: Path) -> None:

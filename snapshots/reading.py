@@ -32,7 +32,7 @@ class WhatWasRead:
     types: Sequence[str] = ()
     runs: Sequence[int] = ()
     patients: Sequence[sql.Composable] = ()
-    everyone: bool = False  # the ids of all patients of the connections
+    everyone: bool = False  # all patients of the connections: of a backup their charts, else their ids
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The tenants of a store: lists, creates, migrates and drops them. Only the owner of the tables may.
+"""The tenants of a store: lists, creates, migrates and drops them, and notes their backup. Only the owner of the tables may.
 
 `migrate` makes and upgrades one schema, `walls` its roles and policies; `store` opens one tenant for its actor.
 """
@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 from psycopg import AsyncConnection, errors, sql
 
 from snapshots.actor import Actor
+from snapshots.audit import seal
+from snapshots.audit_event import Action
 from snapshots.errors import ConnectionBusyError, SchemaCommentError, StoreError, StoreUnavailableError, store_border
 from snapshots.migrate import migrate, migrations, version_of
+from snapshots.reading import WhatWasRead, note
 from snapshots.reports import reports
 from snapshots.rights import require_owning
 from snapshots.server import running_server
@@ -23,6 +26,7 @@ from snapshots.tenancy import TenantSession, tenant_schema
 from snapshots.walls import Walls, find_breaches, find_walls, lock_shared_rights
 
 _SQL = load("tenants")
+_BACKUP_KNOWN = 36  # the migration from which on the audit knows backups
 _PREFIX = tenant_schema("x")[:-1]
 
 
@@ -140,6 +144,25 @@ class Tenants:
                     ) from None
                 # in the same transaction: only the schema's comment names them
                 return [role for role in sorted(walls.existing) if not await self._dropped_role(role)]
+
+    async def note_backup(self) -> None:
+        """Note in the audit of each tenant that all its charts were read for a backup.
+
+        Raises:
+            StoreError: the tables of a tenant are too old for that. It may be noted of others.
+        """
+        for name, _ in await self._named():
+            session = self._session(name)
+            with store_border(f"noting the backup in the audit of tenant {name}"):
+                if await version_of(session, tenant_schema(name)) < _BACKUP_KNOWN:
+                    raise StoreError(
+                        f"the audit of tenant {name} cannot note a backup, because an earlier chartferry wrote its tables: back "
+                        "the store up with that one, or run `chartferry tenants migrate` first."
+                    )
+                async with session.transaction():
+                    connections = [row[0] async for row in await self._conn.execute(_SQL["connections"])]
+                    await note(session, Action.BACKUP, WhatWasRead(connections=connections, everyone=True))
+            await seal(session)
 
     async def _require_idle(self, name: str) -> None:
         """Raise ConnectionBusyError while a run of the tenant is in progress."""

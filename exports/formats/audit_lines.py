@@ -21,7 +21,7 @@ _REASON = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 _ENTITY = "http://terminology.hl7.org/CodeSystem/audit-entity-type"
 _ROLE = "http://terminology.hl7.org/CodeSystem/object-role"
 _DELETES = frozenset({"prune", "erase"})
-_SUBTYPES = {"export": "disclose", "pull": "disclose", **dict.fromkeys(_DELETES, "destroy")}
+_SUBTYPES = {**dict.fromkeys(("export", "pull", "backup"), "disclose"), **dict.fromkeys(_DELETES, "destroy")}
 
 
 def instant(moment: datetime) -> str:

@@ -10,6 +10,10 @@ WHERE starts_with(n.nspname, 'tenant_') ORDER BY n.nspname
 -- Runs that have not ended.
 SELECT id FROM run WHERE finished_at IS NULL
 
+-- name: connections
+-- The names of a tenant's connections.
+SELECT name FROM connection ORDER BY name
+
 -- name: bound_wait
 -- Whoever waits for a lock that excludes everybody lets everybody else wait behind it.
 SET LOCAL lock_timeout = '3s'

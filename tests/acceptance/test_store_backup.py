@@ -46,7 +46,9 @@ def test_a_restored_store_equals_the_backup_and_syncs_again(site: Site, folder: 
         site.connect(served)
         site.sync()
         before = site.exported()
-        assert site.run("store", "backup", "--out", str(backup)).code == 0
+        assert site.run("store", "backup", "--out", str(backup), "--as", "ana").code == 0
+        shown = site.run("audit", "--patient", "-", stdin="anybody").stdout
+        assert [word for word in ("ana", "backup", "all charts") if word not in shown] == []
         assert stat.S_IMODE(backup.stat().st_mode) == 0o600
         site.use_store(f"embedded:{folder / 'again'}")
         assert site.run("store", "restore", str(backup)).code == 0

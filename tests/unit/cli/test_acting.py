@@ -62,6 +62,15 @@ def test_encrypted_values_are_masked_without_a_permitted_role_unless_the_glass_i
     assert actor_of(Invocation(acting_as="ben"), SETTINGS, reads_charts=True).masked is False
 
 
+def test_a_command_that_opens_no_encrypted_value_masks_none_and_still_needs_a_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    actor = actor_of(Invocation(acting_as="ben", break_glass="ward 3"), SEALED, reads_charts=True, opens_values=False)
+    assert (actor.broke_glass, capsys.readouterr().err) == (None, "")
+    with pytest.raises(typer.BadParameter, match="requires a reason"):
+        actor_of(Invocation(), STRICT, reads_charts=True, opens_values=False)
+
+
 @pytest.mark.parametrize("nothing", ["", " ", "\n\t"])
 def test_white_space_does_not_count_as_a_reason_to_read_charts_or_lift_a_mask(nothing: str) -> None:
     with pytest.raises(typer.BadParameter, match="requires a reason"):

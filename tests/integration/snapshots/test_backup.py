@@ -1,0 +1,69 @@
+"""A backup reads every chart of every tenant, and each tenant's audit says so."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import psycopg
+import pytest
+
+from snapshots.actor import Actor
+from snapshots.audit_event import Action, ReadEvent
+from snapshots.backup import back_up
+from snapshots.embedded import embedded_postgres
+from snapshots.errors import StoreError
+from snapshots.store import open_store
+from tests.integration.snapshots.stored import full_run, person, scope, search
+
+ANA = Actor(name="ana", login="root", reason="nightly backup")
+TENANTS = ("mercy", "south")
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """The embedded store of two tenants, in a folder through which the server's account may pass."""
+    made = Path(tempfile.mkdtemp(prefix="cf-", dir="/dev/shm"))
+    made.chmod(0o755)
+    with embedded_postgres(made / "store"):
+        anyio.run(_fill, made / "store")
+        yield made / "store"
+    shutil.rmtree(made)
+
+
+async def _fill(directory: Path) -> None:
+    for tenant in TENANTS:
+        async with open_store(f"embedded:{directory}", tenant, ANA) as store:
+            await full_run(await store.begin_run(scope(connection=tenant)), [person("p1")], [search()])
+
+
+async def _who_saw(directory: Path, tenant: str) -> list[ReadEvent]:
+    async with open_store(f"embedded:{directory}", tenant, ANA) as store:
+        assert (await store.audit.verify()).faults == ()
+        return await store.audit.who_saw("p1")
+
+
+def test_a_backup_is_in_the_audit_of_each_tenant_for_everyone_with_who_and_why(directory: Path) -> None:
+    back_up(directory, directory.parent / "charts.dump", ANA)
+    for tenant in TENANTS:
+        (event,) = anyio.run(_who_saw, directory, tenant)
+        assert (event.action, event.connections, event.everyone) == (Action.BACKUP, (tenant,), True)
+        assert (event.actor, event.reason) == ("ana", "nightly backup")
+
+
+def test_a_backup_that_a_tenants_audit_cannot_note_leaves_no_file(directory: Path) -> None:
+    with embedded_postgres(directory) as url, psycopg.connect(url) as conn:
+        conn.execute("DELETE FROM tenant_south.schema_migration WHERE version >= 36")
+    with pytest.raises(StoreError, match=r"audit of tenant south cannot note a backup.*tenants migrate"):
+        back_up(directory, directory.parent / "charts.dump", ANA)
+    assert [one.name for one in directory.parent.iterdir()] == ["store"]
+
+
+def test_a_backup_whose_file_cannot_get_its_name_is_in_the_audit_because_charts_were_read(directory: Path) -> None:
+    (taken := directory.parent / "charts.dump").mkdir()
+    with pytest.raises(StoreError, match="Is a directory"):
+        back_up(directory, taken, ANA)
+    assert [one.action for one in anyio.run(_who_saw, directory, "mercy")] == [Action.BACKUP]
