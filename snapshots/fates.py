@@ -153,9 +153,8 @@ def _of_a_tombstone(one: Circumstance) -> Fate:
 def _of_what_no_way_missed(one: Circumstance, *, is_pull: bool) -> Fate:
     """Decide about rows that no listing could show, or that were only heard of: two runs must find that they are not there."""
     if one.said is Said.UNREADABLE:
-        return (
-            Fate.DOUBTED
-        )  # it came from an export that is older than what is stored, and no read can tell which holds
+        # it came from an export that is older than what is stored, and no read can tell which of the two holds
+        return Fate.DOUBTED
     if not one.readable or one.said not in _NOT_THERE:
         return Fate.OPEN
     return Fate.CONFIRMED if one.before in _UNSURE and not is_pull else Fate.NOT_FOUND
