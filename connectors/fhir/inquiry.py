@@ -34,7 +34,7 @@ from connectors.fhir.sync import types_for_scopes
 from connectors.fhir.transport.call import Call, Endpoint
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.explain import next_after
-from connectors.fhir.transport.tls import distrust_of, tls_context
+from connectors.fhir.transport.tls import distrust_of, refuses_us, tls_context
 
 Verdict = Literal["ok", "warn", "fail"]
 REACH_S = 10.0  # for a name, and for a connection
@@ -139,41 +139,52 @@ async def _reached(endpoint: Endpoint, now: Callable[[], datetime]) -> AsyncIter
         return
     yield Step(name="dns", verdict="ok", found=f"{host} has {how_many(len(addresses), 'address', 'addresses')}")
     secure = parts.scheme == "https"
-    name = "tls" if secure else "tcp"
     try:
         with anyio.fail_after(REACH_S):
-            context = tls_context(endpoint) if secure else None
-            stream: TLSStream | SocketStream
-            if context is not None:
-                stream = await anyio.connect_tcp(host, port, ssl_context=context, tls_standard_compatible=False)
-            else:
-                stream = await anyio.connect_tcp(host, port)
-    except ssl.SSLCertVerificationError as error:
-        found = f"the certificate is not trusted: {error.verify_message.rstrip('.')}"
-        yield Step(name=name, verdict="fail", found=found, advice=next_after(distrust_of(error)))
-    except ssl.SSLError as error:
-        advice = (
-            "TLS 1.2 or newer is needed; check that this port speaks https, not only http; if the server requires a client "
-            "certificate, set client_cert and client_cert_key"
-        )
-        yield Step(
-            name=name, verdict="fail", found=f"the handshake failed ({error.reason or 'no reason'})", advice=advice
-        )
-    except PlanError as error:
-        yield Step(name=name, verdict="fail", found=str(error))
+            stream = await anyio.connect_tcp(host, port)
     except (OSError, TimeoutError) as error:
-        reason = _reason(error)
-        advice = "check port, firewall and VPN; behind a proxy, set the connection's proxy"
         yield Step(
-            name=name, verdict="fail", found=f"port {port} of {host} cannot be reached ({reason})", advice=advice
+            name="tls" if secure else "tcp",
+            verdict="fail",
+            found=f"port {port} of {host} cannot be reached ({_reason(error)})",
+            advice="check port, firewall and VPN; behind a proxy, set the connection's proxy",
         )
-    else:
-        yield (
-            _connected(stream, now())
-            if isinstance(stream, TLSStream)
-            else Step(name=name, verdict="ok", found=f"port {port} answers, without TLS")
-        )
+        return
+    try:
+        if not secure:
+            yield Step(name="tcp", verdict="ok", found=f"port {port} answers, without TLS")
+            return
+        yield await _secured(stream, host, endpoint, now)
+    finally:
         await anyio.aclose_forcefully(stream)
+
+
+async def _secured(stream: SocketStream, host: str, endpoint: Endpoint, now: Callable[[], datetime]) -> Step:
+    """Return how the TLS handshake on an open connection went."""
+
+    def failed(found: str, advice: str) -> Step:
+        return Step(name="tls", verdict="fail", found=found, advice=advice)
+
+    try:
+        context = tls_context(endpoint)
+        with anyio.fail_after(REACH_S):
+            secured = await TLSStream.wrap(
+                stream, hostname=host, ssl_context=context, server_side=False, standard_compatible=False
+            )
+    except ssl.SSLCertVerificationError as error:
+        return failed(
+            f"the certificate is not trusted: {error.verify_message.rstrip('.')}", next_after(distrust_of(error))
+        )
+    except ssl.SSLError as error:
+        advice = next_after("client-certificate" if refuses_us(error) else "handshake")
+        return failed(f"the handshake failed ({error.reason or 'no reason'})", advice)
+    except PlanError as error:
+        return failed(str(error), "")
+    except TimeoutError:
+        return failed("the port accepts connections, but does not answer the handshake", next_after("handshake"))
+    except (anyio.EndOfStream, anyio.BrokenResourceError):
+        return failed("the port accepts connections, but closes them during the handshake", next_after("handshake"))
+    return _connected(secured, now())
 
 
 def _connected(stream: TLSStream, now: datetime) -> Step:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,6 +55,28 @@ def test_an_unreachable_ehr_fails_its_check_and_the_others_are_still_checked(sit
     assert steps["nameless", "dns"]["verdict"] == "fail"
     assert "base_url" in steps["elsewhere", "metadata"]["advice"]
     assert ("nobody", "metadata") not in steps
+
+
+@pytest.mark.parametrize("hello", [0, 1], ids=["at once", "after our ClientHello"])
+def test_a_port_that_closes_during_the_handshake_fails_its_check(site: Site, hello: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def close() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken, _ = listening.accept()
+                    taken.recv(hello)
+                    taken.close()
+
+        threading.Thread(target=close, daemon=True).start()
+        port = listening.getsockname()[1]
+        with mock("generic") as served:
+            name = site.connect(served, base_url=f"https://127.0.0.1:{port}/fhir")
+            steps = check(site, 5)
+        listening.shutdown(socket.SHUT_RDWR)
+    assert steps[name, "tls"]["verdict"] == "fail"
+    assert "during the handshake" in steps[name, "tls"]["found"]
+    assert "https (or only http)" in steps[name, "tls"]["advice"]
 
 
 def test_a_refused_login_fails_the_check_and_says_what_was_sent(site: Site) -> None:

@@ -35,6 +35,7 @@ _FOUND: dict[Failure, str] = {
     "connect": "the connection was refused, or there is no route to the host",
     "connect-timeout": "no connection was made within the time allowed",
     "handshake": "the TLS handshake failed",
+    "client-certificate": "the server requires a client certificate, or does not accept ours",
     "proxy": "the proxy refused it",
     "certificate": "the server's certificate is not trusted",
     "certificate-dates": "the server's certificate has expired, or is not valid yet",
@@ -52,7 +53,10 @@ _NEXT_BY_FAILURE: dict[Failure, str] = {
     "connect": "check host and port in {setting}, whether the EHR is up, the network and the proxy setting",
     "connect-timeout": "check host and port in {setting}, and the proxy setting: a firewall may drop our packets, or that port "
     "speaks no TLS; profile.http.connect_timeout_s says how long to wait",
-    "handshake": "check whether that port speaks https (or only http), and TLS 1.2 or newer",
+    "handshake": "check whether that port speaks https (or only http), and TLS 1.2 or newer; if the server requires a "
+    "client certificate, set client_cert and client_cert_key",
+    "client-certificate": "set client_cert and client_cert_key to the certificate that the EHR's operator has registered for us, "
+    "and check that it has not expired",
     "proxy": "check the connection's proxy setting: host, port, and the login that the proxy may require",
     "certificate": "if the authority that signed it is your own, or the server itself, set ca_bundle to its certificate (PEM); "
     "else ask the server's operator: it may not send an intermediate certificate",
@@ -150,6 +154,7 @@ _NO_JOB = (
 _NO_ANSWER_OF: dict[Purpose, str] = {"file": _NO_FILE, "status": _NO_JOB}
 _ADDRESS_OF: dict[Purpose, str] = {"token": "profile.login.token_url"}
 _ONLY_HTTPS = "; or its port speaks only https: then base_url must begin with https://"
+_OR_CERTIFICATE = "; or the server requires a client certificate: then set client_cert and client_cert_key"
 _LATER = "the EHR is down or overloaded; run again later"
 
 
@@ -215,6 +220,8 @@ def _next_unanswered(call: Call, seen: Seen, failure: Failure) -> str:
     advice = next_after(failure, _ADDRESS_OF.get(call.purpose, "base_url"))
     if failure in OTHER_PORT and call.purpose == "discovery" and (seen.origin or "").startswith("http:"):
         return advice + _ONLY_HTTPS
+    if failure == "dropped" and call.purpose == "discovery" and (seen.origin or "").startswith("https:"):
+        return advice + _OR_CERTIFICATE
     return advice
 
 

@@ -26,6 +26,7 @@ Failure = Literal[
     "connect",
     "connect-timeout",
     "handshake",
+    "client-certificate",
     "proxy",
     "certificate",
     "certificate-dates",
@@ -46,11 +47,11 @@ SLOW_TRIES = 3  # a search that takes too long: then it is asked in smaller page
 FEW_TRIES = 5  # a web page with 200: a soft 404 never turns into FHIR, a firewall's block may (F1)
 # the run's first questions to a host that is not there, and links to one: a mistyped base_url is told within seconds
 TYPO_TRIES = 3
-NOBODY_THERE = frozenset({"name", "connect", "connect-timeout", "handshake"})
+NOBODY_THERE = frozenset({"name", "connect", "connect-timeout", "handshake", "client-certificate"})
 # what a port answers that is not the EHR's: one that speaks only https hangs up, or sends an alert that is not HTTP
 OTHER_PORT = frozenset({"dropped", "malformed"})
 UNTRUSTED: frozenset[Failure] = frozenset({"certificate", "certificate-dates", "certificate-name"})
-NEVER_SENT = frozenset({"name", "connect", "connect-timeout", "handshake", "proxy"})
+NEVER_SENT = NOBODY_THERE | {"proxy"}
 # 6.2
 TRANSIENT_CODES = frozenset({"transient", "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled"})
 OUTCOME_BYTES = 1 << 20  # an OperationOutcome longer than this is not read for codes

@@ -28,6 +28,7 @@ from connectors.fhir.transport.tls import tls_context
 from connectors.fhir.transport.verbatim import (
     NO_BODY,
     CertificateError,
+    ClientCertificateError,
     HandshakeError,
     NameNotFoundError,
     VerbatimTransport,
@@ -45,6 +46,7 @@ _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
     (ContentCodingError, "coding"),
     (CertificateError, "certificate"),
     (httpx.ProxyError, "proxy"),
+    (ClientCertificateError, "client-certificate"),
     (HandshakeError, "handshake"),
     (NameNotFoundError, "name"),
     (httpx.ConnectTimeout, "connect-timeout"),

@@ -21,9 +21,12 @@ from yarl import URL
 
 from connectors.fhir.transport.addresses import AddressGuard, GuardedResolver
 from connectors.fhir.transport.cookies import OriginCookies
-from connectors.fhir.transport.tls import Distrust, distrust_of
+from connectors.fhir.transport.tls import Distrust, distrust_of, refuses_us
 
 READ_BUFFER_BYTES = 1 << 17
+# gateways add many headers and long ones; curl takes 300 KB of them, aiohttp by itself only 128, of 8 KB each
+MAX_HEADERS = 1_000
+MAX_HEADER_BYTES = 1 << 16
 NO_BODY = httpx.ByteStream(b"")  # of a request; httpx copies the headers three times to find out about `content=None`
 
 
@@ -39,6 +42,14 @@ class NameNotFoundError(httpx.ConnectError):
 
 class HandshakeError(httpx.ConnectError):
     """The port was reached and does not speak TLS as we do: another protocol, or nothing in common."""
+
+
+class ClientCertificateError(httpx.ConnectError):
+    """The server wants a client certificate, or another one than ours. With TLS 1.3 it says so after the handshake."""
+
+
+class _RefusedError(aiohttp.ClientError):
+    """The server ended the connection by an alert about our certificate."""
 
 
 class _AnswerLostError(aiohttp.ClientError):
@@ -58,6 +69,7 @@ _MEANING: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.InvalidURL, httpx.UnsupportedProtocol),
     (aiohttp.ClientPayloadError, httpx.ReadError),
     (aiohttp.ClientResponseError, httpx.RemoteProtocolError),
+    (_RefusedError, ClientCertificateError),
     (_AnswerLostError, httpx.ReadError),
     (aiohttp.ClientConnectionError, httpx.ReadError),
     (aiohttp.ClientError, httpx.RemoteProtocolError),
@@ -72,6 +84,8 @@ def _meaning(error: BaseException, request: httpx.Request) -> httpx.TransportErr
     kind = next(to for came, to in _MEANING if isinstance(error, came))
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionResetError):
         kind = HandshakeError  # the port took the connection, then hung up on our ClientHello
+    if isinstance(error, aiohttp.ClientConnectorError) and refuses_us(error.os_error):
+        kind = ClientCertificateError
     found = kind(type(error).__name__, request=request)
     if isinstance(found, CertificateError) and isinstance(error, aiohttp.ClientConnectorCertificateError):
         refused = error.certificate_error
@@ -85,9 +99,9 @@ async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
         return await handler(request)
     except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
         raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-        pass
-    raise _AnswerLostError
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        refused = refuses_us(error.__cause__)
+    raise _RefusedError if refused else _AnswerLostError
 
 
 def _answers_within(patience_s: float) -> type[aiohttp.ClientResponse]:
@@ -203,6 +217,8 @@ class VerbatimTransport(AiohttpTransport):
             auto_decompress=False,
             trust_env=False,
             read_bufsize=READ_BUFFER_BYTES,
+            max_headers=MAX_HEADERS,
+            max_field_size=MAX_HEADER_BYTES,
             middlewares=(_send_once,),
             response_class=_answers_within(self._read_timeout_s),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import logging
 import socket
@@ -265,9 +266,9 @@ async def test_no_log_or_error_contains_a_query_a_token_or_a_body(caplog):
     assert "SECRET" not in caplog.text
 
 
-def certificate(folder, *, days=1, address="127.0.0.1"):
+def certificate(folder, *, days=1, address="127.0.0.1", common_name="test"):
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = datetime.now(UTC)
     made = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
@@ -345,6 +346,74 @@ async def test_old_tls_is_refused(server_tls):
             with pytest.raises(TransientFetchError, match="TLS handshake failed"):
                 await ehr.send(call())
         assert server.seen == []
+
+
+def encrypted(key, folder):
+    opened = serialization.load_pem_private_key(key.read_bytes(), None)
+    sealed = folder / "sealed.pem"
+    sealed.write_bytes(
+        opened.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"SECRET"),
+        )
+    )
+    return sealed
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            lambda pem, key, folder: {"client_cert_key": encrypted(key, folder)},
+            "encrypted with a passphrase .*openssl pkey",
+        ),
+        (lambda pem, key, folder: {"client_cert_key": certificate(folder)[1]}, "does not belong to the certificate"),
+        (lambda pem, key, folder: {}, r"client_cert = \S+ cannot be read .* unless the key is in the same file"),
+        (
+            lambda pem, key, folder: {"client_cert": None, "ca_bundle": key},
+            r"ca_bundle = \S+ cannot be read .*openssl x509",
+        ),
+    ],
+    ids=["encrypted key", "another key", "no key", "a key for a ca_bundle"],
+)
+async def test_a_file_that_tls_cannot_use_is_reported_by_its_setting_and_no_passphrase_is_asked_for(
+    tmp_path, settings, told
+):
+    (tmp_path / "other").mkdir()
+    pem, key = certificate(tmp_path)
+    endpoint = Endpoint("https://127.0.0.1:9/fhir", **{"client_cert": pem, **settings(pem, key, tmp_path / "other")})
+    async with client(endpoint) as ehr:
+        with pytest.raises(PlanError, match=told):
+            await ehr.send(call())
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+async def test_a_server_that_does_not_accept_our_certificate_is_reported_as_such(server_tls, tmp_path, version):
+    """With TLS 1.3 its alert comes after the handshake (RFC 8446 4.4.2.4), when the request is under way."""
+    context, pem, _ = server_tls
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.maximum_version = version
+    context.load_verify_locations(pem)
+    (tmp_path / "other").mkdir()
+    other, other_key = certificate(tmp_path / "other", common_name="other")
+    endpoint = {"ca_bundle": pem, "client_cert": other, "client_cert_key": other_key}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def refuse() -> None:  # not asyncio's server, which sends no alert
+            taken, _ = listening.accept()
+            with context.wrap_socket(taken, server_side=True, do_handshake_on_connect=False) as refusing:
+                with contextlib.suppress(ssl.SSLError):
+                    refusing.do_handshake()
+                while socket.socket.recv(refusing, 1 << 16):  # a close with bytes unread would take the alert with it
+                    pass
+
+        server = asyncio.create_task(asyncio.to_thread(refuse))
+        base_url = f"https://127.0.0.1:{listening.getsockname()[1]}/fhir"
+        async with client(Endpoint(base_url, **endpoint), retry__max_tries=1) as ehr:
+            with pytest.raises(TransientFetchError, match=r"does not accept ours .* set client_cert"):
+                await ehr.send(call())
+        await server
 
 
 async def test_a_missing_ca_bundle_is_reported(tmp_path):

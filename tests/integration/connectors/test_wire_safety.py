@@ -59,7 +59,9 @@ async def test_a_link_from_the_server_never_reaches_an_internal_address(link, mo
         with pytest.raises((UnsafeLinkError, TransientFetchError)) as raised:
             await ehr.send(call(link, auth=False, purpose="file"))
     assert (
-        isinstance(raised.value, UnsafeLinkError) or "not found" in str(raised.value) or "not HTTP" in str(raised.value)
+        isinstance(raised.value, UnsafeLinkError)
+        or "not found" in str(raised.value)
+        or "not valid HTTP" in str(raised.value)
     )
 
 
@@ -321,5 +323,19 @@ async def test_the_size_of_headers_is_bounded(head):
         return False
 
     async with wire(too_much) as server, client(server, retry__max_tries=2) as ehr:
-        with pytest.raises(TransientFetchError, match="not HTTP"):
+        with pytest.raises(TransientFetchError, match="not valid HTTP"):
             await ehr.send(call())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b"".join(b"X-%d: y\r\n" % n for n in range(900)), b"X-Long: " + b"x" * 60_000 + b"\r\n"],
+    ids=["900 headers", "60 KB"],
+)
+async def test_many_or_long_headers_of_a_gateway_are_read(more):
+    async def answer(request, writer):
+        writer.write(b"HTTP/1.1 200 X\r\n" + more + b"Content-Length: 2\r\n\r\n{}")
+        return True
+
+    async with wire(answer) as server, client(server, retry__max_tries=1) as ehr:
+        assert (await ehr.send(call())).body == b"{}"
