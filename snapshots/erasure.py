@@ -67,6 +67,8 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
             whose = {"connection": number, "patient": patient}
             ids = [row[0] async for row in await session.conn.execute(_SQL["who"], whose)]
             values_of = {one: await _values(session.conn, number, one) for one in ids}
+            named = {"connection": number, "patients": ids}
+            digests = [row[0] async for row in await session.conn.execute(_SQL["cohorts"], named)]
             rows, types, shared = Counter[str](), set[str](), 0
             erased, unread = list[str](), list[str]()
             for one, values in values_of.items():
@@ -80,12 +82,14 @@ async def erase(session: TenantSession, connection: str, patient: str) -> Erased
                 rows.update(deleted)
                 erased += [one] if deleted else []
                 await session.conn.execute(_SQL["forget_found"])
+            await session.conn.execute(_SQL["forget_cohorts"], {"connection": number, "digests": digests})
             for values in values_of.values():
                 await _require_nothing(session.conn, values)
             if erased:
                 await session.conn.execute(_SQL["count_erased"], {"connection": number, "patients": len(erased)})
-                named = named_patients(connection, erased)
-                read = WhatWasRead(connections=[connection], types=sorted(types), patients=[named])
+                read = WhatWasRead(
+                    connections=[connection], types=sorted(types), patients=[named_patients(connection, erased)]
+                )
                 left = len(unread) + len(unread_input)
                 await note(session, Action.ERASE, read, erased={**rows, _UNREAD: left} if left else rows)
     return Erased(dict(sorted(rows.items())), shared, (*sorted(unread), *sorted(unread_input)))

@@ -92,6 +92,32 @@ DELETE FROM watermark w WHERE w.connection = %(connection)s AND w.resource_type 
     ))
 )
 
+-- name: cohorts
+-- Digests of cohorts that may be of these patients alone or among others: of ids, they can be guessed. A cohort whose roster has others
+-- only is not among them.
+SELECT DISTINCT r.cohort_digest FROM run r WHERE r.connection = %(connection)s AND r.cohort_digest <> '' AND (
+    EXISTS (
+        SELECT FROM roster m WHERE m.connection = r.connection AND strpos(m.selection, r.cohort_digest) > 0
+            AND m.patient_id = ANY(%(patients)s::text[])
+    ) OR NOT EXISTS (SELECT FROM roster m WHERE m.connection = r.connection AND strpos(m.selection, r.cohort_digest) > 0)
+)
+
+-- name: forget_cohorts
+-- Forget cohorts, and what is known of the selections that have the name of one: the next run of such a selection lists everything in full.
+WITH cohort AS (SELECT unnest(%(digests)s::text[]) AS digest), watermarks AS (
+    DELETE FROM watermark w USING cohort WHERE w.connection = %(connection)s AND strpos(w.selection, digest) > 0
+), listings AS (
+    DELETE FROM full_listing f USING cohort WHERE f.connection = %(connection)s AND strpos(f.knowledge, digest) > 0
+), lags AS (
+    DELETE FROM lag l USING cohort WHERE l.connection = %(connection)s AND strpos(l.selection, digest) > 0
+), rosters AS (
+    DELETE FROM roster m USING cohort WHERE m.connection = %(connection)s AND strpos(m.selection, digest) > 0
+)
+UPDATE run r SET cohort_digest = '',
+    selection = CASE WHEN strpos(r.selection, digest) > 0 THEN 'erased' ELSE r.selection END,
+    knowledge = CASE WHEN strpos(r.knowledge, digest) > 0 THEN 'erased' ELSE r.knowledge END
+FROM cohort WHERE r.connection = %(connection)s AND r.cohort_digest = digest
+
 -- name: types
 -- Their types.
 SELECT array_agg(DISTINCT resource_type ORDER BY resource_type) FROM erased_key

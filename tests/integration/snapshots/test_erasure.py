@@ -135,6 +135,39 @@ async def test_erasing_a_patient_leaves_nothing_of_them_and_everything_of_others
     assert [one.kind for one in (await store.audit.verify()).faults] == ["altered"]
 
 
+async def test_no_name_of_a_cohort_is_left_from_which_an_erased_id_could_be_guessed(
+    store: Store, store_url: str
+) -> None:
+    alone, both, others, listed = "a10e", "b07h", "07he", "f11e"
+    for kind, cohort, patients in (
+        ("pull", alone, [WHO]), ("sync", both, [WHO, OTHER]), ("sync", others, [OTHER]), ("sync", listed, [WHO, OTHER]),
+    ):  # fmt: skip
+        name = "file:1" if cohort == listed else f"patients:{cohort}"
+        async with await store.begin_run(scope(kind=kind, selection=name, cohort=cohort)) as run:
+            await run.knowledge.speak_for(f"{name} by crawl", [])
+            units = [search(patient=one) for one in patients]
+            await run.plan(units)
+            brought = [
+                one for patient in patients for one in (person(patient), record(f"of {patient}", patient=patient))
+            ]
+            await run.write(Batch(records=brought, results=[settled(one) for one in units]))
+            await run.finish(watermark="2026-01-01T00:00:00Z", requests=1, retries=0)
+    with psycopg.connect(store_url, autocommit=True, options=f"-c search_path={SCHEMA}") as conn:
+        known = "SELECT selection FROM watermark UNION SELECT selection FROM roster UNION SELECT knowledge FROM full_listing"
+        before = {row[0] for row in conn.execute(known)}  # type: ignore[call-overload]
+        await store.erase("mercy", WHO)
+        after = {row[0] for row in conn.execute(known)}  # type: ignore[call-overload]
+        assert before - after == {f"patients:{alone} by crawl", f"patients:{both} by crawl"}
+        assert after == {f"patients:{others} by crawl", "file:1 by crawl"}
+        ran = conn.execute("SELECT selection, knowledge, cohort_digest FROM run ORDER BY id").fetchall()
+    assert ran == [
+        ("erased", "erased", ""),
+        ("erased", "erased", ""),
+        (f"patients:{others}", f"patients:{others} by crawl", others),
+        ("file:1", "file:1 by crawl", ""),
+    ]
+
+
 def sampled(url: str) -> set[str]:
     """The tables of whose rows the planner has samples with the patient."""
     texts = rows(url, "SELECT tablename, concat(most_common_vals::text, histogram_bounds::text) FROM pg_stats")
