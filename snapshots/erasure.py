@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, LiteralString, NamedTuple
+from urllib.parse import quote
 
 from psycopg import AsyncConnection, sql
 
@@ -41,7 +42,16 @@ _COLUMNS = {
 _UNREAD = "unread"  # in the audit, beside the tables
 _TYPES = {"text": "text", "jsonb": "document", "_text": "list"}
 # what no id has (R4, id); a full stop may end a sentence
-_BEFORE, _AFTER = "(^|[^A-Za-z0-9.-])", r"(\.*($|[^A-Za-z0-9.-]))"
+_BEFORE, _AFTER = "(^|[^A-Za-z0-9.-]|%[0-9A-Fa-f]{2})", r"(\.*($|[^A-Za-z0-9.-]))"
+# what mentions a patient: a reference, or a search by patient, such as in a URL; in a chain, a full stop is before it
+_MENTIONS = (
+    "Patient/",
+    "Patient_2_",
+    "atient=",
+    "atient_3_",
+)  # patterns of LIKE: each costs a search through every text
+_PATTERNED, _LITERAL = re.compile(r"([%_\\])"), r"\\\1"  # of LIKE
+_MENTION = rf"({_BEFORE}Patient(/|%2[Ff])|({_BEFORE}|\.)[Pp]atient(=|%3[Dd]))"
 _NAMING = """(["'/=:,|]|%2[Ff])"""  # what is before an id in input that cannot be read
 _ASCII_ENDS = 128
 
@@ -127,12 +137,20 @@ async def _values(conn: AsyncConnection[Any], connection: int, patient: str) -> 
     ends = [row[0] async for row in await conn.execute(_SQL["longer_ids"], values)]
     return {
         **values,
-        "reference": f"Patient/{patient}",
-        "trace": f"{_BEFORE}Patient/{_id(patient, ends, str)}",
+        "mentions": [f"%{mention}{_PATTERNED.sub(_LITERAL, patient)}%" for mention in _MENTIONS],
+        "trace": trace_of(patient, ends),
         # of bytes, as SQL and as Python turn them into text
         "named": _NAMING + _id(patient, ends, _escaped),
         "named_in_latin1": _NAMING + _id(patient, ends, lambda text: text.encode().decode("latin-1")),
     }
+
+
+def trace_of(patient: str, ends: Sequence[str] = ()) -> str:
+    """Return a regular expression of Postgres and of Python that finds a mention of a patient, and of nobody with a longer id.
+
+    `ends` are how longer ids go on that R4 does not allow.
+    """
+    return _MENTION + _id(patient, [*ends, *map(quote, ends)], str)
 
 
 def _id(patient: str, ends: Sequence[str], written: Callable[[str], str]) -> str:

@@ -31,13 +31,13 @@ DROP TABLE erased_key
 
 -- name: find_keys
 -- Every resource that is or was the patient's or identifies the patient: filed under the patient, in the patient's compartment, or with a
--- reference to the patient. `trace` is a regular expression.
+-- reference to the patient. `trace` is a regular expression; `mentions` are patterns that cost less and find at least as much.
 CREATE TEMPORARY TABLE erased_key ON COMMIT DROP AS
 SELECT 'Patient'::text COLLATE "C" AS resource_type, %(patient)s::text COLLATE "C" AS id
 UNION SELECT resource_type, id FROM resource
-    WHERE connection = %(connection)s AND (patient_id = %(patient)s OR strpos(body::text, %(reference)s) > 0 AND body::text ~ %(trace)s)
+    WHERE connection = %(connection)s AND (patient_id = %(patient)s OR body::text LIKE ANY(%(mentions)s) AND body::text ~ %(trace)s)
 UNION SELECT resource_type, id FROM resource_history
-    WHERE connection = %(connection)s AND (patient_id = %(patient)s OR strpos(body::text, %(reference)s) > 0 AND body::text ~ %(trace)s)
+    WHERE connection = %(connection)s AND (patient_id = %(patient)s OR body::text LIKE ANY(%(mentions)s) AND body::text ~ %(trace)s)
 UNION SELECT resource_type, id FROM rival
     WHERE connection = %(connection)s AND (patient_id = %(patient)s OR replace(body, '\/', '/') ~ %(trace)s)  -- as it was sent
 UNION SELECT b.resource_type, b.id FROM (

@@ -246,6 +246,40 @@ async def test_a_bundle_with_the_patient_within_and_a_mention_that_ends_a_senten
     assert live(store_url) == {OTHER, "c", "t", "u"}
 
 
+URLS = (
+    "https://ehr/Observation?patient=WHO",
+    "Observation?code=x&patient=WHO&_sort=date",
+    "Observation?subject:Patient=WHO",
+    "Observation?encounter.patient=WHO,12",
+    "https://ehr/launch?iss=https%3A%2F%2Fehr%2Ffhir&record=Patient%2FWHO",
+    "https://ehr/launch?to=https%3a%2f%2fehr%2fPatient%2fWHO%2f_history%2f1",
+    "https://ehr/launch?to=Observation%3Fpatient%3DWHO%26code%3Dx",
+)
+
+
+async def test_urls_of_other_peoples_rows_that_name_the_patient_are_erased_and_those_that_name_others_stay(
+    store: Store, store_url: str
+) -> None:
+    longer = "pat.7:b"  # a colon is in no id of R4, and percent-encoded within a URL
+    brought = [person(WHO), person(OTHER), person(longer)]
+    for number, url in enumerate(URLS):
+        for kept, who in (
+            (f"u{number}", "WHO"),
+            (f"k{number}", OTHER),
+            (f"l{number}", longer),
+            (f"e{number}", "pat.7%3Ab"),
+        ):
+            brought.append(record(kept, url.replace("WHO", WHO if who == "WHO" else who), patient=OTHER))
+    brought.append(record("html", f"<a href='?x=y&amp;patient={WHO}'>chart</a>", patient=OTHER))
+    await full_run(await store.begin_run(scope()), brought, [search()])
+    await full_run(
+        await store.begin_run(scope()), [*brought[:-1], record("html", "changed", patient=OTHER)], [search()]
+    )
+    await store.erase("mercy", WHO)
+    assert live(store_url) == {OTHER, longer, *(f"{kept}{number}" for kept in "kle" for number in range(len(URLS)))}
+    assert not any(re.search(r"pat\.7(?!7|:b|%3Ab)", text) for some in traces(store_url).values() for text in some)
+
+
 @pytest.mark.parametrize("longer", ["pat.7_b", "pat.7~b", "pat.7:b", "pat.7é", "pat.7@x_b", "pat.7\\"])
 async def test_patients_whose_ids_continue_where_an_r4_id_would_end_keep_their_charts(
     store: Store, store_url: str, longer: str

@@ -1,0 +1,37 @@
+"""What counts as a mention of a patient who is to be erased."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from snapshots.erasure import trace_of
+
+IDS = st.from_regex(r"[A-Za-z0-9.-]*[A-Za-z0-9]", fullmatch=True)  # a full stop at the end may be that of a sentence
+BEFORE = st.sampled_from(
+    ["", " ", "/", "?", "&", "&amp;", '"', "=", "https://ehr/fhir/", "Observation?subject:", "see "]
+)
+MENTIONS = st.sampled_from(["Patient/", "patient=", "Patient=", "patient=Patient/"])
+AFTER = st.sampled_from(["", " ", "/_history/2", "&code=x", '"', ".", ". Then", ",13", "#x", "|1"])
+
+
+@given(IDS, IDS, BEFORE, MENTIONS, AFTER, st.booleans())
+@example("12", "123", "?", "patient=", "", False)
+@example("12", "012", "?", "patient=", "", False)
+@example("12", "1.2", "?", "patient=", "", False)
+@example("12", "12.x", "?", "patient=", "", True)
+@example("12", "12", "https://ehr/fhir/", "Patient/", "/_history/2", True)
+def test_a_mention_in_a_url_is_found_of_this_patient_and_of_nobody_whose_id_is_longer_or_shorter(
+    patient: str, mentioned: str, before: str, mention: str, after: str, encoded: bool
+) -> None:
+    text = f"{before}{mention}{mentioned}{after}"
+    found = re.search(trace_of(patient), quote(text, safe="") if encoded else text)
+    assert (found is not None) == (patient == mentioned)
+
+
+@given(IDS, st.sampled_from(["outpatient=", "inpatient=", "patients/", "myPatient/", "xPatient%2F", "patient-"]))
+def test_a_word_that_only_ends_or_begins_as_patient_mentions_nobody(patient: str, word: str) -> None:
+    assert re.search(trace_of(patient), f"see {word}{patient} there") is None
