@@ -24,7 +24,7 @@ from connectors.fhir.auth.assertion import load_signing_key
 from connectors.fhir.auth.credentials import Credentials
 from connectors.fhir.auth.discovery import Discovery
 from connectors.fhir.auth.scopes import Granted, granted_scopes, requested_scopes, syntax_for
-from connectors.fhir.auth.token_table import TokenAnswer, judge_token
+from connectors.fhir.auth.token_table import GRANTED, TokenAnswer, judge_token
 from connectors.fhir.errors import DiscoveryError, ScopesRefusedError, TokenRefusedError, TransientFetchError
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call, Reply, Token
@@ -46,6 +46,8 @@ _ADVICE = {
     "the kid that is sent, and wait until the server has read its JWKS URL again",
     "audience": "the server says that the assertion is for another audience: set profile.login.audience to what it documents",
     "clock": "the server says that the assertion's times are wrong: check this machine's clock",
+    "dpop": "the server wants DPoP proofs, which this client cannot make: ask the EHR's administrators to register it for bearer "
+    "tokens",
     "invalid_scope": "set the connection's scopes to those that its registration lists, or profile.login.scope_syntax",
 }
 
@@ -69,6 +71,8 @@ class _SecondChances:
     outages: int = 0
     other_syntax: bool = False
     other_style: bool = False
+    other_clock: bool = False
+    was_off: bool = False  # the last assertion's times were wrong on the server's clock, which is known now
     unreached: str = ""  # why no answer came, the last time
 
 
@@ -199,13 +203,23 @@ class TokenSource:
         else:
             chances.unreached = ""
             now = self._clock()
+            before = self.skew_s
             self._note_skew(reply.headers.get("date"), now)
+            chances.was_off = abs(self.skew_s - before) > SKEW_TOLERATED_S
             wait_floor = server_wait_s(reply.headers, now=now, cap_s=self._profile.retry.after_cap_s)
             answer = judge_token(reply, now=now)
         return _Attempt(answer, self._wait_before_next(answer, chances, wait_floor or 0.0))
 
     def _wait_before_next(self, answer: TokenAnswer, chances: _SecondChances, wait_floor: float) -> float | None:
         """The table's second chances: how long to wait for the next try, None when there is none."""
+        if (
+            answer.meaning in ("refused", "stop")
+            and self._key is not None
+            and chances.was_off
+            and not chances.other_clock
+        ):
+            chances.other_clock = True
+            return 0.0
         if answer.meaning == "refused":
             if self._key is None and not chances.other_style:
                 chances.other_style, self._basic = True, not self._basic
@@ -269,9 +283,16 @@ class TokenSource:
             return TransientFetchError(f"logging in{times}: {chances.unreached}")
         if answer.meaning == "outage":
             what = "no answer" if answer.status is None else f"status {answer.status}, without a usable answer"
+            if answer.status in GRANTED:
+                what = f"status {answer.status}, and something other than JSON"
             return TransientFetchError(
                 f"logging in: the token endpoint gave {what}{times}; run again later, or check profile.login.token_url",
                 status=answer.status,
+            )
+        if answer.led_to is not None:
+            return TokenRefusedError(
+                f"logging in: the token endpoint redirects (status {answer.status}) to {answer.led_to}, and a login is not "
+                "sent on; set profile.login.token_url to the address that it leads to"
             )
         code = answer.code or f"status {answer.status}"
         about = "invalid_scope" if answer.meaning == "scope" else answer.blame or code

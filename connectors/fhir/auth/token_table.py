@@ -7,14 +7,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urljoin
 
 from connectors.fhir.errors import TokenRefusedError
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.transport.call import Reply, Token
+from connectors.fhir.transport.links import header_link, written_origin
 
 Meaning = Literal["granted", "refused", "scope", "outage", "stop"]
-Blame = Literal["client_id", "key", "audience", "clock"]
+Blame = Literal["client_id", "key", "audience", "clock", "dpop"]
 
 DEFAULT_LIFE_S = 300.0  # the guide's SHOULD, where `expires_in` is missing or makes no sense
 MIN_MARGIN_S = 30.0
@@ -39,21 +40,30 @@ _ABOUT: Mapping[Blame, re.Pattern[str]] = {
     "audience": re.compile(r"\baud\b|\baudience\b"),
     "clock": re.compile(r"\bexpired?\b|\bexpir(y|ation)\b|\bexp\b|\biat\b|\bnbf\b|\bclock\b|\bin the future\b"),
 }
+_DOWN = frozenset(
+    {"server_error", "temporarily_unavailable"}
+)  # RFC 6749 4.1.2.1; servers send them with 400 from here too
+_DPOP = frozenset({"use_dpop_nonce", "invalid_dpop_proof"})  # RFC 9449
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BEARER = frozenset({"bearer", "bearertoken"})  # the latter: Apigee, unless it is told otherwise
-_GRANTED = frozenset({200, 201})  # the latter: frameworks that answer every POST so
+GRANTED = frozenset({200, 201})  # the latter: frameworks that answer every POST so
 _READ_CHARACTERS = 2_000
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True)
 class TokenAnswer:
-    """A judged answer; `code` is its OAuth error, `token` what was granted, `blame` what a refusal is about, if it says so."""
+    """A judged answer; `code` is its OAuth error, `token` what was granted, `blame` what a refusal is about, if it says so.
+
+    `led_to` is the origin that a redirect leads to; a login is never sent on.
+    """
 
     meaning: Meaning
     status: int | None = None
     code: str | None = None
     token: Token | None = None
     blame: Blame | None = None
+    led_to: str | None = None
 
 
 def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
@@ -62,7 +72,7 @@ def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
     | answer | meaning |
     | --- | --- |
     | 200, 201 with an access token | granted; with an OAuth error in its place, what that error means |
-    | 200, 201 without JSON (a web page), 408, 425, 429, 5xx | outage |
+    | 200, 201 without JSON (a web page), 408, 425, 429, 5xx, `server_error`, `temporarily_unavailable` | outage |
     | `invalid_client`, or 401 without a word | refused: flaky servers refuse good assertions now and then |
     | `invalid_scope` | scope: the other syntax may do |
     | 400 without a word | outage: Epic, when a long run logs in again (F9) |
@@ -70,14 +80,18 @@ def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
     """
     fields = _fields(reply.body)
     code = _code(fields)
-    if reply.status in _GRANTED:
+    if reply.status in GRANTED:
         if fields is None:
             return TokenAnswer("outage", reply.status)
         token = _token(fields, now)
         if token is not None or code is None:
             return TokenAnswer("granted" if token else "stop", reply.status, code, token)
-    if reply.status in _OUTAGE:
+    if reply.status in _REDIRECTS:
+        return TokenAnswer("stop", reply.status, code, led_to=_led_to(reply))
+    if reply.status in _OUTAGE or code in _DOWN:
         return TokenAnswer("outage", reply.status, code)
+    if code in _DPOP or (code is None and reply.headers.get("www-authenticate", "").strip().lower().startswith("dpop")):
+        return TokenAnswer("stop", reply.status, code, blame="dpop")
     if code == "invalid_client" or (reply.status == 401 and code is None):  # noqa: PLR2004 - status codes are this table's subject
         return TokenAnswer("refused", reply.status, "invalid_client", blame=_blame(fields))
     if code is not None and (code == "invalid_scope" or code.endswith("empty-scopes")):
@@ -85,6 +99,14 @@ def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
     if reply.status == 400 and code is None:  # noqa: PLR2004
         return TokenAnswer("outage", reply.status)
     return TokenAnswer("stop", reply.status, code, blame=_blame(fields))
+
+
+def _led_to(reply: Reply) -> str | None:
+    location = header_link(reply.headers.get("location"))
+    try:
+        return None if location is None else written_origin(urljoin(reply.url, location))
+    except ValueError:
+        return None  # harmless: it only names where to look
 
 
 def _blame(fields: dict[str, Any] | None) -> Blame | None:
@@ -123,7 +145,8 @@ def _token(fields: dict[str, Any], now: float) -> Token | None:
     kind = fields.get("token_type") or "bearer"  # required by RFC 6749 5.1, and left out by servers all the same
     if not isinstance(kind, str) or kind.strip().lower() not in _BEARER:
         raise TokenRefusedError(
-            "the token endpoint gave a token that is not a bearer token; this client can use no other kind"
+            "the token endpoint gave a token that is not a bearer token; this client can use no other kind: ask the EHR's "
+            "administrators to register it for bearer tokens"
         )
     if not _VISIBLE.fullmatch(value):
         raise TokenRefusedError(

@@ -221,6 +221,8 @@ async def test_an_intermittent_refusal_is_survived(endpoint):
         (503, {"error": "x"}),
         (429, b""),
         (200, b"<html>Request Rejected</html>"),
+        (400, {"error": "temporarily_unavailable"}),
+        (400, {"error": "server_error"}),
         (None, b""),
     ],
 )
@@ -302,6 +304,39 @@ async def test_a_clock_that_is_off_is_corrected_by_the_servers_date(endpoint, sk
     tokens = source(endpoint)
     assert (await tokens.token()).value == "token-2"
     assert tokens.skew_s == pytest.approx(skew_s, abs=2)
+
+
+@pytest.mark.parametrize("code", ["invalid_client", "invalid_grant", "invalid_request"])
+async def test_a_login_refused_for_its_times_is_sent_again_at_once_with_the_servers_whatever_the_error(endpoint, code):
+    endpoint.skew_s = -600
+    verified = endpoint.problem_with
+    endpoint.problem_with = lambda form, headers: verified(form, headers) and code
+    assert (await source(endpoint, login__refused_waits_s=()).token()).value == "token-2"
+    assert endpoint.waits == [0]
+
+
+@pytest.mark.parametrize(
+    ("location", "origin"),
+    [("https://login.example/SECRET?SECRET", "https://login.example"), ("/SECRET", "https://ehr.example")],
+)
+async def test_a_redirect_of_the_login_is_reported_with_its_origin_and_not_followed(endpoint, location, origin):
+    endpoint.script = [(302, b"", {"location": location})]
+    with pytest.raises(AuthError, match=rf"status 302\) to {origin}, .*set profile.login.token_url") as raised:
+        await source(endpoint).token()
+    assert "SECRET" not in str(raised.value)
+    assert len(endpoint.forms) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(401, b"", {"www-authenticate": 'DPoP algs="ES256"'}), (400, {"error": "use_dpop_nonce"})],
+    ids=["header", "code"],
+)
+async def test_a_server_that_wants_dpop_proofs_is_reported_as_such(endpoint, answer):
+    endpoint.script = [answer]
+    with pytest.raises(AuthError, match="wants DPoP proofs"):
+        await source(endpoint).token()
+    assert endpoint.waits == []
 
 
 async def test_a_secret_is_sent_by_basic_authentication_or_else_in_the_form(endpoint):
