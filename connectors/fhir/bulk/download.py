@@ -229,7 +229,8 @@ class FileFetcher:
             return
         attempts.cut, attempts.first_byte = None, 0  # whatever it is, it is not cut by the wire
         reading.finish()
-        attempts.ends = reply.body.proves_its_end or part is not None
+        # zeros in place of an end: lines may be missing that only the manifest's `count` knows of
+        attempts.ends = (reply.body.proves_its_end or part is not None) and not reading.splitter.padded
 
     async def _judged(self, attempts: _Attempts, emit: Emit) -> UnitResult:
         """Return how a file ended that the wire delivered completely. A file that looks truncated is fetched again."""

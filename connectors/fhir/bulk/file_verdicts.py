@@ -22,8 +22,8 @@ GRAVE = frozenset({"error", "fatal"})
 _NOT_EXPORTED: frozenset[IssueGrade] = frozenset({"fatal", "pause", "restart"})
 _NOT_SHOWN: frozenset[IssueGrade] = frozenset({"incomplete", "restricted"})  # there may be more than came
 _UNPROVED = (
-    "nothing proves the file complete (Content-Length, chunks, gzip, or a `count` in the manifest): one that was cut at the end "
-    "of a line would look the same, so rows that it does not list are kept"
+    "nothing proves the file complete (Content-Length, chunks, gzip, or a `count` in the manifest), or it ends in zeros: one "
+    "that was cut at the end of a line would look the same, so rows that it does not list are kept"
 )
 _EMPTY = (
     "the file has no line, and the manifest does not count any: this does not prove that there is nothing of the type"

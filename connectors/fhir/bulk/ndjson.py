@@ -1,4 +1,4 @@
-"""Splits a stream of bytes into NDJSON lines. Pure; tolerant of BOM, CRLF, blank lines and a missing last newline.
+"""Splits a stream of bytes into NDJSON lines. Pure; tolerant of BOM, CRLF, blank lines, no last newline and zeros at the end.
 
 Memory is bounded by one line, and a line by `max_line`: a longer one is cut off, counted, and its head kept for quarantine.
 """
@@ -31,6 +31,9 @@ class LineSplitter:
         self._held = 0
         self._number = number
         self._skipping = False
+        self.padded = (
+            False  # zeros followed the last line: block devices leave them, and so do blocks that were never written
+        )
 
     @property
     def number(self) -> int:
@@ -68,8 +71,10 @@ class LineSplitter:
         return found
 
     def finish(self) -> list[Line | OverlongLine]:
-        """Give the last line, if the stream ended without a newline (legal)."""
-        line = b"".join(self._parts)
+        """Give the last line, if the stream ended without a newline (legal). Zeros after it, no JSON, are left out."""
+        raw = b"".join(self._parts)
+        line = raw.rstrip(b"\0")
+        self.padded = line != raw
         self._parts, self._held = [], 0
         self._number += 1
         return [(self._number, line)] if (line := self._bare(line)) else []

@@ -92,7 +92,7 @@ class _TooManyLayers:
 
 
 class _Gunzip:
-    """Any number of gzip members, zero padding between and after them."""
+    """Any number of gzip members, zeros or white space between and after them: padding, or what a script has appended."""
 
     _name = "gzip"
 
@@ -104,7 +104,7 @@ class _Gunzip:
 
     def _begin(self, data: bytes) -> bytes:
         """Begin a member with its first bytes; return what to decompress, b"" while there is nothing."""
-        data = data.lstrip(b"\0")
+        data = data.lstrip(b"\0 \t\r\n" if self.proves_its_end else b"\0")
         if data:
             self._member = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
         return data

@@ -71,6 +71,16 @@ async def test_a_count_proves_a_file_complete(store: KeptRows) -> None:
     assert not any("proves" in note for note in report.notes)
 
 
+@pytest.mark.parametrize(("poll", "deleted"), [(None, 0), (counted(1), 1)], ids=["uncounted", "counted"])
+async def test_a_file_that_ends_in_zeros_is_read_and_complete_only_if_a_count_says_so(
+    store: KeptRows, poll: Answer | None, deleted: int
+) -> None:
+    padded = Answer(200, f"{OBSERVATION}\n".encode() + bytes(512), {}, "application/fhir+ndjson")
+    _, report = await two_nights(store, padded, poll)
+    assert (report.status, report.deleted, report.quarantined) == ("complete", deleted, 0)
+    assert any("or it ends in zeros" in note for note in report.notes) is (poll is None)
+
+
 async def test_a_gzip_trailer_proves_a_file_complete(store: KeptRows) -> None:
     packed = gzip.compress(f"{OBSERVATION}\n".encode())
     headers = {"Content-Length": None, "Content-Encoding": "gzip"}

@@ -56,6 +56,7 @@ def decoded(body, coding="", *, json_expected=True, step=1000):
         ("gzip;q=1.0", gzip.compress(NDJSON, mtime=0)),
         ("UTF-8, deflate", zlib.compress(NDJSON)),
         ("gzip", gzip.compress(NDJSON[:999], mtime=0) + gzip.compress(NDJSON[999:], mtime=0) + b"\0" * 9),
+        ("gzip", gzip.compress(NDJSON[:999], mtime=0) + b"\n" + gzip.compress(NDJSON[999:], mtime=0) + b"\r\n"),
     ],
 )
 def test_json_is_decoded_whatever_content_encoding_the_headers_claim(coding, body, step):

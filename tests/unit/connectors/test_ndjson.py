@@ -32,6 +32,14 @@ def test_bom_crlf_blank_lines_and_a_missing_last_newline_are_tolerated() -> None
     ]
 
 
+def test_zeros_after_the_last_line_are_no_line_and_those_before_are_kept() -> None:
+    for end in (b"\n", b""):
+        splitter = LineSplitter()
+        found = splitter.feed(b'{"a":1}\n\0\n{"b":2}' + end + b"\0" * 512) + splitter.finish()
+        assert (found, splitter.padded) == ([(1, b'{"a":1}'), (2, b"\0"), (3, b'{"b":2}')], True)
+    assert not LineSplitter().padded
+
+
 def test_an_overlong_line_costs_that_line_and_no_more_memory_than_the_limit() -> None:
     long = b"x" * 50
     expected = [(1, b"a"), OverlongLine(2, long), (3, b"b")]
