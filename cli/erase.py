@@ -11,6 +11,7 @@ from cli.in_store import in_chart
 from cli.one_patient import ConnectionArgument, PatientArgument
 from cli.render import emit_json, print_line, print_message, print_table
 from config.how_many import how_many
+from snapshots.erasure import Erased
 
 _NAMED = 20  # of what cannot be decrypted; --json names all
 _CODES = {"partial": ExitCode.PARTIAL, "complete": ExitCode.COMPLETE, "nothing": ExitCode.NOTHING}
@@ -30,8 +31,8 @@ def erase(
 
     The audit keeps who saw the patient, and how many rows were erased. All tables are searched before it commits.
 
-    Exit codes: 0 erased, 2 without --yes, 3 some values could not be searched, 4 nothing is stored, 5 failed, 6 a run
-    is in progress.
+    Exit codes: 0 erased, 2 without --yes, 3 some values could not be searched or views not refreshed, 4 nothing is stored,
+    5 failed, 6 a run is in progress.
     """
     if not yes:
         raise typer.BadParameter("this deletes the patient's chart and its whole history; repeat it with --yes")
@@ -43,16 +44,22 @@ def erase(
         command="erase",
         resume="nothing was erased",
     )
-    status = "partial" if erased.unread else "complete" if erased.rows else "nothing"
+    status = "partial" if erased.unread or erased.views else "complete" if erased.rows else "nothing"
     if invocation.json:
         facts = {
             "rows": dict(erased.rows),
             "shared": erased.shared,
             "unread": list(erased.unread),
+            "views": list(erased.views),
             "resampled": erased.resampled,
         }
         emit_json({"status": status, **facts})
-        return _CODES[status]
+    else:
+        _print(name, erased)
+    return _CODES[status]
+
+
+def _print(name: str, erased: Erased) -> None:
     if erased.rows:
         print_table(("erased from", "rows#"), [(table, str(count)) for table, count in erased.rows.items()])
     else:
@@ -62,6 +69,11 @@ def erase(
     if erased.rows and not erased.resampled:
         print_line(
             "the planner's samples (pg_stats) may have values of the chart until the tables' owner runs ANALYZE on the schema"
+        )
+    if erased.views:
+        print_line(
+            f"materialised views could not be refreshed, and may still have the chart: {', '.join(erased.views)}. Run "
+            "`chartferry views refresh` as their owner"
         )
     if erased.shared:
         print_line(
@@ -74,4 +86,3 @@ def erase(
         )
         for place in erased.unread[:_NAMED]:
             print_message(f"  {place}")
-    return _CODES[status]

@@ -62,9 +62,11 @@ class Erased(NamedTuple):
     rows: Mapping[str, int]  # by table, those without any left out
     shared: int  # live resources among them that were other patients' as well
     unread: tuple[str, ...]  # names of values that no key opens, and that stayed: they may refer to the patient
-    resampled: bool = (
-        False  # whether the planner has taken new samples of these tables: the old ones have values of rows
-    )
+    # whether the planner has taken new samples of these tables: the old ones have values of rows
+    resampled: bool = False
+    views: tuple[
+        str, ...
+    ] = ()  # materialised ones that could not be refreshed: they may still have rows of the patient
 
 
 async def erase(session: TenantSession, connection: str, patient: str) -> Erased:

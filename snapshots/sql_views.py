@@ -107,6 +107,16 @@ class SqlViews:
                     done.append(await self._noted(view.name, view.digest, None, materialized=True))
         return done
 
+    async def refresh_each(self, names: Collection[str]) -> list[str]:
+        """Refresh materialised views, whichever of them fail; return those that did: only their owner may."""
+        failed = []
+        for name in names:
+            try:
+                await self.refresh([name])
+            except StoreError:  # the caller tells what is left to do
+                failed.append(name)
+        return failed
+
     async def drop(self, names: Collection[str]) -> list[SqlView]:
         """Drop views, all or none.
 

@@ -196,7 +196,8 @@ class Store:
         """Delete every trace of a patient of a connection but the audit's, and note that there.
 
         Values that no key opens cannot be searched for the patient: they stay, unless their resource is the patient's by what is
-        plain, and are named. The planner's samples of these tables are renewed if the login owns them.
+        plain, and are named. After it has committed, chartferry's materialised views are refreshed, and the planner's samples are
+        renewed, if the login owns them; views that could not be refreshed are named.
 
         Raises:
             StoreError: nothing is stored of the connection, one of its runs has not ended, or something would remain.
@@ -207,10 +208,13 @@ class Store:
             await require_writing(session)
             erased = await erase(session, connection, patient)
             await seal(session)
-        if not erased.rows:
+            copies = [view.name for view in await SqlViews(session).existing() if view.materialized]
+        if not erased.rows and not copies:
             return erased
         async with self._pool.owner_session() as owner:
-            return erased._replace(resampled=await resample(owner, erased.rows))
+            # even if nothing was erased: an earlier call may have been cut here
+            left = await SqlViews(owner).refresh_each(copies)
+            return erased._replace(views=tuple(left), resampled=await resample(owner, [*erased.rows, *copies]))
 
     async def prune(
         self,

@@ -7,10 +7,12 @@ import re
 import orjson
 import psycopg
 import pytest
+from psycopg import sql
 
 from snapshots.audit_event import Action
 from snapshots.errors import ConnectionBusyError, StoreError
 from snapshots.record import Batch, Quarantined, Record
+from snapshots.sql_views import rows_of
 from snapshots.store import Store
 from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import (
@@ -102,7 +104,7 @@ def traces(url: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     with psycopg.connect(url, autocommit=True, options=f"-c search_path={SCHEMA} -c bytea_output=escape") as conn:
         tables = conn.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'"
+            "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'm')"
         ).fetchall()
         for (table,) in tables:
             lines = [row[0] for row in conn.execute(f'SELECT t::text FROM "{table}" t')]  # type: ignore[call-overload]
@@ -166,6 +168,22 @@ async def test_no_name_of_a_cohort_is_left_from_which_an_erased_id_could_be_gues
         (f"patients:{others}", f"patients:{others} by crawl", others),
         ("file:1", "file:1 by crawl", ""),
     ]
+
+
+async def test_materialised_views_have_nothing_of_an_erased_patient_or_are_named(store: Store, store_url: str) -> None:
+    await known(store)
+    query = sql.SQL("SELECT v.id, v.body FROM {} v").format(rows_of("Patient"))
+    async with store.sql_views() as there:
+        await there.create("whole", query, digest="x", materialized=True)
+        await there.create("torn", query, digest="x", materialized=True)
+    execute(store_url, "ANALYZE")
+    assert {"whole", "torn"} <= set(traces(store_url)) & sampled(store_url)
+    execute(store_url, "ALTER MATERIALIZED VIEW torn OWNER TO pg_monitor")
+    erased = await store.erase("mercy", WHO)
+    assert (erased.views, set(traces(store_url))) == (("torn",), {"torn"})
+    assert "whole" not in sampled(store_url)
+    execute(store_url, "ALTER MATERIALIZED VIEW torn OWNER TO CURRENT_USER")
+    assert ((await store.erase("mercy", WHO)).views, traces(store_url)) == ((), {})
 
 
 def sampled(url: str) -> set[str]:
