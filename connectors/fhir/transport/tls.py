@@ -65,12 +65,15 @@ def _trusting(ca_bundle: Path | None) -> ssl.SSLContext:
         context.load_verify_locations(certifi.where())  # slim containers have no system store
         return context
     try:
-        return ssl.create_default_context(cafile=str(ca_bundle))
+        context = ssl.create_default_context(cafile=str(ca_bundle))
     except (OSError, ssl.SSLError) as error:
         raise PlanError(
             f"cannot set up TLS: ca_bundle = {ca_bundle} cannot be read as PEM certificates ({_why(error)}); a DER file becomes "
             "PEM with `openssl x509 -inform der -in CA.der -out CA.pem`"
         ) from error
+    # an intermediate authority, or the server's own certificate, may stand there; Python 3.13 sets this by itself
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def _identify(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:

@@ -266,17 +266,19 @@ async def test_no_log_or_error_contains_a_query_a_token_or_a_body(caplog):
     assert "SECRET" not in caplog.text
 
 
-def certificate(folder, *, days=1, address="127.0.0.1", common_name="test"):
+def certificate(folder, *, days=1, address="127.0.0.1", common_name="test", issuer=None):
     key = ec.generate_private_key(ec.SECP256R1())
+    signer = key if issuer is None else serialization.load_pem_private_key(issuer[1].read_bytes(), None)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    by = name if issuer is None else x509.load_pem_x509_certificate(issuer[0].read_bytes()).subject
     now = datetime.now(UTC)
     made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        x509.CertificateBuilder(by, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=3))
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
+        .sign(signer, hashes.SHA256())
     )
     pem, key_pem = folder / "cert.pem", folder / "key.pem"
     pem.write_bytes(made.public_bytes(serialization.Encoding.PEM))
@@ -346,6 +348,19 @@ async def test_old_tls_is_refused(server_tls):
             with pytest.raises(TransientFetchError, match="TLS handshake failed"):
                 await ehr.send(call())
         assert server.seen == []
+
+
+async def test_an_intermediate_authority_is_trusted_if_it_is_the_ca_bundle(tmp_path):
+    made = None
+    for name in ("root", "intermediate", "server"):
+        (tmp_path / name).mkdir()
+        made = certificate(tmp_path / name, common_name=name, issuer=made)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*made)
+    async with wire(always(http()), tls=context) as server:
+        endpoint = Endpoint(server.base_url, ca_bundle=tmp_path / "intermediate" / "cert.pem")
+        async with client(endpoint) as ehr:
+            assert (await ehr.send(call())).status == 200
 
 
 def encrypted(key, folder):
