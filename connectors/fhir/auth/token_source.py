@@ -11,7 +11,7 @@ import copy
 import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -208,6 +208,8 @@ class TokenSource:
             chances.was_off = abs(self.skew_s - before) > SKEW_TOLERATED_S
             wait_floor = server_wait_s(reply.headers, now=now, cap_s=self._profile.retry.after_cap_s)
             answer = judge_token(reply, now=now)
+            if self._credentials.client_secret and self._credentials.client_secret in (answer.code or ""):
+                answer = replace(answer, code=None)  # some servers repeat what they were sent, and codes are shown
         return _Attempt(answer, self._wait_before_next(answer, chances, wait_floor or 0.0))
 
     def _wait_before_next(self, answer: TokenAnswer, chances: _SecondChances, wait_floor: float) -> float | None:

@@ -503,6 +503,13 @@ async def test_a_refusal_gets_advice_and_is_not_quoted(endpoint):
     assert "SECRET" not in str(raised.value)
 
 
+async def test_an_error_that_repeats_our_secret_is_not_shown(endpoint):
+    endpoint.script = [(400, {"error": "bad:0a1b2c"})]
+    with pytest.raises(AuthError, match="refused us with status 400") as raised:
+        await source(endpoint, Credentials(auth="secret", client_id="c1", client_secret="0a1b2c")).token()
+    assert (raised.value.code, "0a1b2c" in str(raised.value)) == (None, False)
+
+
 async def test_an_oauth_error_with_status_200_means_the_same_as_with_400(endpoint):
     endpoint.script = [(200, {"error": "invalid_client", "error_description": "unknown client_id"})] * 4
     with pytest.raises(
