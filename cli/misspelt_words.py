@@ -18,9 +18,14 @@ def with_long_dash(words: Sequence[str], known: Collection[str]) -> tuple[str, s
 
 
 def as_typed(words: Iterable[str], refused: str) -> str:
-    """The whole word of which the parser refused an option's beginning (`-o` of `-out=x`), without its value."""
+    """The whole word of which the parser refused an option's beginning (`-o` of `-out=x`), without what follows `=`."""
     found = next((word for word in words if word.startswith(refused)), refused)
     return found.partition("=")[0]
+
+
+def may_be_shown(word: str) -> bool:
+    """Whether a misspelt option has nothing but letters and dashes: a patient's id may be stuck to it (`-p12345`)."""
+    return all(each.isalpha() or each in f"_{_DASHES}" for each in word)
 
 
 def options_meant(word: str, known: Collection[str]) -> list[str]:

@@ -26,6 +26,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from snapshots.errors import StoreUnavailableError
+from snapshots.machine_memory import memory_bytes
 from snapshots.postmaster import SOCKET_NAME, clear_stale, is_alive, wait_ready
 
 _log = logging.getLogger("chartferry.store")
@@ -37,8 +38,6 @@ _LETTERS = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 DATA = "data"
 FORMER = "data.postgres-"  # and its version: what an upgrade leaves
 MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
-# of a container: control groups of version 2, and of version 1
-_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _ATTEMPTS, _BETWEEN_ATTEMPTS_S = 40, 0.25
 
 # Durability stays on: fsync and synchronous_commit keep their defaults. The rest is for one machine that ingests. How much of the
@@ -208,7 +207,7 @@ def _start(directory: Path, programs: Path | None) -> Path:
     socket_folder = _socket_folder(directory, installed.user)
     clear_stale(data, socket_folder)
     settings = {
-        "shared_buffers": f"{shared_buffers_mb(_memory_bytes())}MB",
+        "shared_buffers": f"{shared_buffers_mb(memory_bytes())}MB",
         **SERVER_SETTINGS,
         "unix_socket_directories": str(socket_folder),
     }
@@ -237,15 +236,6 @@ def shared_buffers_mb(memory_bytes: int) -> int:
     to 0.84 with 1 GB). Memory that is not used yet costs nothing; each further GB makes the server start 15 ms later.
     """
     return min(max(memory_bytes // 8 >> 20, 128), 1024)
-
-
-def _memory_bytes() -> int:
-    """The machine's memory, or as much of it as this container may use."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for limit in _MEMORY_LIMITS:
-        with suppress(OSError, ValueError):  # no such file, or "max"
-            memory = min(memory, int(limit.read_text()))
-    return memory
 
 
 def _stop(directory: Path, programs: Path | None = None) -> None:

@@ -187,13 +187,20 @@ def looks_like_manifest(body: bytes) -> bool:
         return False
 
 
-def is_manifest(body: bytes) -> bool:
-    """Whether a body that came in place of a job is a whole manifest, if only of nothing, and no FHIR resource."""
+def is_whole_manifest(body: bytes) -> bool:
+    """Whether a body that came in place of a job is a manifest of one page, if only of nothing, and no FHIR resource.
+
+    One with further pages is none: a run that was killed between them could only export again, and would take files of one
+    export for those of the other.
+    """
     if resource_type_of(body) is not None:  # a Task has an `output` too
         return False
     try:
         document = members_of(bare(body))
     except UnreadableJsonError:
+        return False
+    links = links_from(document.get("link", b""), document.get("links", b""))
+    if links.next_url is not None or links.doubtful or next_beside(document) is not None:
         return False
     return _begins_list(document.get("output", b"")) or _is_of_nothing(document)
 

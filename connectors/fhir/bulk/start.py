@@ -23,7 +23,7 @@ from connectors.fhir.bulk.kick_off import (
     proofs,
     refusal_from,
 )
-from connectors.fhir.bulk.manifest import is_manifest
+from connectors.fhir.bulk.manifest import is_whole_manifest, looks_like_manifest
 from connectors.fhir.bulk.other_answers import resource_type_of, what_came
 from connectors.fhir.bulk.poll_waits import poll_wait_s
 from connectors.fhir.errors import (
@@ -189,7 +189,7 @@ class ExportStart:
     async def _begun(self, intent: BulkJob, request: KickOff, reply: Reply) -> Begun:
         status_url = self._status_url(request, reply)
         if status_url is None:
-            if reply.status in _DONE and is_manifest(reply.body):
+            if reply.status in _DONE and is_whole_manifest(reply.body):
                 # some servers, and gateways that poll for their clients, answer when the export is done; there is no job then
                 return Begun(replace(intent, deleted=True), reply)
             await self._jobs.forget()
@@ -297,8 +297,10 @@ def _not_begun(request: KickOff, reply: Reply) -> ExportRefusedError:
             "else use --mode crawl.",
             status=reply.status,
         )
+    is_page = resource_type_of(reply.body) is None and looks_like_manifest(reply.body)
+    came = "a manifest of several pages" if is_page else what_came(reply.body)
     return ExportRefusedError(
-        f"{request.template} did not start an asynchronous export: HTTP {reply.status} with {what_came(reply.body)}, and without "
+        f"{request.template} did not start an asynchronous export: HTTP {reply.status} with {came}, and without "
         "a status URL (Content-Location). Ask the EHR's administrators whether it exports in bulk, and for what; else use --mode "
         "crawl.",
         status=reply.status,

@@ -86,9 +86,10 @@ async def test_a_location_without_a_job_is_not_polled(store: KeptRows, answer: A
 async def test_a_manifest_that_answers_the_kick_off_is_a_finished_export_without_a_job(
     store: KeptRows, status: int
 ) -> None:
-    first = manifest("Patient", link=[{"relation": "next", "url": "{origin}/more"}])
-    done = Answer(status, first.body, {"Content-Location": "{origin}/fhir/Patient/$export"})
-    async with export_server(kickoffs=[done], pages={"/more": [manifest("Observation")]}) as server:
+    done = Answer(
+        status, manifest("Patient", "Observation").body, {"Content-Location": "{origin}/fhir/Patient/$export"}
+    )
+    async with export_server(kickoffs=[done]) as server:
         report = await server.sync(store, {"bulk.levels": ["patient"]})
         again = await server.sync(store, {"bulk.levels": ["patient"]}, since="none")
         waited = max(server.clock.waits, default=0)
@@ -109,6 +110,28 @@ async def test_an_expired_link_in_a_manifest_without_a_job_is_a_hole_and_starts_
     assert (report.status, kicked) == ("partial", 1)
     assert "kept at the server" not in str(report.notes)
     assert set(store.live()) == {("Patient", "p1")}
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        {"link": [{"relation": "next", "url": "{origin}/more"}]},
+        {"next": "{origin}/more"},
+        {"hasMore": True},
+        {"link": "?"},
+    ],
+    ids=["a link", "a member", "a flag", "unreadable"],
+)
+async def test_a_manifest_with_further_pages_that_answers_the_kick_off_is_refused(
+    store: KeptRows, further: dict[str, Any]
+) -> None:
+    async with export_server(
+        kickoffs=[manifest("Patient", **further)], pages={"/more": [manifest("Observation")]}
+    ) as server:
+        report = await server.sync(store, {"bulk.levels": ["patient"]})
+    assert report.status == "failed"
+    assert "a manifest of several pages" in (report.error or "")
+    assert store.live() == {}
 
 
 @pytest.mark.parametrize("body", [{"resourceType": "Task", "output": []}, {"state": "done"}, [], "done"])

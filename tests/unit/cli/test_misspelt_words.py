@@ -36,3 +36,19 @@ def test_a_misspelt_word_is_reported_with_the_nearest_one(
 def test_after_two_hyphens_a_long_dash_is_an_argument(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["sync", "--config", "none.toml", "--", "\u2014types"]) == 2
     assert "there is no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "stuck"),
+    [
+        (["audit", "-p12345678"], "12345678"),
+        (["pull", "x", "-Doe1970"], "oe1970"),
+        (["erase", "x", "-pDoe1970"], "Doe1970"),
+        (["export", "-patients77"], "77"),
+    ],
+)
+def test_what_is_stuck_to_an_option_is_not_shown(
+    words: list[str], stuck: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(words) == 2
+    assert stuck not in capsys.readouterr().err
