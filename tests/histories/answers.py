@@ -196,6 +196,7 @@ class Server:
             entries = [{"request": {"method": "DELETE", "url": "/".join(key)}} for key in gone]
             if entries and ehr.site.tells_deletions:
                 deleted = [json.dumps({"resourceType": "Bundle", "type": "transaction", "entry": entries})]
+                ehr.heard.deleted |= {*gone}
         files: dict[str, list[str]] = {}
         for row in sorted(rows, key=lambda row: row.key):
             contents = ehr.written(row)

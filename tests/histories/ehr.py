@@ -98,6 +98,7 @@ class Heard:
 
     answered: set[tuple[str, str, str]] = field(default_factory=set)
     refused: set[tuple[str, str, str]] = field(default_factory=set)
+    deleted: set[Key] = field(default_factory=set)  # what an export's `deleted` list named
     requests: int = 0
 
 

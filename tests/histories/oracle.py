@@ -369,15 +369,13 @@ class Oracle:
 
     def _untold(self, watch: Watch, after: Stored, how: str) -> Failure | None:
         """Deletions since the last run alike, of which an export of news told, and that were not believed, nor named."""
-        site = self._ehr.site
         alike = [one for one in self._past if (one.ask, one.reach) == (watch.ask, watch.reach)]
-        told = site.tells_deletions and site.heeds_since and watch.reach != "crawl" and not watch.ask.filtered
-        if not told or not alike or watch.since or watch.touched:
+        if watch.ask.filtered or not alike or watch.since or watch.touched:
             return None
         known, doubted = self._listed.get((watch.ask, watch.reach), set()), self._view.doubted()
         since = alike[-1].begun + timedelta(hours=1)
-        dropped = {key for key, (_, at) in self._ehr.dropped.items() if at > since}
-        left = [key for key in dropped & known & after.live.keys() if key not in doubted]
+        told = {key for key, (_, at) in self._ehr.dropped.items() if at > since} & watch.heard.deleted
+        left = [key for key in told & known & after.live.keys() if key not in doubted]
         return Failure(f"b: a deletion that was told of is not believed ({how[2:]})", some(left)) if left else None
 
     def _claimed(self, watch: Watch, report: RunReport) -> Failure | None:
