@@ -28,16 +28,16 @@ from exports.compiler.typed_tree import (
     Iif,
     Join,
     Membership,
-    Nothing,
     Path,
     Select,
     Slice,
+    Union,
 )
 from exports.elements.table import PRIMITIVE_TYPES, elements_of, is_resource, properties, reached
 from exports.errors import EncryptedElementError
 from snapshots.identifying import ELEMENTS, PLAIN, PLAIN_OF_PERSON, TYPES
 
-_HOLDERS = frozenset({"HumanName", "Address", "ContactPoint", "Identifier", "Attachment"})
+_HOLDERS = frozenset({"HumanName", "Address", "ContactPoint", "Identifier", "Attachment", "Patient.contact"})
 _ANYWHERE = frozenset({"display", "div", "data", "identifier"})  # in what R4 does not know
 _NEVER_SEALED = frozenset({"Reference", "boolean"})
 _HOLD_SEALED = frozenset(
@@ -181,11 +181,11 @@ def require_not_computed(expression: Expression, *, shown: bool) -> None:
         )
 
 
-def require_no_whole_compared(expression: Expression) -> None:
+def require_no_whole_compared(expression: Expression, resource_type: str, further: frozenset[str]) -> None:
     """Raise EncryptedElementError where SQL compares whole structures that may hold an encrypted value.
 
     Equal values differ in the store, since each is encrypted for its own place: `subject = performer.first()` would be false, and
-    `focus.distinct()` would keep all, because of a `display`.
+    `focus.distinct()` would keep all, because of a `display`. `further`: the paths that a configuration adds.
     """
     match expression:
         case Comparison(left=one, right=other) | Equivalence(left=one, right=other):
@@ -196,34 +196,93 @@ def require_no_whole_compared(expression: Expression) -> None:
             compared = (one,)
         case _:
             compared = ()
-    if compared and all(map(_may_hold_sealed, compared)):  # a text or number equals no structure, whatever that holds
+    # a text or number equals no structure, whatever that holds
+    structures = [[part for one in _sources(side) for part in _structures(one)] for side in compared]
+    if all(structures) and any(
+        _may_hold_sealed(type_, path, resource_type, further) for side in structures for type_, path in side
+    ):
         raise EncryptedElementError(
             f"whole values of type {compared[0].type or '(unknown)'} may hold encrypted ones in this store, "
             "so SQL cannot compare them",
             allowed="comparing plain elements of them, such as the reference of a Reference",
         )
     for inner in _parts(expression):
-        require_no_whole_compared(inner)
+        require_no_whole_compared(inner, resource_type, further)
 
 
-def _may_hold_sealed(node: Expression) -> bool:
-    while isinstance(node, At | Filter | Slice | Distinct):
-        node = node.of
-    if isinstance(node, Nothing):
-        return False
+def _sources(node: Expression) -> Iterator[Expression]:
+    """The expressions that the items of an expression come from."""
+    match node:
+        case At(of=of) | Filter(of=of) | Slice(of=of) | Distinct(of=of) | Select(projection=of):
+            yield from _sources(of)
+        case Union(left=one, right=other) | Iif(then=one, otherwise=other):
+            yield from _sources(one)
+            yield from _sources(other)
+        case _:
+            yield node
+
+
+def _structures(node: Expression) -> Iterator[tuple[str | None, Path | None]]:
+    """The types of the structures that an expression may give (None: unknown), each with the path to it; a result is none."""
+    if is_computed(node):
+        return
+    path = path_of(node)
     if node.type is None and isinstance(node, Child) and len(node.keys) > 1:  # a choice that is not narrowed
-        return any(_holds_sealed(key.removeprefix(node.name)) for key in node.keys)
-    return node.type is None or _holds_sealed(node.type)
+        outer = path_of(node.of)
+        for key in node.keys:
+            type_ = key.removeprefix(node.name)
+            if type_[:1].lower() + type_[1:] not in PRIMITIVE_TYPES:
+                yield type_ or None, None if outer is None else (*outer, (key,))
+    elif node.type not in PRIMITIVE_TYPES:
+        yield node.type, path
+
+
+def _may_hold_sealed(type_: str | None, path: Path | None, resource_type: str, further: frozenset[str]) -> bool:
+    """Whether a structure may hold an encrypted value: by the types within it, or because a path of `further` leads into it."""
+    if type_ is None:
+        return True
+    types = _types_within(type_)
+    personal = _HOLDERS if resource_type in TYPES and not _leads_through_plain(path) else frozenset()
+    if not types.isdisjoint(_HOLD_SEALED | personal) or any(map(is_resource, types)):
+        return True
+    if path is not None and any(_leads_into(path, one.split(".")) for one in further):
+        return True
+    if path is None or len({*path}) < len(path) or any(map(_nests, types)):
+        # an item of an item is encrypted as the item is, at another path
+        return any(holder in types and key not in PLAIN for holder, key in _within(further, resource_type))
+    return False
+
+
+def _leads_into(path: Path, names: list[str]) -> bool:
+    """Whether the named property is within what a path leads to."""
+    anywhere = path[0] == WITHIN[0]
+    pairs = [*zip(names, path, strict=False)][anywhere:]
+    return len(path) < len(names) and all(
+        any(name.startswith(key) if anywhere else name == key for key in keys) for name, keys in pairs
+    )
 
 
 @cache
-def _holds_sealed(type_: str, within: frozenset[str] = frozenset()) -> bool:
-    """Whether a type holds what may be encrypted; extensions of what is no person's count only where one stands for itself."""
-    if type_ in _HOLD_SEALED or is_resource(type_):
-        return True
-    inner = within | {type_}
+def _types_within(type_: str) -> frozenset[str]:
+    """A type and all within it; extensions of what is no person's count only where one stands for itself."""
+    found: set[str] = set()
+    waiting = [type_]
+    while waiting:
+        if (one := waiting.pop()) not in found:
+            found.add(one)
+            waiting += _inner_types(one)
+    return frozenset(found)
+
+
+def _inner_types(type_: str) -> list[str]:
     own = [one for name, one in elements_of(type_).items() if name not in {"extension", "modifierExtension"}]
-    return any(_holds_sealed(one, inner) for each in own for one in each.types if one not in inner)
+    return [one for each in own for one in each.types]
+
+
+@cache
+def _nests(type_: str) -> bool:
+    """Whether a part of a resource may hold parts of its own type, as an item does."""
+    return "." in type_ and any(type_ in _types_within(one) for one in _inner_types(type_))
 
 
 def _parts(node: Expression) -> Iterator[Expression]:

@@ -183,7 +183,7 @@ class _Reader:
             found = criterion(node, scope, what="`where`") if boolean else resolve(node, scope)
             require_not_computed(found, shown=each)
             if scope.sealed is not None:
-                require_no_whole_compared(found)
+                require_no_whole_compared(found, scope.resource_type, scope.sealed.further)
         except FhirPathError as error:
             quoted = fhirpath.without_literals(text) if isinstance(error, EncryptedElementError) else text
             raise ViewError(self.view, where, f"{error} in {quoted!r}", allowed=error.allowed) from error

@@ -31,6 +31,11 @@ PATHS = frozenset(
     {"Observation.note", "Observation.valueString", "Observation.component.valueString", "Condition.note.text"}
 )
 MORE = replace(KEYS, paths=PATHS)
+INNER = frozenset({
+    "Observation.component.valueString", "Observation.component.valueRange.low.unit", "Observation.referenceRange.text",
+    "Observation.code.text", "Observation.effectiveTiming.code.text", "Patient.communication.language.text",
+    "Questionnaire.item.code.display", "ExampleScenario.process.title",
+})  # fmt: skip
 SECRETS = ("ill", "angry", "worse", "hidden", "within")
 OBSERVATION: dict[str, Any] = {
     "resourceType": "Observation",
@@ -143,6 +148,56 @@ async def test_built_in_views_that_do_not_compute_with_the_path_still_work(
     async with opened_store(store_url, keyring=replace(KEYS, paths=frozenset(paths))) as store:
         await fill(store, CHART)
         assert f"{built_in}.csv.gz" in await exported(store, tmp_path / "out", "csv", views=(built_in,))
+
+
+@pytest.mark.parametrize(
+    ("path", "resource"),
+    [
+        ("component.distinct().count()", "Observation"),
+        ("component.first() = component.last()", "Observation"),
+        ("referenceRange.distinct().count()", "Observation"),
+        ("(component | component).count()", "Observation"),
+        ("component.where($this = %resource.component.first()).count()", "Observation"),
+        ("iif(status = 'final', component, {}).select($this).distinct().count()", "Observation"),
+        ("component.value.ofType(Range).distinct().count()", "Observation"),
+        ("effective.distinct().count()", "Observation"),
+        ("code = component.code.first()", "Observation"),
+        ("component.code.first() = code", "Observation"),
+        ("component.code in category | code", "Observation"),
+        ("contained.ofType(Observation).component.distinct().count()", "Observation"),
+        ("communication.language ~ communication.language", "Patient"),
+        ("item.item.code.distinct().count()", "Questionnaire"),
+        ("process.step.distinct().count()", "ExampleScenario"),
+    ],
+)
+async def test_structures_that_an_encrypted_path_leads_into_are_not_compared(
+    store_url: str, tmp_path: Path, path: str, resource: str
+) -> None:
+    view = view_file(tmp_path, "comparing", {"name": "x", "path": path}, resource=resource)
+    async with opened_store(store_url, keyring=replace(KEYS, paths=INNER)) as store:
+        await fill(store, CHART)
+        with pytest.raises(ViewError, match="may hold encrypted ones in this store, so SQL cannot compare them"):
+            await exported(store, tmp_path / "out", "csv", views=(view,))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "component.code.distinct().count()",
+        "component.code.first() = category.first()",
+        "(component.code | category).count()",
+        "code.coding.distinct().count()",
+        "value.ofType(Quantity) = component.value.ofType(Quantity).first()",
+        "value.ofType(Period) ~ effective.ofType(Period)",
+        "component.first() = 'x'",
+        "code = 'x'",
+    ],
+)
+async def test_structures_beside_an_encrypted_path_are_compared(store_url: str, tmp_path: Path, path: str) -> None:
+    view = view_file(tmp_path, "comparing", {"name": "x", "path": path}, resource="Observation")
+    async with opened_store(store_url, keyring=replace(KEYS, paths=INNER)) as store:
+        await fill(store, CHART)
+        await exported(store, tmp_path / "out", "csv", views=(view,))
 
 
 async def test_nested_paths_and_items_are_encrypted_wherever_they_end(store_url: str) -> None:

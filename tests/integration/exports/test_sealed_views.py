@@ -84,6 +84,13 @@ def files(folder: Path) -> list[dict[str, Any]]:
         ("contained.ofType(RelatedPerson).name.family.first().upper()", 38),
         ("link.other.display.lower()", 12),
         ("text.div.length()", 6),
+        ("contact.name.distinct().count()", 9),
+        ("contact.first().name = contact.last().name", 17),
+        ("(contact.name | contact.name).count()", 10),
+        ("contact.name.where($this = %resource.contact.first().name.first()).count()", 9),
+        ("contact.address.distinct().count()", 9),
+        ("contact.telecom ~ contact.telecom", 9),
+        ("contact.foo.ofType(string).first() = 'x'", 9),
     ],
 )
 async def test_a_column_that_computes_with_an_encrypted_element_is_refused_with_its_position(
@@ -124,7 +131,9 @@ async def test_a_person_within_another_resource_is_out_of_a_view_s_reach(
         ("member.distinct().count() = 1", "Group"),
         ("item.answer.value.distinct().exists()", "QuestionnaireResponse"),
         ("text = text", "Group"),
+        ("contact.organization.distinct().count()", "Patient"),
         ("foo = bar", "Group"),
+        ("code = foo", "Observation"),
     ],
 )
 async def test_whole_structures_that_may_hold_an_encrypted_value_are_not_compared(
@@ -147,6 +156,8 @@ async def test_whole_structures_that_may_hold_an_encrypted_value_are_not_compare
         "subject.reference = performer.reference.first()",
         "performer.reference.distinct().count() = 1",
         "subject = 'x'",
+        "value = foo.ofType(integer) + 1",
+        "(code | value.ofType(Quantity)).count() = 2",
     ],
 )
 async def test_structures_that_hold_nothing_encrypted_are_compared(store_url: str, tmp_path: Path, path: str) -> None:
