@@ -100,14 +100,26 @@ def _further(of: Expression, key: str, resource_type: str, further: frozenset[st
     outer = path_of(of)
     found: set[str] = set()
     if outer is not None:
-        path = (*outer, (key,))
-        found = {_last(path, names) for one in further if _leads(path, names := one.split("."))}
+        paths = _unnested((*outer, (key,)))
+        found = {_last(path, names) for path in paths for one in further if _leads(path, names := one.split("."))}
     if of.type is None and outer is None:
         found |= {one for _, one in _within(further, resource_type) if one.startswith(key)}
     elif outer is None or "." in (of.type or ""):
         # an item of an item has the same type, and another path
         found |= {key} if (of.type, key) in _within(further, resource_type) else set()
     return found
+
+
+@cache
+def _unnested(path: Path) -> frozenset[Path]:
+    """A path, and the shorter ones as which it counts: an item of an item is encrypted as the item is."""
+    shorter = [
+        path[: first + 1] + path[second + 1 :]
+        for second, step in enumerate(path)
+        for first in range(second)
+        if path[first] == step
+    ]
+    return frozenset({path}).union(*map(_unnested, shorter))
 
 
 def _leads(path: Path, names: list[str]) -> bool:
@@ -245,10 +257,10 @@ def _may_hold_sealed(type_: str | None, path: Path | None, resource_type: str, f
     personal = _HOLDERS if resource_type in TYPES and not _leads_through_plain(path) else frozenset()
     if not types.isdisjoint(_HOLD_SEALED | personal) or any(map(is_resource, types)):
         return True
-    if path is not None and any(_leads_into(path, one.split(".")) for one in further):
+    paths = () if path is None else _unnested(path)
+    if any(_leads_into(each, one.split(".")) for each in paths for one in further):
         return True
-    if path is None or len({*path}) < len(path) or any(map(_nests, types)):
-        # an item of an item is encrypted as the item is, at another path
+    if path is None or any(map(_nests, types)):
         return any(holder in types and key not in PLAIN for holder, key in _within(further, resource_type))
     return False
 
