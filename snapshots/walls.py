@@ -8,7 +8,7 @@ names its roles. `migrate` decides when to build; docs/tenants.md says which wal
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,11 +20,9 @@ from snapshots.tenancy import OWN_RIGHTS, TenantRoles, TenantSession, tenant_sch
 
 _SQL = load("walls")
 _KEY = "chartferry_roles"
-_ADDED = {
-    "audit_patient": "guard_audit_patient",
-    "audit_seal": "guard_audit_seal",
-}  # to the audit, by the tenant's roles
-_AUDIT = ("audit_event", *_ADDED)
+_EVENT = "audit_event"
+_ADDED = ("audit_patient", "audit_seal")  # to the audit, by the tenant's roles, if nothing sealed changes
+_AUDIT = (_EVENT, *_ADDED)
 # the rest the server fills in (the number, the moment, the login), or the owner (through: that events were deleted)
 _EVENT_COLUMNS = (
     *("actor", "account", "roles", "origin", "reason", "action"),
@@ -95,13 +93,13 @@ async def find_walls(conn: AsyncConnection[Any], schema: str) -> Walls:
     if names is None:
         return Walls(names=None, may_create_roles=may_create, is_superuser=is_superuser)
     found = await (await conn.execute(_SQL["roles"], {"schema": schema, "names": list(names)})).fetchall()
-    row = await (await conn.execute(_about_guards("unguarded", schema), {"schema": schema})).fetchone()
+    ((unguarded,),) = await _about_guards(conn, "unguarded", schema)
     return Walls(
         names=names,
         existing=frozenset(name for name, _, _ in found),
         there=frozenset(name for name, enters, _ in found if enters),
         ours=frozenset(name for name, _, ours in found if ours),
-        unguarded=row[0] if row else 0,
+        unguarded=unguarded,
         may_create_roles=may_create,
         is_superuser=is_superuser,
     )
@@ -114,15 +112,41 @@ async def find_breaches(conn: AsyncConnection[Any], schema: str, walls: Walls) -
     """
     if walls.names is None:
         return []
-    known = {"schema": schema, "names": list(walls.names), "stored": _STORED, "audit": list(_AUDIT)}
-    values = {**known, "login": walls.names.login, "writer": walls.names.writer}
-    return [row[0] for row in await (await conn.execute(_SQL["breaches"], values)).fetchall()]
+    rows = await (await conn.execute(_SQL["comments"], {"prefix": _SCHEMA, "schema": schema})).fetchall()
+    others: list[str] = []
+    for other, comment in rows:
+        with suppress(SchemaCommentError):  # of that tenant, whose walls then do not stand
+            others += _names_in(other, comment) or ()
+    values = {**_granted(schema, walls.names), "names": list(walls.names), "others": others, "login": walls.names.login}
+    statement = _statement("breaches", granted=sql.SQL(_SQL["granted"]))
+    return [row[0] for row in await (await conn.execute(statement, values)).fetchall()]
 
 
-def _about_guards(query: str, schema: str) -> sql.Composed:
-    added = sql.Literal(list(_ADDED))
-    policy = _statement("policy", tenant=sql.Literal(schema.removeprefix(_SCHEMA)), added=added)
-    return _statement(query, policy=policy)
+def _granted(schema: str, names: RoleNames) -> dict[str, Any]:
+    """The values of the query `granted`."""
+    return {
+        "schema": schema,
+        "reader": names.reader,
+        "writer": names.writer,
+        "event": _EVENT,
+        "columns": list(_EVENT_COLUMNS),
+        "views": list(_VIEWS),
+        "stored": _STORED,
+        "audit": list(_AUDIT),
+        "read_only": list(_READ_ONLY),
+    }
+
+
+async def _about_guards(conn: AsyncConnection[Any], query: str, schema: str) -> list[Any]:
+    policy = _statement("policy", tenant=sql.Literal(schema.removeprefix(_SCHEMA)))
+    conditions = [_unsealed(schema, name).as_string(conn) for name in _ADDED]
+    values = {"schema": schema, "added": list(_ADDED), "conditions": conditions}
+    return await (await conn.execute(_statement(query, policy=policy), values)).fetchall()
+
+
+def _unsealed(schema: str, table: str) -> sql.Composed:
+    events, _, seals = (sql.Identifier(schema, name) for name in _AUDIT)
+    return _statement(f"unsealed_{table}", events=events, seals=seals)
 
 
 def _names_in(schema: str, comment: str | None) -> RoleNames | None:
@@ -183,32 +207,26 @@ async def _create_roles(conn: AsyncConnection[Any], names: RoleNames, found: Wal
 async def _guard(session: TenantSession) -> None:
     """Guard every table of the schema that is not, but for the one that COPY goes to."""
     schema = tenant_schema(session.tenant)
-    rows = await (await session.conn.execute(_about_guards("tables", schema), {"schema": schema})).fetchall()
+    rows = await _about_guards(session.conn, "tables", schema)
     bare = [name for name, is_partition, is_guarded in rows if not is_partition and not is_guarded]
     tenant = sql.Literal(session.tenant)
     statements = [_statement("guard", table=sql.Identifier(schema, name), tenant=tenant) for name in bare]
-    audit = dict(zip(("events", "patients", "seals"), (sql.Identifier(schema, one) for one in _AUDIT), strict=True))
-    statements += [_statement(_ADDED[name], **audit) for name in bare if name in _ADDED]
+    statements += [
+        _statement("guard_added", table=sql.Identifier(schema, name), condition=_unsealed(schema, name))
+        for name in bare
+        if name in _ADDED
+    ]
     if statements:
         await session.conn.execute(sql.SQL(";").join(statements))
 
 
 async def _grant(conn: AsyncConnection[Any], schema: str, names: RoleNames, *, with_login: bool) -> None:
-    rows = await (await conn.execute(_about_guards("tables", schema), {"schema": schema})).fetchall()
-    tables = [name for name, is_partition, _ in rows if not is_partition]
     roles = {"reader": sql.Identifier(names.reader), "writer": sql.Identifier(names.writer)}
-    statement = _statement(
-        "grants",
-        schema=sql.Identifier(schema),
-        readable=_listed(schema, [*tables, *_VIEWS]),
-        event=sql.Identifier(schema, "audit_event"),
-        columns=sql.SQL(", ").join(map(sql.Identifier, _EVENT_COLUMNS)),
-        added=_listed(schema, _ADDED),
-        writable=_listed(schema, [name for name in tables if name not in _READ_ONLY]),
-        stored=_listed(schema, [_STORED]),
-        **roles,
-    )
-    await conn.execute(statement)
+    event = sql.Identifier(schema, _EVENT)
+    await conn.execute(_statement("enter", schema=sql.Identifier(schema), event=event, **roles))
+    statement = _statement("grants", granted=sql.SQL(_SQL["granted"]))
+    rows = await (await conn.execute(statement, _granted(schema, names))).fetchall()
+    await conn.execute(sql.SQL(";").join(sql.SQL(row[0]) for row in rows))
     await lock_shared_rights(conn)
     row = await (await conn.execute(_SQL["shared_rights"], names._asdict())).fetchone()
     temporary, database, limit = row or (False, "", False)
@@ -223,10 +241,6 @@ async def _grant(conn: AsyncConnection[Any], schema: str, names: RoleNames, *, w
 async def lock_shared_rights(conn: AsyncConnection[Any]) -> None:
     """Keep others from changing the rights that all tenants share, until the end of the transaction."""
     await conn.execute(_SQL["lock"])
-
-
-def _listed(schema: str, tables: Iterable[str]) -> sql.Composable:
-    return sql.SQL(", ").join(sql.Identifier(schema, table) for table in tables)
 
 
 def _statement(name: str, **parts: sql.Composable) -> sql.Composed:

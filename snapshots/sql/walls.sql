@@ -65,8 +65,19 @@ EXISTS (
             'CASE WHEN (current_setting(''app.current_tenant_id''::text) = %%L::text) THEN true ELSE false END', {tenant}
         )
 ) AND (
-    c.relname <> ALL ({added}::text[])
-    OR EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'unsealed' AND NOT p.polpermissive AND p.polcmd = 'a')
+    c.relname <> ALL (%(added)s::text[])
+    OR EXISTS (
+        SELECT FROM pg_policy p
+        WHERE p.polrelid = c.oid AND p.polname = 'unsealed' AND NOT p.polpermissive AND p.polcmd = 'a' AND p.polroles = '{{0}}' AND 1 = (
+            -- Postgres writes an expression with more names, casts, brackets and, for some search paths, schemas than ours has
+            SELECT count(DISTINCT regexp_replace(
+                replace(replace(lower(e), '"', ''), %(schema)s || '.', ''), '--[^\n]*|\mas \w+|::\w+|\maudit_(seal|event)\.|[\s()]', '', 'g'
+            ))
+            FROM unnest(ARRAY[
+                coalesce(pg_get_expr(p.polwithcheck, p.polrelid), ''), (%(conditions)s::text[])[array_position(%(added)s::text[], c.relname::text)]
+            ]) e
+        )
+    )
 )
 
 -- name: tables
@@ -85,28 +96,49 @@ ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS tenant ON {table};
 CREATE POLICY tenant ON {table} USING (CASE WHEN current_setting('app.current_tenant_id') = {tenant} THEN true ELSE false END)
 
--- name: guard_audit_patient
--- Nobody is added to an event that is sealed: `verify` would take that for tampering with it, for ever.
-DROP POLICY IF EXISTS unsealed ON {patients};
-CREATE POLICY unsealed ON {patients} AS RESTRICTIVE FOR INSERT WITH CHECK (event > (SELECT coalesce(max(last_event), 0) FROM {seals}))
+-- name: guard_added
+-- What may be added to a table of the audit.
+DROP POLICY IF EXISTS unsealed ON {table};
+CREATE POLICY unsealed ON {table} AS RESTRICTIVE FOR INSERT WITH CHECK ({condition})
 
--- name: guard_audit_seal
+-- name: unsealed_audit_patient
+-- Nobody is added to an event that is sealed: `verify` would take that for tampering with it, for ever.
+event > (SELECT coalesce(max(last_event), 0) FROM {seals})
+
+-- name: unsealed_audit_seal
 -- A seal covers events that there are: no event would be sealed any more after one that covers those to come. Its number has room
 -- for further ones.
-DROP POLICY IF EXISTS unsealed ON {seals};
-CREATE POLICY unsealed ON {seals} AS RESTRICTIVE FOR INSERT
-    WITH CHECK (number <= last_event AND after_event < last_event AND last_event <= (SELECT max(id) FROM {events}))
+number <= last_event AND after_event < last_event AND last_event <= (SELECT max(id) FROM {events})
+
+-- name: granted
+-- Wall one, right by right: what chartferry grants on the tables and views of a schema. `grants` gives it, and `breaches` names what is
+-- beyond. Both roles may add to the audit and change nothing in it; the server supplies an event's number, time and login. Nobody reads
+-- what COPY goes to, or any other partition.
+SELECT h.role, c.oid AS relation, r.privilege, k.attname AS "column"
+FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
+CROSS JOIN (VALUES (%(reader)s), (%(writer)s)) h (role)
+CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) r (privilege)
+LEFT JOIN pg_attribute k ON c.relname = %(event)s AND r.privilege = 'INSERT' AND k.attrelid = c.oid AND k.attname = ANY(%(columns)s::text[])
+WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = quote_ident(%(schema)s)::regnamespace AND d.classid = 'pg_class'::regclass
+    AND CASE
+        WHEN c.relkind = 'v' THEN c.relname = ANY(%(views)s::text[]) AND r.privilege = 'SELECT'
+        WHEN c.relkind NOT IN ('r', 'p') THEN false
+        WHEN c.relispartition THEN c.relname = %(stored)s AND r.privilege = 'INSERT' AND h.role = %(writer)s
+        WHEN c.relname = ANY(%(audit)s::text[]) THEN r.privilege IN ('SELECT', 'INSERT')
+        ELSE r.privilege = 'SELECT' OR h.role = %(writer)s AND c.relname <> ALL(%(read_only)s::text[])
+    END
 
 -- name: grants
--- Wall one: a role reaches only this schema. Both roles may add to the audit and change nothing in it; the server supplies an event's
--- number, time and login.
+-- The statements that grant this, for tables that this login owns.
+SELECT format('GRANT %%s%%s ON %%s TO %%I', privilege, columns, string_agg(relation::regclass::text, ', '), role) FROM (
+    SELECT role, relation, privilege, coalesce('(' || string_agg(quote_ident("column"), ', ') || ')', '') AS columns
+    FROM ({granted}) granted GROUP BY role, relation, privilege
+) granted JOIN pg_class c ON c.oid = relation WHERE pg_has_role(c.relowner, 'USAGE') GROUP BY role, privilege, columns
+
+-- name: enter
+-- Wall one: a role reaches only this schema. A right to insert any value into an event is taken back before parts of it are granted.
 GRANT USAGE ON SCHEMA {schema} TO {reader}, {writer};
-GRANT SELECT ON {readable} TO {reader}, {writer};
-REVOKE INSERT ON {event} FROM {reader}, {writer};
-GRANT INSERT ({columns}) ON {event} TO {reader}, {writer};
-GRANT INSERT ON {added} TO {reader}, {writer};
-GRANT INSERT, UPDATE, DELETE ON {writable} TO {writer};
-GRANT INSERT ON {stored} TO {writer}
+REVOKE INSERT ON {event} FROM {reader}, {writer}
 
 -- name: unguarded
 -- The number of addressable tables of a schema that lack their guard; a site's own tables do not count.
@@ -116,19 +148,38 @@ SELECT count(*) FROM pg_namespace n JOIN pg_depend d ON d.refclassid = 'pg_names
 WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND NOT c.relispartition
     AND NOT (c.relrowsecurity AND c.relforcerowsecurity AND {policy})
 
+-- name: comments
+-- The comments of the schemas of all other tenants.
+SELECT nspname::text, obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE starts_with(nspname, %(prefix)s) AND nspname <> %(schema)s
+
 -- name: breaches
--- What somebody has opened in the walls of a schema, each as the statement that closes it: what its roles may beyond this, rights on
--- what no policy guards or on the audit, policies beside ours (the rows of each permissive one show), and everybody's right to enter.
+-- What somebody has opened in the walls of a schema, each as the statement that closes it: rights of its roles beyond `granted`, any right
+-- of everybody's or of another tenant's roles, and policies beside ours (the rows of each permissive one show). Its roles may also
+-- read a site's own views.
 WITH ours AS (SELECT r.oid, r.rolname, r.rolname = %(login)s AS is_login FROM pg_roles r WHERE r.rolname = ANY(%(names)s::text[])),
-    holder AS (SELECT oid, quote_ident(rolname) AS name FROM ours UNION ALL SELECT 0, 'PUBLIC'),
-    right_on AS (
-        SELECT c.oid::regclass::text AS name, h.name AS holder, a.privilege_type AS privilege
-        FROM pg_class c CROSS JOIN aclexplode(c.relacl) a JOIN holder h ON h.oid = a.grantee
-        WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace AND (
-            c.relispartition AND c.relkind IN ('r', 'p')
-                AND NOT (c.relname = %(stored)s AND a.privilege_type = 'INSERT' AND h.name = quote_ident(%(writer)s))
-            OR c.relname = ANY(%(audit)s::text[]) AND a.privilege_type NOT IN ('SELECT', 'INSERT')
-        )
+    holder AS (
+        SELECT oid, rolname::text AS role, quote_ident(rolname) AS name, rolname = ANY(%(names)s::text[]) AS is_ours
+        FROM pg_roles WHERE rolname = ANY(%(names)s::text[] || %(others)s::text[])
+        UNION ALL SELECT 0, NULL, 'PUBLIC', false
+    ),
+    held AS (
+        SELECT c.oid AS relation, c.relkind, NULL::name AS "column", 0 AS attnum, a.grantee, a.privilege_type AS privilege, a.is_grantable
+        FROM pg_class c CROSS JOIN aclexplode(c.relacl) a WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace
+        UNION ALL
+        SELECT c.oid, c.relkind, k.attname, k.attnum, a.grantee, a.privilege_type, a.is_grantable
+        FROM pg_class c JOIN pg_attribute k ON k.attrelid = c.oid CROSS JOIN aclexplode(k.attacl) a
+        WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace
+    ),
+    beyond AS (
+        SELECT d.relation, CASE d.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE '' END AS kind, h.name AS holder,
+            CASE WHEN g.role IS NULL THEN '' ELSE 'GRANT OPTION FOR ' END || d.privilege
+            || coalesce(' (' || string_agg(quote_ident(d."column"), ', ' ORDER BY d.attnum) || ')', '') AS privilege
+        FROM held d JOIN holder h ON h.oid = d.grantee
+        LEFT JOIN ({granted}) g
+            ON (g.role, g.relation, g.privilege) = (h.role, d.relation, d.privilege) AND g."column" IS NOT DISTINCT FROM d."column"
+        WHERE (g.role IS NULL OR d.is_grantable)
+            AND NOT (h.is_ours AND d.relkind IN ('v', 'm', 'f') AND d.privilege = 'SELECT' AND NOT d.is_grantable)
+        GROUP BY d.relation, d.relkind, h.name, g.role, d.privilege
     )
 SELECT format('ALTER ROLE %%I NOSUPERUSER NOBYPASSRLS NOCREATEROLE', r.rolname) FROM pg_roles r JOIN ours USING (oid)
 WHERE r.rolsuper OR r.rolbypassrls OR r.rolcreaterole
@@ -137,12 +188,15 @@ SELECT format('REVOKE %%I FROM %%I', g.rolname, o.rolname)
 FROM ours o JOIN pg_auth_members m ON m.member = o.oid JOIN pg_roles g ON g.oid = m.roleid
 WHERE NOT (o.is_login AND g.oid IN (SELECT oid FROM ours))
 UNION ALL
-SELECT format('REVOKE %%s ON %%s FROM %%s', privilege, string_agg(name, ', ' ORDER BY name), holder) FROM right_on GROUP BY privilege, holder
+SELECT format('REVOKE %%s ON %%s%%s FROM %%s', privilege, kind, string_agg(relation::regclass::text, ', ' ORDER BY relation::regclass::text), holder)
+FROM beyond GROUP BY privilege, kind, holder
 UNION ALL
 SELECT format('DROP POLICY %%I ON %%s', p.polname, c.oid::regclass) FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
 WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace AND p.polname <> 'tenant' AND p.polpermissive
     AND p.polroles && ARRAY(SELECT oid FROM holder)
 UNION ALL
-SELECT format('REVOKE USAGE ON SCHEMA %%I FROM PUBLIC', n.nspname) FROM pg_namespace n CROSS JOIN aclexplode(n.nspacl) a
-WHERE n.nspname = %(schema)s AND a.grantee = 0 AND a.privilege_type = 'USAGE'
+SELECT format('REVOKE %%s%%s ON SCHEMA %%I FROM %%s', CASE WHEN as_granted THEN 'GRANT OPTION FOR ' ELSE '' END, a.privilege_type, n.nspname, h.name)
+FROM pg_namespace n CROSS JOIN aclexplode(n.nspacl) a JOIN holder h ON h.oid = a.grantee
+CROSS JOIN LATERAL (SELECT a.privilege_type = 'USAGE' AND coalesce(h.role IN (%(reader)s, %(writer)s), false)) g (as_granted)
+WHERE n.nspname = %(schema)s AND (a.is_grantable OR NOT as_granted)
 ORDER BY 1

@@ -19,7 +19,7 @@ from snapshots.pool import opened_pool
 from snapshots.record import Batch
 from snapshots.selection import Selection
 from snapshots.tenancy import TenantSession, tenant_schema
-from snapshots.walls import Walls, find_walls
+from snapshots.walls import Walls, find_breaches, find_walls
 from tests.fix_store import TESTER, database, opened_store, url_of
 from tests.integration.snapshots.stored import person, record, scope, search, settled
 
@@ -271,6 +271,19 @@ async def test_every_policy_is_forced_and_no_partition_is_granted(
         ).fetchall()
         owned = conn.execute("SELECT relname FROM pg_class WHERE pg_get_userbyid(relowner) LIKE 'cf\\_%'").fetchall()
     assert (bare, granted, owned) == ([], [], [])
+
+
+@pytest.mark.parametrize("by", ["a superuser", "the tenant's login"])
+async def test_nothing_is_reported_as_opened_in_walls_that_stand_as_an_ordinary_owner_built_them(
+    site: Site, by: str
+) -> None:
+    """A site's own view that the tenant's reader may read, and a login with the tenant's roles, open nothing."""
+    url = site.url if by == "a superuser" else site.attacker_url
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
+        for tenant in ("north", "south"):
+            walls = await find_walls(conn, tenant_schema(tenant))
+            assert walls.stand
+            assert await find_breaches(conn, tenant_schema(tenant), walls) == []
 
 
 async def test_copy_into_a_guarded_table_is_refused(
