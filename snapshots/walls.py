@@ -21,7 +21,10 @@ from snapshots.tenancy import OWN_RIGHTS, TenantRoles, TenantSession, tenant_sch
 _SQL = load("walls")
 _KEY = "chartferry_roles"
 _EVENT = "audit_event"
-_ADDED = ("audit_patient", "audit_seal")  # to the audit, by the tenant's roles, if nothing sealed changes
+_ADDED = {
+    "audit_patient": "unsealed_audit_patient",
+    "audit_seal": "unsealed_audit_seal",
+}  # to the audit, by the tenant's roles: on which condition
 _AUDIT = (_EVENT, *_ADDED)
 # the rest the server fills in (the number, the moment, the login), or the owner (through: that events were deleted)
 _EVENT_COLUMNS = (
@@ -146,7 +149,7 @@ async def _about_guards(conn: AsyncConnection[Any], query: str, schema: str) -> 
 
 def _unsealed(schema: str, table: str) -> sql.Composed:
     events, _, seals = (sql.Identifier(schema, name) for name in _AUDIT)
-    return _statement(f"unsealed_{table}", events=events, seals=seals)
+    return _statement(_ADDED[table], events=events, seals=seals)
 
 
 def _names_in(schema: str, comment: str | None) -> RoleNames | None:
