@@ -316,7 +316,7 @@ def sealed(number: int, last: str) -> str:
 SPOILING = {
     "a seal on events to come, after which none would be sealed any more": sealed(1, "e.id + 1"),
     "a seal after whose number there is none": sealed((1 << 63) - 1, "e.id"),
-    "a patient of an event that is sealed": sealed(1, "e.id") + PATIENT,
+    "a patient of an event that is sealed": sealed(1 << 40, "e.id") + PATIENT,  # seal 1 may be another test's
 }
 
 
