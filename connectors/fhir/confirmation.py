@@ -40,7 +40,6 @@ _SAID = {
     Ending.RESTRICTED: Said.WITHHELD,
     Ending.NOT_FOUND: Said.NOT_FOUND,
 }
-_OTHER_CONTROLS = 3  # rows of as many types: of one type alone, reads may be refused
 _FOR_ROWS = 4  # this share of the reads is reserved for rows, however many patients are no longer listed
 
 
@@ -75,8 +74,6 @@ async def _look_after_unwitnessed(run: EhrRun, reader: _Reader, readable: Sequen
     most = max(0, min(left, profile.completeness.unwitnessed_reads))
     unwitnessed = await evidence.rotate(readable, most, at=run.now(), period=period, fresh=fresh)
     await _ask(run, reader, readable, left)
-    if unwitnessed and not reader.any_control and await evidence.not_found_types():
-        await _read_another_control(run, reader, readable)
     if unwitnessed:
         counts = ", ".join(f"{count:,} {resource_type}" for resource_type, count in unwitnessed.items())
         run.notes.append(
@@ -102,19 +99,6 @@ async def _ask(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, lim
     await evidence.note_requested(due)
     await _read_pending(run, reader)
     return len(due)
-
-
-async def _read_another_control(run: EhrRun, reader: _Reader, readable: Sequence[str] | None) -> None:
-    """Read a row of some other type that came: the last row of a type, or the last Patient, leaves no control of its own type.
-
-    Only for unwitnessed rows. If all Patients who were listed before answer 410, no Observation shows that this is true.
-    """
-    came = {one for one in await run.store.jobs.received_types() if readable is None or one in readable}
-    types = sorted(came - reader.controlled)
-    reader.controlled.update(types)
-    of_types = {row.resource_type: row for row in await run.store.evidence.controls(types)}
-    await run.store.plan(_units(list(of_types.values())[:_OTHER_CONTROLS], UnitKind.CONTROL))
-    await _read_pending(run, reader)
 
 
 def _units(rows: Iterable[AbsentRow], kind: UnitKind) -> Iterator[Unit]:
@@ -169,7 +153,6 @@ class _Reader:
         self._profile = profile
         self._answers = NotFoundAnswers(client, base_url, profile)
         self.controlled: set[str] = set()  # types of which listed rows are read in this run
-        self.any_control = False  # whether one of them could be read
         self.asked = 0
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
@@ -199,7 +182,6 @@ class _Reader:
             await emit(Fetched(quarantined=[bad], deletions=words))
         else:
             records = int((record.resource_type, record.id) == (unit.resource_type, identity))
-            self.any_control |= unit.kind == UnitKind.CONTROL and records > 0
             deletions = (
                 [] if records else self._deletions(unit, identity, self._led_away(unit, identity, record.resource_type))
             )

@@ -434,8 +434,7 @@ ON CONFLICT (connection, selection, way, resource_type) DO UPDATE
 
 -- name: unwitnessed
 -- Live rows that this run has not received and that no full listing of the period could list: their way is retired, or a patient
--- left, or nothing but a reference or a pull ever brought them; or the run's own export is silent about them, and may be so each
--- night. What a reference has brought freshly is known.
+-- left, or nothing but a reference or a pull ever brought them. What a reference has brought freshly is known.
 CREATE TEMPORARY TABLE unwitnessed ON COMMIT DROP AS
 WITH unheard AS MATERIALIZED (
     SELECT resource_type, id FROM unreceived
@@ -446,9 +445,6 @@ WITH unheard AS MATERIALIZED (
     SELECT resource_type, patient_id, way FROM unit
     WHERE run = %(run)s AND kind = 'search' AND patient_id IS NOT NULL AND resource_type <> 'Patient' AND state = 'settled'
         AND ending = 'listed' AND NOT complete_listing AND NOT incremental
-), silent AS MATERIALIZED (
-    -- whose silence this export leaves unproved; without Patients, nobody can say whose rows the files of a Group or list have
-    SELECT resource_type FROM unit WHERE run = %(run)s AND kind = 'no-file' AND state = 'failed'
 )
 SELECT u.resource_type, u.id, r.patient_id FROM unheard u
 CROSS JOIN LATERAL (
@@ -468,9 +464,6 @@ WHERE NOT EXISTS (
         ))
         AND NOT EXISTS (
             SELECT FROM unproved v WHERE v.resource_type = u.resource_type AND v.patient_id = r.patient_id AND v.way = f.way
-        )
-        AND NOT EXISTS (
-            SELECT FROM silent s WHERE s.resource_type = u.resource_type OR s.resource_type = 'Patient' AND w.scope = 'members'
         )
         AND (w.scope = 'everything' OR NOT EXISTS (
             -- whose own search has failed for as long is listed by nobody, whatever others are answered

@@ -26,7 +26,6 @@ from tests.histories.steps import (
     Join,
     Leave,
     Merge,
-    Patients410,
     Permit,
     Refuse,
     Sick,
@@ -130,54 +129,6 @@ def test_a_full_export_without_the_requested_patients_proves_nothing_of_missing_
     night = unjudged(nights)
     assert (night.status, set(night.known)) == ("partial", set(kept))
     assert night.holes == {f"{kind} no-file failed" for kind in asked if kind not in kept}
-    server.exported_as = staticmethod(lambda job: job)
-    assert whole(nights)
-
-
-@pytest.mark.parametrize("level", ["system", "group"])
-def test_when_all_patients_are_deleted_two_exports_delete_what_was_stored_and_the_next_is_complete(
-    stage: Stage, level: str
-) -> None:
-    asked = (*CHART, CONDITION, ORGANIZATION)
-    home = Ask("all" if level == "system" else "group:A", "bulk", asked)
-    nights = stage.nights(Site(home=home, levels=(level,), readable_groups=False))
-    nights.happens(*pats("p1", "p2"), obs("o1", "p1"), Add(CONDITION, "c1", "p2"), Join("A", "p1"), Join("A", "p2"))
-    nights.exports_also(Organization=json.dumps({"resourceType": ORGANIZATION, "id": "g1", "name": "g1"}))
-    nights.put({"resourceType": ORGANIZATION, "id": "g1", "name": "g1"})
-    unjudged(nights)
-    nights.happens(DropPatient("p1"), DropPatient("p2"))
-    first, second, third, fourth = (unjudged(nights, since="none") for _ in range(4))
-    gone = {"Patient/p1", "Patient/p2", "Observation/o1", "Condition/c1"}
-    assert (first.status, first.dead, set(first.evidence)) == ("partial", set(), gone)
-    assert (second.status, second.dead) == ("partial", gone)
-    assert [(night.status, night.holes, night.live) for night in (third, fourth)] == [
-        ("complete", set(), {"Organization/g1"})
-    ] * 2
-
-
-def test_rows_missing_beside_a_group_export_without_patients_are_deleted_after_two_nights(stage: Stage) -> None:
-    home = Ask("group:A", "bulk", (*CHART, CONDITION))
-    nights = stage.nights(Site(home=home, levels=("group",), readable_groups=False))
-    nights.happens(*pats("p1"), obs("o1", "p1"), Join("A", "p1"))
-    nights.sync()
-    nights.happens(DropPatient("p1"), obs("o2", "p1"))
-    first, second = nights.sync(since="none"), nights.sync(since="none")
-    assert (first.dead, first.evidence["Observation/o1"]) == (set(), "not-found")
-    assert (second.dead, second.live) == ({"Observation/o1"}, {"Observation/o2", "Patient/p1"})
-
-
-def test_an_export_silent_about_living_patients_is_a_hole_each_night_and_deletes_nothing(stage: Stage) -> None:
-    home = Ask("all", "bulk", (*CHART, CONDITION, ORGANIZATION))
-    nights = stage.nights(Site(home=home, levels=("system",), reconcile_every_d=60))
-    server = odd(nights)
-    nights.happens(*pats("p1"), obs("o1", "p1"), Add(CONDITION, "c1", "p1"), Add(ORGANIZATION, "g1"))
-    unjudged(nights)
-    server.exported_as = without(*CHART, CONDITION)
-    nights.happens(Drop(CONDITION, "c1"))
-    for _ in range(4):
-        night = unjudged(nights, since="none")
-        assert {f"{kind} no-file failed" for kind in (*CHART, CONDITION)} <= night.holes
-        assert night.dead <= {"Condition/c1"}
     server.exported_as = staticmethod(lambda job: job)
     assert whole(nights)
 
@@ -491,17 +442,3 @@ def test_changes_of_a_deleted_patient_miss_nothing_because_another_chart_was_lis
         night = nights.sync(Ask(who, "crawl", types))
         assert (night.dead, night.evidence) == (set(), {})
     assert night.live == {f"Observation/o{number}" for number in (1, 2, 3, 4)}
-
-
-def test_the_last_row_of_a_type_is_deleted_if_only_a_row_of_another_type_can_be_read(stage: Stage) -> None:
-    nights = stage.nights(Site(home=Ask("cohort:p2", "crawl"), incremental=False))
-    nights.happens(*pats("p1", "p2"), obs("o1", "p1", 3), Add(ORGANIZATION, "g1"), Merge("p2", "p1", "redirect"))
-    nights.sync(faults=(Patients410(),))
-    nights.happens(DropPatient("p1"))
-    first, second = nights.sync(), nights.sync()
-    assert (first.dead, first.evidence) == (set(), {"Observation/o1": "not-found"})
-    assert (second.dead, second.live, second.holes) == (
-        {"Observation/o1"},
-        {"Organization/g1"},
-        {"Patient read not-found"},  # whom the cohort names, and the EHR does not know
-    )

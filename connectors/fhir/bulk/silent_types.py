@@ -22,13 +22,11 @@ _PATIENT = "Patient"
 async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob) -> None:
     """Settle the types that were requested by name and have no file: either there is nothing of them, or nothing proves that.
 
-    A full export that brings none of the Patients who were requested, and has no file of them, says nothing of any type, unless
-    each Patient whom it ever listed is dead.
+    A full export that brings none of the Patients who were requested, and has no file of them, says nothing of any type.
     """
     proofs = proofs_from(job)
     there, brought = await run.store.jobs.planned_types((UnitKind.FILE,)), await run.store.jobs.received_types()
     nobody = _PATIENT in proofs.types and not proofs.leaves_out(_PATIENT) and _PATIENT not in {*there, *brought}
-    nobody = nobody and not await _are_all_dead(run)
     withdrawn = _withdrawn(capability, proofs.types, await run.store.knowledge.received_types(), there)
     await run.store.plan(
         Unit(
@@ -60,16 +58,6 @@ async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob)
         await run.store.write(Batch(results=nothing))
         run.settled(nothing, 0)
         run.failed_units -= sum(one.state is UnitState.FAILED for one in nothing)  # none of its files is missing
-
-
-async def _are_all_dead(run: EhrRun) -> bool:
-    """Whether there were Patients whom the selection covers, and the store has a tombstone of each: there is none to export.
-
-    `confirmation` reads Patients about whom an export is silent by id, so that they are tombstones once two runs have found that.
-    """
-    covered = await run.store.roster.covered()  # empty: the export is of everybody
-    known = [one for one in await run.store.roster.stored_patients() if not covered or one.id in covered]
-    return bool(known) and not any(one.alive for one in known)
 
 
 def _empty(unit: Unit, withdrawn: Collection[str], *, doubtful: bool, untold: bool) -> UnitResult:
