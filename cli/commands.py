@@ -17,7 +17,7 @@ import typer.core
 import typer.main
 
 from cli.invocation import shared_options
-from cli.misspelt_words import as_typed, command_meant, may_be_shown, options_meant, with_long_dash
+from cli.misspelt_words import as_typed, command_meant, options_meant, showable, with_long_dash
 
 
 class Command(NamedTuple):
@@ -320,7 +320,7 @@ def _parsed(
             raise  # of another kind than an unknown option, whose class typer does not export
         word = as_typed(typed, refused)
         meant = ", ".join(options_meant(word, options))
-        shown = word if meant and may_be_shown(word) else refused  # what looks like no option may be an id or a name
+        shown = showable(word if meant else refused)  # what looks like no option may be an id or a name
         error.message = f"No such option: {shown}" + (f" (Possible options: {meant})" if meant else "")
         error.possibilities = ()  # they are in the message
         raise

@@ -42,7 +42,7 @@ def erase(
         patient,
         lambda store, of, who: store.erase(of, who),
         command="erase",
-        resume="nothing was erased",
+        resume="run the same command again",
     )
     status = "partial" if erased.unread or erased.views else "complete" if erased.rows else "nothing"
     if invocation.json:

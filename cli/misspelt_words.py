@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
+from itertools import takewhile
 
 _LONG_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # what word processors and chats make of hyphens
 _DASHES = "-" + _LONG_DASHES
@@ -23,9 +24,9 @@ def as_typed(words: Iterable[str], refused: str) -> str:
     return found.partition("=")[0]
 
 
-def may_be_shown(word: str) -> bool:
-    """Whether a misspelt option has nothing but letters and dashes: a patient's id may be stuck to it (`-p12345`)."""
-    return all(each.isalpha() or each in f"_{_DASHES}" for each in word)
+def showable(word: str) -> str:
+    """What may be shown of a misspelt option: its letters and dashes, since a patient's id may be stuck to it (`-p12345`)."""
+    return "".join(takewhile(lambda each: each.isalpha() or each in f"_{_DASHES}", word))
 
 
 def options_meant(word: str, known: Collection[str]) -> list[str]:

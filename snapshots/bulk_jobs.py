@@ -92,7 +92,7 @@ class StoredBulkJobs:
             return [row[0] async for row in found]
 
     async def received_types(self) -> list[str]:
-        """Return the types of which the run has received something."""
+        """Return the types of which the run's files have brought something."""
         async with self._session.transaction("reading what came") as own:
             return [row[0] async for row in await self._session.conn.execute(_SQL["received_types"], own)]
 

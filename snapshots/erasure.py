@@ -43,13 +43,9 @@ _UNREAD = "unread"  # in the audit, beside the tables
 _TYPES = {"text": "text", "jsonb": "document", "_text": "list"}
 # what no id has (R4, id); a full stop may end a sentence
 _BEFORE, _AFTER = "(^|[^A-Za-z0-9.-]|%[0-9A-Fa-f]{2})", r"(\.*($|[^A-Za-z0-9.-]))"
-# what mentions a patient: a reference, or a search by patient, such as in a URL; in a chain, a full stop is before it
-_MENTIONS = (
-    "Patient/",
-    "Patient_2_",
-    "atient=",
-    "atient_3_",
-)  # patterns of LIKE: each costs a search through every text
+# what mentions a patient: a reference, or a search by patient, such as in a URL; in a chain, a full stop is before it.
+# Patterns of LIKE: each costs a search through every text
+_MENTIONS = ("Patient/", "Patient_2_", "atient=", "atient_3_")
 _PATTERNED, _LITERAL = re.compile(r"([%_\\])"), r"\\\1"  # of LIKE
 _MENTION = rf"({_BEFORE}Patient(/|%2[Ff])|({_BEFORE}|\.)[Pp]atient(=|%3[Dd]))"
 _NAMING = """(["'/=:,|]|%2[Ff])"""  # what is before an id in input that cannot be read
@@ -64,9 +60,8 @@ class Erased(NamedTuple):
     unread: tuple[str, ...]  # names of values that no key opens, and that stayed: they may refer to the patient
     # whether the planner has taken new samples of these tables: the old ones have values of rows
     resampled: bool = False
-    views: tuple[
-        str, ...
-    ] = ()  # materialised ones that could not be refreshed: they may still have rows of the patient
+    # materialised ones that could not be refreshed: they may still have rows of the patient
+    views: tuple[str, ...] = ()
 
 
 async def erase(session: TenantSession, connection: str, patient: str) -> Erased:

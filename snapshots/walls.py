@@ -21,10 +21,8 @@ from snapshots.tenancy import OWN_RIGHTS, TenantRoles, TenantSession, tenant_sch
 _SQL = load("walls")
 _KEY = "chartferry_roles"
 _EVENT = "audit_event"
-_ADDED = {
-    "audit_patient": "unsealed_audit_patient",
-    "audit_seal": "unsealed_audit_seal",
-}  # to the audit, by the tenant's roles: on which condition
+# what the tenant's roles add to the audit, and the statement with the condition on which they may
+_ADDED = {"audit_patient": "unsealed_audit_patient", "audit_seal": "unsealed_audit_seal"}
 _AUDIT = (_EVENT, *_ADDED)
 # the rest the server fills in (the number, the moment, the login), or the owner (through: that events were deleted)
 _EVENT_COLUMNS = (

@@ -54,7 +54,7 @@ class BulkJobs(Protocol):
         """Types of the run's units of these kinds."""
 
     async def received_types(self) -> Sequence[str]:
-        """Types of which the run has received something."""
+        """Types of which the run's files have brought something."""
 
     async def planned_files(self, page: int) -> Sequence[Unit]:
         """The files of one manifest page that are units of the run."""

@@ -82,8 +82,11 @@ ORDER BY ordinal
 SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind = ANY(%(kinds)s)
 
 -- name: received_types
--- Types of which the run has received something.
-SELECT resource_type FROM run_count WHERE run = %(run)s AND new + changed + unchanged > 0
+-- Types of which the run's files have brought something. Reads do not count: a run that was killed may have read rows by id.
+SELECT resource_type FROM unit WHERE run = %(run)s AND kind = 'file' AND records > 0 AND resource_type <> '*'
+-- a file without a type in the manifest may have contained the rows
+UNION SELECT resource_type FROM run_count WHERE run = %(run)s AND new + changed + unchanged > 0
+    AND EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind = 'file' AND resource_type = '*' AND records > 0)
 
 -- name: date_evidence
 -- The instant that the run's export describes.

@@ -40,9 +40,8 @@ _ABOUT: Mapping[Blame, re.Pattern[str]] = {
     "audience": re.compile(r"\baud\b|\baudience\b"),
     "clock": re.compile(r"\bexpired?\b|\bexpir(y|ation)\b|\bexp\b|\biat\b|\bnbf\b|\bclock\b|\bin the future\b"),
 }
-_DOWN = frozenset(
-    {"server_error", "temporarily_unavailable"}
-)  # RFC 6749 4.1.2.1; servers send them with 400 from here too
+# RFC 6749 4.1.2.1; servers send them with 400 from here too
+_DOWN = frozenset({"server_error", "temporarily_unavailable"})
 _DPOP = frozenset({"use_dpop_nonce", "invalid_dpop_proof"})  # RFC 9449
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BEARER = frozenset({"bearer", "bearertoken"})  # the latter: Apigee, unless it is told otherwise

@@ -30,8 +30,7 @@ _EMPTY = (
 )
 _PARTIAL = (
     "the file says itself that there may be more than it has: rows that it does not list are kept, and the type is not known "
-    "to be "
-    "complete"
+    "to be complete"
 )
 _MISLABELLED = "the file has other types than the manifest names, stored as what they are"
 _MISCOUNTED = "the file has more lines than the manifest counts; all are stored"
@@ -170,6 +169,8 @@ class FileVerdicts:
         # what came under a wrong type says nothing of what the named type no longer has
         lists_all = reading.detail.lists_all and not reading.other_types
         partial = bool(self._graded(reading.issues, _NOT_SHOWN))
+        # the zeros may stand for lines, which no later export of news would bring
+        unknown = partial or (reading.splitter.padded and not count.is_met)
         # nothing at all is what a file looks like that its server failed to write, whatever length it says
         proved = count.is_met or (ends and reading.lines > 0)
         remarks = [
@@ -183,9 +184,9 @@ class FileVerdicts:
             key=unit.key,
             state=UnitState.SETTLED,
             reason="; ".join(remarks) or None,
-            complete_listing=lists_all and proved and not partial,
+            complete_listing=lists_all and proved and not unknown,
             records=reading.lines - reading.headers,
-            ending=Ending.PARTIAL if partial else Ending.LISTED,
+            ending=Ending.PARTIAL if unknown else Ending.LISTED,
         )
 
 

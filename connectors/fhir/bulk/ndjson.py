@@ -31,9 +31,8 @@ class LineSplitter:
         self._held = 0
         self._number = number
         self._skipping = False
-        self.padded = (
-            False  # zeros followed the last line: block devices leave them, and so do blocks that were never written
-        )
+        # zeros followed the last line: block devices leave them, and so do blocks that were never written
+        self.padded = False
 
     @property
     def number(self) -> int:

@@ -81,6 +81,21 @@ async def test_a_file_that_ends_in_zeros_is_read_and_complete_only_if_a_count_sa
     assert any("or it ends in zeros" in note for note in report.notes) is (poll is None)
 
 
+async def test_a_file_that_ends_in_zeros_moves_no_watermark_unless_a_count_says_that_it_is_whole(
+    store: KeptRows,
+) -> None:
+    moved = []
+    for count in (None, 1):
+        async with export_server() as server:
+            server.files["Observation"] = [
+                Answer(200, f"{OBSERVATION}\n".encode() + bytes(512), {}, "application/fhir+ndjson")
+            ]
+            server.polls = [counted(1) if count else manifest(*TYPES)]
+            assert (await server.sync(store, types=TYPES)).status == "complete"
+        moved.append("Observation" in store.watermarks())
+    assert moved == [False, True]
+
+
 async def test_a_gzip_trailer_proves_a_file_complete(store: KeptRows) -> None:
     packed = gzip.compress(f"{OBSERVATION}\n".encode())
     headers = {"Content-Length": None, "Content-Encoding": "gzip"}

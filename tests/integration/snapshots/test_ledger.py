@@ -147,6 +147,16 @@ async def test_a_preview_names_the_patients_without_stored_rows(store: Store):
         assert await known.jobs.never_stored(["p1", "p2"]) == ["p2"]
 
 
+async def test_what_an_exports_files_brought_is_told_apart_from_what_reads_brought(store: Store):
+    file = Unit(key="f1", kind=UnitKind.FILE, resource_type="Observation")
+    async with await store.begin_run(scope()) as run:
+        await run.plan([file])
+        await run.write(Batch(records=[record("o1", patient="p1")], results=[settled(file, records=1)]))
+        await run.write(Batch(records=[record("p1", kind="Patient", way=None)]))  # read by id
+    async with await store.begin_run(scope()) as run:
+        assert await run.jobs.received_types() == ["Observation"]
+
+
 async def test_rows_listed_before_an_interruption_are_not_missed_after_it(store: Store, store_url: str):
     content = [record("a", 1, patient="p1"), record("b", 1, patient="p1")]
     await full_run(await store.begin_run(scope()), content, [P1])

@@ -45,6 +45,7 @@ def test_after_two_hyphens_a_long_dash_is_an_argument(capsys: pytest.CaptureFixt
         (["pull", "x", "-Doe1970"], "oe1970"),
         (["erase", "x", "-pDoe1970"], "Doe1970"),
         (["export", "-patients77"], "77"),
+        (["audit", "--patient12345678"], "12345678"),
     ],
 )
 def test_what_is_stuck_to_an_option_is_not_shown(
