@@ -232,8 +232,8 @@ def shared_buffers_mb(memory_bytes: int) -> int:
     """How many megabytes of a machine's memory the server keeps pages in: an eighth, from 128 to 1024.
 
     Ids come in any order, so each new row changes another page of the indexes. Once these are larger than the buffers, each
-    such page is read and written for one row (5 million rows: the last loaded at 0.59 of the first's speed with 256 MB, at 0.70
-    to 0.84 with 1 GB). Memory that is not used yet costs nothing; each further GB makes the server start 15 ms later.
+    such page is read and written for one row (5 million rows, quiet: 89 s with 256 MB, 79 s with 1 GB; the last rows at 0.57 and
+    0.66 of the first's speed). Memory that is not used yet costs nothing; with 1 GB the server starts 15 ms later.
     """
     return min(max(memory_bytes // 8 >> 20, 128), 1024)
 
