@@ -66,9 +66,8 @@ class ExportResult:
     notes: tuple[str, ...] = ()  # doubts about its views and criteria: elements that R4 does not have
     drift: tuple[Drift, ...] = ()  # from the last export at the destination
     profile: Mapping[str, Any] | None = None  # how it was de-identified, and what was dropped
-    undecided: Mapping[str, int] = field(
-        default_factory=dict
-    )  # by type: rows left out because `where` could not decide
+    # by type: rows left out because `where` could not decide
+    undecided: Mapping[str, int] = field(default_factory=dict)
     recipients: Recipients | None = None  # for whom the files are encrypted
 
 

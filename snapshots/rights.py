@@ -91,9 +91,8 @@ async def require_making(session: TenantSession, found: Rights) -> None:
             f"only its owner, {found.owner}, may upgrade it. As that login, run: chartferry tenants migrate {session.tenant}"
         )
     elif found.there and not found.owns_schema:
-        missing.append(
-            "ALTER SCHEMA {schema} OWNER TO {login}"
-        )  # the walls are noted on the schema, which only its owner may
+        # the walls are noted in the schema's comment, which only its owner may write
+        missing.append("ALTER SCHEMA {schema} OWNER TO {login}")
     elif found.there and not found.create:
         missing.append("GRANT CREATE ON SCHEMA {schema} TO {login}")
     await _refuse(session, found, "create or upgrade", missing)

@@ -76,7 +76,7 @@ class RunStore(Protocol):
         `finish` has returned.
 
         Bad records (jsonb refuses them) cost only themselves: they are quarantined, and the unit that brought them is a hole.
-        Return how many there were.
+        Return the number of bad records.
         """
 
     async def counted(self) -> Mapping[Counted, int]:

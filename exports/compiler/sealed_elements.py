@@ -40,9 +40,8 @@ from snapshots.identifying import ELEMENTS, PLAIN, PLAIN_OF_PERSON, TYPES
 _HOLDERS = frozenset({"HumanName", "Address", "ContactPoint", "Identifier", "Attachment", "Patient.contact"})
 _ANYWHERE = frozenset({"display", "div", "data", "identifier"})  # in what R4 does not know
 _NEVER_SEALED = frozenset({"Reference", "boolean"})
-_HOLD_SEALED = frozenset(
-    {"Reference", "Narrative", "Attachment", "Extension", *TYPES}
-)  # somewhere within, whatever the resource
+# somewhere within, whatever the resource
+_HOLD_SEALED = frozenset({"Reference", "Narrative", "Attachment", "Extension", *TYPES})
 _REACHABLE = "elements whose type R4 knows, and that do not belong to a person; NDJSON shows it"
 
 

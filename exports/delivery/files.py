@@ -135,7 +135,7 @@ def _compressor(compress: Compress) -> _Compressor | None:
 class Encoder:
     """Gzip, or nothing, then age, if there are recipients, over a binary stream; with counts and checksum of both sides.
 
-    A thread of its own encodes and writes full blocks, so that reading goes on meanwhile. What it raises, the next call raises.
+    A second thread encodes and writes full blocks while the next ones are read. What it raises, every later call raises.
     """
 
     def __init__(self, stream: BinaryIO, *, compress: Compress, recipients: Recipients | None = None) -> None:
@@ -173,9 +173,9 @@ class Encoder:
         self._block, self._other_block, self._filled = self._other_block, self._block, 0
 
     def _wait(self) -> None:
-        at_work, self._at_work = self._at_work, None
-        if at_work is not None:
-            at_work.result()
+        if self._at_work is not None:
+            self._at_work.result()  # what it raised, it raises again, so that nobody finishes a file with a block missing
+            self._at_work = None
 
     def _end_thread(self) -> None:
         if self._thread is not None:

@@ -161,8 +161,8 @@ WHERE l.connection = %(connection)s AND l.selection = %(knowledge)s AND l.patien
 -- name: lower
 -- What was buried, doubted or brought back to life is known by no selection any more: each lists that patient and type in full
 -- before it asks for news again, whichever of a row's patients it asks for. So is what is withheld, or a Patient who is not there beside
--- his chart: what nobody has ever seen may be withheld beside it. What this run's own full listing brought back, it knows; and so it does what its own news said to be deleted, or
--- an EHR that tells of deletions each night would be asked for everything each night.
+-- the chart: what nobody has ever seen may be withheld beside it. What this run's own full listing brought back, it knows; and so it does
+-- what its own news said to be deleted, or an EHR that tells of deletions each night would be asked for everything each night.
 WITH shaken AS (
     SELECT a.resource_type, coalesce(r.patient_id, '') AS patient_id, a.fate = 'confirmed' AND a.said = 'deleted' AS own_is_known,
         a.fate IN ('withheld', 'orphaning') AS withheld

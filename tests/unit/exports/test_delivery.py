@@ -70,6 +70,15 @@ def test_a_full_disk_met_by_one_block_is_reported_with_the_next_one_or_at_the_en
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("encode")]
 
 
+def test_a_file_with_a_block_that_was_not_written_is_never_finished() -> None:
+    encoder = Encoder(Full(), compress="no")
+    with pytest.raises(OSError, match="No space left"):
+        encoder.write(bytes(3 * BLOCK_BYTES))
+    with pytest.raises(OSError, match="No space left"):
+        encoder.finish()
+    encoder.abandon()
+
+
 def test_the_gzip_header_holds_no_time_and_no_name() -> None:
     assert encoded([b"x"])[:8] == bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0])
 
