@@ -78,8 +78,7 @@ class Circumstance(NamedTuple):
     member: bool  # of the Group that is exported, as the Group itself says; or named by the export
     chart_came: bool  # something of these Patients' charts
     others_came: bool  # other Patients than these
-    controlled: bool  # a row of the type that was listed could be read
-    readable: bool  # a 404 or a 410 to a read of the type says something
+    controlled: bool  # a row of the type could be read: else a 404 or a 410 says nothing
     of_mass: bool  # they are too many to be believed at once
     rows: int
 
@@ -122,7 +121,7 @@ def _fate(one: Circumstance, *, is_pull: bool) -> Fate:
     if one.chart_came:
         sure = (one.said in _NOT_THERE and one.others_came) or one.said is Said.MERGED
         return Fate.ORPHANING if sure and one.before in _UNSURE and not is_pull else Fate.DOUBTED
-    gone_beside_others = one.said is Said.GONE and one.resource_type == PATIENT and one.others_came
+    gone_beside_others = one.said is Said.GONE and one.resource_type == PATIENT and one.controlled
     if one.said in {Said.DELETED, Said.MERGED} or (gone_beside_others and one.way is not None):
         return Fate.CONFIRMED
     decide = _of_what_no_way_missed if one.way is None else _of_what_a_way_missed
@@ -145,9 +144,10 @@ def _of_what_came(one: Circumstance) -> Fate:
 
 
 def _of_a_tombstone(one: Circumstance) -> Fate:
-    if one.said in {*_NOT_THERE, Said.MERGED}:
+    is_old = one.before is Open.OLD_TOMBSTONE
+    if one.said is Said.MERGED or (one.said in _NOT_THERE and (one.controlled or not is_old)):
         return Fate.STILL_DEAD
-    return Fate.OPEN if one.before is Open.OLD_TOMBSTONE else Fate.CONTRARY
+    return Fate.OPEN if is_old else Fate.CONTRARY
 
 
 def _of_what_no_way_missed(one: Circumstance, *, is_pull: bool) -> Fate:
@@ -155,7 +155,7 @@ def _of_what_no_way_missed(one: Circumstance, *, is_pull: bool) -> Fate:
     if one.said is Said.UNREADABLE:
         # it came from an export that is older than what is stored, and no read can tell which of the two holds
         return Fate.DOUBTED
-    if not one.readable or one.said not in _NOT_THERE:
+    if not one.controlled or one.said not in _NOT_THERE:
         return Fate.OPEN
     return Fate.CONFIRMED if one.before in _UNSURE and not is_pull else Fate.NOT_FOUND
 
@@ -172,8 +172,7 @@ def _of_what_a_way_missed(one: Circumstance, *, is_pull: bool) -> Fate:
         return Fate.DROPPED  # what a chart no longer mentions need not be gone, however often an export leaves it out
     if one.before not in _UNSURE:
         return Fate.DOUBTED
-    # to leave a selection is no listing's word; to be said twice not to be there is
-    if one.resource_type != PATIENT or one.everything or (not_there and one.readable):
+    if one.resource_type != PATIENT or one.everything:  # to leave a selection is no listing's word
         return Fate.SETTLED
     # whom two runs no longer listed, and nobody can read, has left as far as anybody can know
     return Fate.LEFT_UNREAD if not_there or one.said is Said.UNREADABLE else Fate.DOUBTED

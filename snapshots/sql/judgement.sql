@@ -1,13 +1,14 @@
 -- name: controlled
--- Types of which a listed row could be read in this run.
-SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind = 'control' AND state = 'settled' AND records > 0
+-- Types of which a row could be read by id in this run: a control, or another row that was asked for. Only of these does a 404 or a 410
+-- say anything: a type that was withdrawn from reads answers so to all of them.
+SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind IN ('control', 'confirm') AND state = 'settled' AND records > 0
 
 -- name: circumstances
 -- What this run knows of each row that it missed, or heard of: all that decides its fate, and a number for each way in which rows
 -- are alike in that.
 CREATE TEMPORARY TABLE circumstance ON COMMIT DROP AS
 SELECT *, dense_rank() OVER (ORDER BY resource_type, way, everything, strict, said, asked, received, elsewhere, dead, before, way_again,
-    member, chart_came, others_came, controlled, readable, of_mass) AS nth
+    member, chart_came, others_came, controlled, of_mass) AS nth
 FROM (
     SELECT a.resource_type, a.id, a.way, a.said, a.asked,
         coalesce(w.scope = 'everything', false) AS everything, coalesce(w.strict, true) AS strict,
@@ -50,13 +51,6 @@ FROM (
                 AND p.last_changed_run = %(run)s AND p.deleted_at IS NULL
         )) AS others_came,
         a.resource_type = ANY(%(controlled)s::text[]) AS controlled,
-        -- of a type of which nothing else is stored there is no control: another type's must do, where two runs have said the same,
-        -- and not where the type's own listings were refused: it may be withdrawn, and then its reads answer 404 too
-        a.resource_type = ANY(%(controlled)s::text[]) OR %(controlled)s::text[] <> '{}' AND NOT EXISTS (
-            SELECT FROM unit u WHERE u.run = %(run)s AND u.resource_type = a.resource_type AND (
-                u.kind = 'control' OR u.kind IN ('search', 'file') AND NOT (u.state = 'settled' AND u.complete_listing)
-            )
-        ) AS readable,
         EXISTS (
             SELECT FROM unnest(%(mass_types)s::text[], %(mass_ways)s::int[]) AS m (resource_type, way)
             WHERE m.resource_type = a.resource_type AND m.way IS NOT DISTINCT FROM a.way
@@ -76,10 +70,10 @@ FROM (
 -- name: alike
 -- How many rows are in each circumstance.
 SELECT resource_type, way, everything, strict, said, asked, received, elsewhere, dead, before, way_again, member, chart_came,
-    others_came, controlled, readable, of_mass, count(*)::int
+    others_came, controlled, of_mass, count(*)::int
 FROM circumstance
 GROUP BY nth, resource_type, way, everything, strict, said, asked, received, elsewhere, dead, before, way_again, member, chart_came,
-    others_came, controlled, readable, of_mass
+    others_came, controlled, of_mass
 ORDER BY nth
 
 -- name: note_fates

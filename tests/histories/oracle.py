@@ -397,8 +397,7 @@ class Oracle:
     def haunting(self, ask: s.Ask) -> list[Key]:
         """Live rows that the EHR has no more, and that reads could tell of.
 
-        Where the ask lists nothing else of the type there is no control read: its rows may stay doubted, by name; nor is
-        there one of another type where it lists nothing at all.
+        Where the ask lists nothing else of the type there is no control read: its rows may stay, by name.
         """
         site, doubted = self._ehr.site, self._view.doubted()
         live = self._view.stored().live
@@ -410,7 +409,7 @@ class Oracle:
         # of a deleted patient too: enough for a doubt
         charts = {one for row in self._ehr.rows.values() for one in row.patients}
         left = [key for key in left if not (key[0] == s.PATIENT and key[1] in charts and key in doubted)]
-        named = doubted if listed else doubted | self._view.unwitnessed(self._ehr.true_time())
+        named = doubted | self._view.unwitnessed(self._ehr.true_time())
         return [key for key in left if key[0] in listed or key not in named]
 
     def unseen(self, ask: s.Ask) -> list[Key]:

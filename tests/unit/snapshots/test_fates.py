@@ -13,12 +13,12 @@ from snapshots.witness import Said
 
 MISSED = Circumstance(
     resource_type="Observation", way=1, everything=True, strict=True, said=None, asked=False, received=False, elsewhere=False,
-    dead=False, before=None, way_again=False, member=False, chart_came=False, others_came=True, controlled=True, readable=True,
+    dead=False, before=None, way_again=False, member=False, chart_came=False, others_came=True, controlled=True,
     of_mass=False, rows=1,
 )  # fmt: skip
 READ = {"asked": True, "received": True}
 NOT_THERE = {"asked": True, "said": Said.NOT_FOUND}
-LOST_CONTROL = {"controlled": False, "readable": False}
+LOST_CONTROL = {"controlled": False}
 OF_A_GROUP = {"resource_type": "Patient", "everything": False}
 
 
@@ -41,7 +41,8 @@ def fate(*, is_pull: bool = False, **changes: Any) -> Fate:
         ({"before": Open.DOUBTED, "asked": True}, Fate.DOUBTED),
         ({"said": Said.DELETED}, Fate.CONFIRMED),
         ({"resource_type": "Patient", "said": Said.MERGED}, Fate.CONFIRMED),
-        ({"resource_type": "Patient", "said": Said.GONE, **LOST_CONTROL}, Fate.CONFIRMED),
+        ({"resource_type": "Patient", "said": Said.GONE}, Fate.CONFIRMED),
+        ({"resource_type": "Patient", "said": Said.GONE, **LOST_CONTROL}, Fate.DOUBTED),
         ({"resource_type": "Patient", "said": Said.GONE, "others_came": False, **LOST_CONTROL}, Fate.DOUBTED),
         ({"resource_type": "Patient", "said": Said.GONE, "chart_came": True}, Fate.DOUBTED),
         ({**OF_A_GROUP, **NOT_THERE, "chart_came": True}, Fate.DOUBTED),
@@ -73,6 +74,8 @@ def fate(*, is_pull: bool = False, **changes: Any) -> Fate:
         ({"way": None, "asked": True, "said": Said.UNANSWERED}, Fate.OPEN),
         ({"way": None, "said": Said.UNREADABLE}, Fate.DOUBTED),
         ({"way": None, "dead": True, **NOT_THERE, "before": Open.OLD_TOMBSTONE}, Fate.STILL_DEAD),
+        ({"way": None, "dead": True, **NOT_THERE, "before": Open.OLD_TOMBSTONE, **LOST_CONTROL}, Fate.OPEN),
+        ({"way": None, "dead": True, **NOT_THERE, **LOST_CONTROL}, Fate.STILL_DEAD),
         ({"way": None, "dead": True, "before": Open.OLD_TOMBSTONE}, Fate.OPEN),
         ({"dead": True}, Fate.CONTRARY),
     ],
@@ -99,7 +102,7 @@ def test_rows_missed_twice_and_not_requested_are_gone_only_if_the_requested_rows
 
 
 FLAGS = ("everything", "strict", "asked", "received", "elsewhere", "dead", "way_again", "member", "chart_came", "others_came",
-    "controlled", "readable", "of_mass")  # fmt: skip
+    "controlled", "of_mass")  # fmt: skip
 ANY = st.builds(
     lambda flags, **rest: MISSED._replace(**dict(zip(FLAGS, flags, strict=True)), **rest),
     st.tuples(*[st.booleans() for _ in FLAGS]),
