@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 
 from exports.compiler.fragments import SQL, Fragment, Literal
-from exports.compiler.scalar_sql import MARK, MOMENT, Odd
+from exports.compiler.moments import MOMENT
+from exports.compiler.scalar_sql import MARK, Odd
 
 _WRITTEN = re.compile(
     r"(?P<name>[a-z]+(?: [a-z]+)*?)"

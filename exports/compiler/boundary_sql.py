@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from exports.compiler.fragments import SQL, Fragment, Literal
-from exports.compiler.scalar_sql import MOMENT
+from exports.compiler.moments import MOMENT
 from exports.compiler.typed_tree import Boundary, Shifted
 from exports.compiler.value_sql import Environment, Value, as_item, bound, lower, lowers
 
@@ -21,7 +21,7 @@ _DAY_DIGITS = 8
 
 _NUMBER = (
     "(SELECT CASE WHEN abs(n.n) < 1e308 THEN to_jsonb(trim_scale({cut}((n.n {sign} 0.5 * power(10::numeric, -scale(n.n)))"
-    " * {power}) / {power})) ELSE 'null' END FROM (SELECT {v}::numeric AS n OFFSET 0) AS n)"
+    " * {power}) * {unit})) ELSE 'null' END FROM (SELECT {v}::numeric AS n OFFSET 0) AS n)"
 )
 # t.d the date as it is written, t.c the time of day, t.z the zone
 _SPLIT = (
@@ -70,6 +70,7 @@ def _of_number(node: Boundary, v: Fragment) -> Fragment:
         cut=SQL("ceil" if node.high else "floor"),
         sign=SQL("+" if node.high else "-"),
         power=Literal(Decimal(10) ** digits),
+        unit=Literal(Decimal(1).scaleb(-digits)),  # multiplied: a quotient of large numbers has fewer digits
     )
 
 
@@ -163,9 +164,10 @@ def _within(moved: Fragment, written: Fragment) -> Fragment:
     ).format(written, moved)
 
 
-_CLOCK = "substring(CASE WHEN s.v ~ '^[0-9]{{2}}(:|$)' THEN s.v ELSE split_part(s.v, 'T', 2) END from '^[0-9:.]*')"
+_CLOCK = "substring(CASE WHEN s.v ~ '^[0-9]{{2}}(:|$)' THEN s.v ELSE split_part(s.v, 'T', 2) END from '^[0-9:]*')"
 _FRACTION = "COALESCE(substring(s.v from '[.][0-9]*'), '')"
 _IS_TIME = "s.v ~ '^[0-9]{{2}}(:|$)'"
+_SECONDS_IN = {"hour": 3600, "minute": 60, "second": 1}
 
 
 def _moved_clock(amount: Decimal, unit: str) -> Fragment:
@@ -173,15 +175,28 @@ def _moved_clock(amount: Decimal, unit: str) -> Fragment:
     whole = amount if unit == "second" else Decimal(int(amount))
     if abs(whole) > _LONGEST * 10_000:
         return _NONE
-    begins = SQL(
+    # Postgres rounds what is finer than a microsecond, so a fraction that stays as it is goes round it
+    moves_fraction = whole % 1 != 0
+    begins = (
         f"((CASE WHEN {_IS_TIME} THEN '2000-01-01' ELSE left(s.v, 10) END) || ' ' || {_CLOCK}"
-        f" || CASE WHEN length({_CLOCK}) = 2 THEN ':00' ELSE '' END)::timestamp"
-    ).format()
-    fraction = f"left(to_char(q.m, '.US'), length({_FRACTION}))" if whole % 1 == 0 else "to_char(q.m, '.MS')"
-    seconds = f"left(to_char(q.m, 'HH24:MI:SS'), length(split_part({_CLOCK}, '.', 1))) || {fraction}"
-    written = SQL(
-        f"CASE WHEN {_IS_TIME} THEN '' ELSE to_char(q.m, 'YYYY-MM-DD\"T\"') END || {seconds}"
+        f" || CASE WHEN length({_CLOCK}) = 2 THEN ':00' ELSE '' END{f' || {_FRACTION}' if moves_fraction else ''})::timestamp"
+    )
+    fraction = _FRACTION
+    if moves_fraction:
+        fraction = f"CASE WHEN length({_CLOCK}) > 5 THEN left(to_char(q.m, '.US'), greatest(length({_FRACTION}), 4)) ELSE '' END"
+    written = (
+        f"CASE WHEN {_IS_TIME} THEN '' ELSE to_char(q.m, 'YYYY-MM-DD\"T\"') END"
+        f" || left(to_char(q.m, 'HH24:MI:SS'), length({_CLOCK})) || {fraction}"
         " || COALESCE(substring(s.v from 'T[0-9:.]*([Z+-].*)$'), '')"
-    ).format()
-    moved = SQL("({} + interval {})").format(begins, Literal(f"{whole:f} {unit}"))
-    return _within(moved, written)
+    )
+    moved = SQL(
+        begins + " + CASE length({}) WHEN 2 THEN interval {} WHEN 5 THEN interval {} ELSE interval {} END"
+    ).format(SQL(_CLOCK).format(), *[Literal(_interval(whole, unit, finest)) for finest in _SECONDS_IN])
+    return _within(moved, SQL(written).format())
+
+
+def _interval(amount: Decimal, unit: str, finest: str) -> str:
+    """A length of time in whole parts of what the clock is written to (FHIRPath 2.0.0 §6.6.7)."""
+    if unit not in _SECONDS_IN or finest == "second":
+        return f"{amount:f} {unit}"
+    return f"{int(amount * _SECONDS_IN[unit] / _SECONDS_IN[finest])} {finest}"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from exports.compiler.collection_sql import text_literal
-from exports.compiler.fhirpath import is_moment
 from exports.compiler.fragments import SQL, Fragment, Literal
+from exports.compiler.moments import MOMENT, is_moment
 from exports.compiler.path_sql import Fast, fast
-from exports.compiler.scalar_sql import MOMENT
 from exports.compiler.temporal_sql import one_is_a_time_of_day, temporal_comparison
 from exports.compiler.typed_tree import (
     Arithmetic,
@@ -238,7 +237,8 @@ def _arithmetic(node: Arithmetic, environment: Environment) -> Value:
         "+": SQL("({} + {})"),
         "-": SQL("({} - {})"),
         "*": SQL("({} * {})"),
-        "/": SQL("trim_scale({} / NULLIF({}, 0))"),
+        # the zero gives a quotient at least the eight digits of FHIRPath's decimals; of large numbers Postgres has fewer
+        "/": SQL("trim_scale(({} + 0.00000000) / NULLIF({}, 0))"),
         "div": SQL("div({}, NULLIF({}, 0))"),
         "mod": SQL("mod({}, NULLIF({}, 0))"),
     }[node.operator]

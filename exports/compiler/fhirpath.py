@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date, time
 from decimal import Decimal
 
+from exports.compiler.moments import is_moment
 from exports.compiler.syntax import (
     Binary,
     Call,
@@ -26,7 +26,6 @@ from exports.compiler.syntax import (
 )
 from exports.errors import FhirPathError
 
-_YEAR_LENGTH, _WHOLE_DAY, _WIDEST_ZONE, _MINUTES = 4, 10, 14, 60
 MAX_NESTING = 60  # brackets within brackets; Python's own stack is the limit behind it
 
 
@@ -244,9 +243,6 @@ class _Parser:
         return Call(of, name, tuple(arguments), token.offset)
 
 
-_LITERALS = frozenset({"string", "number", "date", "datetime", "time"})
-
-
 def _literal(token: _Token) -> Literal:
     text, at = token.text, token.offset
     if token.kind == "string":
@@ -266,29 +262,6 @@ def _real(text: str, offset: int) -> str:
     if not is_moment(text):
         raise FhirPathError(f"there is no such day or time as {text}", offset=offset)
     return text
-
-
-_CLOCK_AND_ZONE = re.compile(r"(?P<clock>\d{2}(?::\d{2}(?::\d{2}(?:\.\d+)?)?)?)?(?P<zone>Z|[+-]\d{2}:\d{2})?", re.ASCII)
-
-
-def is_moment(text: str) -> bool:
-    """Whether a date, date-time or time, to any precision, is one that there is."""
-    if not text[:2].isdecimal() or not text.isascii():
-        return False
-    begins_with_year = len(text) >= _YEAR_LENGTH and text[:_YEAR_LENGTH].isdecimal()
-    day, _, rest = text.partition("T") if begins_with_year else ("", "", text)
-    found = _CLOCK_AND_ZONE.fullmatch(rest)
-    if found is None or (rest and day and len(day) < _WHOLE_DAY) or (found["zone"] and not (day and found["clock"])):
-        return False
-    clock, zone = found["clock"] or "", found["zone"] or "Z"
-    try:
-        if day:
-            date.fromisoformat(day + "-01-01"[len(day) - _YEAR_LENGTH :])
-        if clock:
-            time.fromisoformat(clock.partition(".")[0].replace(":60", ":59") if clock.count(":") > 1 else clock)
-    except ValueError:
-        return False
-    return zone == "Z" or (int(zone[1:3]) <= _WIDEST_ZONE and int(zone[4:]) < _MINUTES)
 
 
 def _unquote(text: str, offset: int) -> str:

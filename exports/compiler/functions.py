@@ -7,11 +7,13 @@ not in `FUNCTIONS` is refused.
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
 from datetime import UTC
 
 from exports.compiler import syntax
 from exports.compiler.operators import union
+from exports.compiler.paths import path_of
 from exports.compiler.resolution import (
     Function,
     Scope,
@@ -50,11 +52,13 @@ from exports.compiler.typed_tree import (
     TextFunction,
     category,
 )
-from exports.elements.table import is_resource
+from exports.elements.table import element, is_resource
 from exports.errors import FhirPathError
 
 MAX_WHOLE = 2**31 - 1
-_NOT_IN_POSTGRES = re.compile(r"\(\?(?!:|=|!)|\\[pPGKkzZ]|[*+?}]\+|\(\?<")
+_NOT_IN_POSTGRES = re.compile(r"\(\?(?!:|=|!)|\\[pPGKkzZNx]|[*+?}]\+|\{,|\[[^]]*\\b")
+_REPEATED = re.compile(r"\{([0-9]+)(?:,([0-9]*))?\}")
+_MOST_REPEATED = 255  # in Postgres
 
 
 def _inner(of: Expression, scope: Scope) -> Scope:
@@ -172,10 +176,18 @@ def _reference_key(of: Expression, call: syntax.Call, scope: Scope) -> Expressio
     return ReferenceKey(of=of, target=target, many=of.many)
 
 
-def _resource_key(of: Expression, _: syntax.Call, _scope: Scope) -> Expression:
-    if isinstance(of, Resource):
-        return ResourceKey()
+def _resource_key(of: Expression, _: syntax.Call, scope: Scope) -> Expression:
+    if isinstance(of, Nothing):
+        return of
+    if path_of(of) == ((scope.resource_type,),):  # the resource itself, however it was reached
+        return (
+            ResourceKey()
+            if isinstance(of, (Resource, Focus))
+            else Select(of=of, projection=ResourceKey(), many=of.many)
+        )
     if is_resource(of.type):
+        if element(scope.resource_type, "contained") is None:  # the entries of a Bundle are no parts of it
+            return child(of, "id", scope)
         return ContainedKey(of=of, many=of.many)
     raise FhirPathError("getResourceKey() works on the resource itself", allowed="%resource.getResourceKey()")
 
@@ -236,13 +248,19 @@ def _check_pattern(pattern: Expression, call: syntax.Call) -> None:
     if not isinstance(pattern, Constant) or not isinstance(pattern.value, str):
         raise FhirPathError(f"{call.name}() takes a constant pattern", offset=at, allowed="a string or a constant")
     try:
-        re.compile(pattern.value)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # `[[:alpha:]]` is none of Python's
+            re.compile(pattern.value)
     except (re.error, RecursionError, OverflowError) as error:
         raise FhirPathError(f"the pattern is not a regular expression: {error}", offset=at) from None
-    if _NOT_IN_POSTGRES.search(pattern.value):
-        allowed = "what Postgres has too: no lookbehind, named groups, flags, \\p, possessive quantifiers"
+    plain = pattern.value.replace("\\\\", "")  # a backslash that is meant as one begins nothing
+    if _NOT_IN_POSTGRES.search(plain):
+        allowed = "what Postgres has too: no lookbehind, named groups, flags, \\p, \\x, {,n}, possessive quantifiers"
         raise FhirPathError(
             "the pattern uses something that Postgres' regular expressions lack", offset=at, allowed=allowed
+        )
+    if any(int(number or 0) > _MOST_REPEATED for found in _REPEATED.findall(plain) for number in found):
+        raise FhirPathError(
+            "the pattern repeats something too often", offset=at, allowed=f"at most {{{_MOST_REPEATED}}}"
         )
 
 

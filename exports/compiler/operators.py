@@ -10,7 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from exports.compiler import syntax
-from exports.compiler.fhirpath import is_moment
+from exports.compiler.moments import is_moment
 from exports.compiler.typed_tree import (
     Ampersand,
     Arithmetic,

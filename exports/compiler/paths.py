@@ -36,10 +36,13 @@ def path_of(node: Expression) -> Path | None:
         case Child(of=of, keys=keys):
             outer = path_of(of)
             return None if outer is None else (*outer, keys)
-        case Filter(of=of) | At(of=of) | Slice(of=of):
+        case Filter(of=of) | At(of=of) | Slice(of=of) | Distinct(of=of):
             return path_of(of)
         case Select(projection=projection):
             return path_of(projection)
+        case Union(left=one, right=other) | Iif(then=one, otherwise=other):
+            paths = {path_of(side) for side in (one, other) if not isinstance(side, Nothing)}
+            return paths.pop() if len(paths) == 1 else None
         case _:
             return None
 

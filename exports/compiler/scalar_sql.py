@@ -38,17 +38,6 @@ _USUAL = {
     "time": ("__:__:__",),
 }
 
-# The dates and times that there are, leap years included: Postgres can read each.
-_YEAR = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
-_LEAP = r"(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
-DAY = (
-    rf"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
-    rf"|02-(?:0[1-9]|1[0-9]|2[0-8]))|{_LEAP}-02-29)"
-)
-_CLOCK = r"(?:[01][0-9]|2[0-3])(?::[0-5][0-9](?::(?:[0-5][0-9]|60)(?:\.[0-9]+)?)?)?"
-_ZONE = r"(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])?"
-MOMENT = rf"^(?:{_YEAR}(?:-(?:0[1-9]|1[0-2]))?|{DAY}(?:T{_CLOCK}{_ZONE})?|{_CLOCK})$"
-
 
 def sql_type(type_: str) -> str:
     """The Postgres type of a column: the defaults of SQL on FHIR v2, but numeric for decimal (it keeps the written digits)."""

@@ -7,7 +7,7 @@ date-times with a zone compare as instants; one with and one without a zone have
 from __future__ import annotations
 
 from exports.compiler.fragments import SQL, Fragment, Literal
-from exports.compiler.scalar_sql import MOMENT
+from exports.compiler.moments import MOMENT
 
 _ZONED = r"T[0-9]{2}:[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$"
 _SECONDS = r"T[0-9]{2}:[0-9]{2}:[0-9]{2}"

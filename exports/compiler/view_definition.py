@@ -18,6 +18,7 @@ from config.resource_types import type_problem
 from exports.compiler import fhirpath
 from exports.compiler.ansi_type import ALLOWED, SORTS, AnsiType, read_ansi_type
 from exports.compiler.functions import FUNCTIONS
+from exports.compiler.moments import is_moment
 from exports.compiler.paths import from_any_item, goes_down
 from exports.compiler.resolution import Scope, criterion, resolve
 from exports.compiler.sealed_elements import focus_on, require_no_whole_compared, require_not_computed, shows_sealed
@@ -159,7 +160,7 @@ class _Reader:
                 self.fail(f"{where}.{values[0]}", f"{given!r} is not of type {type_}")
             if isinstance(given, (float, Decimal)) and not _is_number(given):
                 self.fail(f"{where}.{values[0]}", f"{given} is not a number that a resource can hold")
-            if type_ in TEMPORAL_TYPES and not fhirpath.is_moment(str(given)):
+            if type_ in TEMPORAL_TYPES and not is_moment(str(given)):
                 self.fail(f"{where}.{values[0]}", f"there is no such day or time as {given!r}")
             if isinstance(given, str) and not _is_text(given):
                 self.fail(f"{where}.{values[0]}", "the value holds a character that JSON in Postgres cannot")

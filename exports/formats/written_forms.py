@@ -10,7 +10,7 @@ from __future__ import annotations
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from exports.compiler import Column, CompiledView
-from exports.compiler.scalar_sql import MOMENT
+from exports.compiler.moments import MOMENT
 from exports.formats.table_columns import IN_TWO_COLUMNS, WRITTEN, is_beside_written, kind_of
 from exports.snapshot_port import Snapshot
 

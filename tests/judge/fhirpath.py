@@ -13,7 +13,7 @@ from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Any
 
 from exports.compiler import syntax
-from exports.compiler.fhirpath import is_moment
+from exports.compiler.moments import is_moment
 from exports.elements.table import element, is_a
 from tests.judge.moments import compare_moments, shifted
 

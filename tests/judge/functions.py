@@ -112,6 +112,17 @@ def _key(item: Item, wanted: str | None, world: World) -> list[Item]:
     return [Item(parts[-1], "string")]
 
 
+def resource_key(of: list[Item], _call: syntax.Call, world: World) -> list[Item]:
+    (own,) = children([world.resource], "id")
+    found = []
+    for item in of:
+        if item.value is world.resource.value:
+            found.append(own)
+        else:
+            found += [replace(own, value=f"{own.value}#{inner.value}") for inner in children([item], "id")]
+    return found
+
+
 def low_or_high(of: list[Item], call: syntax.Call, world: World) -> list[Item]:
     found = one(of)
     if found is None:
@@ -217,7 +228,7 @@ FUNCTIONS: dict[str, Function] = {
     "extension": extension,
     "join": join,
     "getReferenceKey": reference_key,
-    "getResourceKey": lambda _of, _call, world: children([world.resource], "id"),
+    "getResourceKey": resource_key,
     "lowBoundary": low_or_high,
     "highBoundary": low_or_high,
     "toString": to_string,

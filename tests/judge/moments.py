@@ -104,6 +104,8 @@ def shifted(text: str, amount: Decimal, unit: str) -> str | None:
         return None
     begins = begins.replace(year=int(moved_day[:4]), month=int(moved_day[5:7]), day=int(moved_day[8:]))
     seconds = int(amount) * {"hour": 3600, "minute": 60, "second": 1}.get(unit, 0)
+    finest = {2: 3600, 5: 60}.get(len(whole), 1)  # only whole parts of what is written count (FHIRPath 2.0.0 §6.6.7)
+    seconds = int(Decimal(seconds) / finest) * finest
     try:
         moved = begins + timedelta(seconds=seconds)
     except OverflowError:

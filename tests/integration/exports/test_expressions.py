@@ -63,6 +63,7 @@ VALUES: list[tuple[str, str, Any]] = [
     ("7 mod 2", "integer", 1),
     ("7 / 2", "decimal", 3.5),
     ("7 / 0", "decimal", None),
+    ("(123456789012345 / 7).toString()", "string", "17636684144620.71428571"),
     ("x[0] * x[1]", "decimal", 4.5),
     ("x[0] > x[1]", "boolean", True),
     ("'a' + gender", "string", "afemale"),
@@ -97,6 +98,9 @@ VALUES: list[tuple[str, str, Any]] = [
     ("generalPractitioner.getReferenceKey().count()", "integer", 2),
     ("generalPractitioner.where(getReferenceKey(Organization) = 'o1').exists()", "boolean", True),
     ("contained.ofType(Location).id", "id", "c2"),
+    ("where(active).getResourceKey()", "id", "p"),
+    ("(Patient | $this).getResourceKey()", "id", "p"),
+    ("ofType(Organization).getResourceKey()", "id", None),
     # dates: to the precision that both have, instants where both have a zone
     ("birthDate = @1970-06-15", "boolean", True),
     ("birthDate < @1970-07", "boolean", True),
@@ -390,6 +394,21 @@ def test_references_to_contained_resources_have_the_key_of_the_contained_resourc
     assert run_view({"resource": "Observation", "select": select}, [resource]) == [
         {"subject": "o#p1", "other": None, "specimen": None, "key": "o#p1", "gender": "male"}
     ]
+
+
+def test_the_key_of_the_resource_is_its_id_however_the_resource_was_reached(run_view: RunView) -> None:
+    inner = [{"name": "within", "path": "getResourceKey()", "type": "string"}]
+    column = [{"name": "key", "path": "getResourceKey()", "type": "string"}]
+    for path in ("$this", "%resource", "where(active)", "Patient | $this"):
+        select = [{"forEach": path, "column": column, "select": [{"forEach": "contained.first()", "column": inner}]}]
+        assert run_view({"resource": "Patient", "select": select}, [PATIENT]) == [{"key": "p", "within": "p#c1"}], path
+
+
+def test_the_key_of_an_entry_is_the_id_of_its_resource(run_view: RunView) -> None:
+    bundle = {"resourceType": "Bundle", "id": "b", "entry": [{"resource": {"resourceType": "Patient", "id": "p"}}]}
+    column = [{"name": "key", "path": "getResourceKey()", "type": "string"}]
+    select = [{"forEach": "entry.resource.ofType(Patient)", "column": column}]
+    assert run_view({"resource": "Bundle", "select": select}, [bundle]) == [{"key": "p"}]
 
 
 def test_data_that_deviates_from_r4_still_gives_its_values(run_view: RunView) -> None:

@@ -84,6 +84,8 @@ def test_operators_bind_as_the_grammar_says(text: str, bracketed: str) -> None:
         (r"'\ud800'", "surrogate"),
         (r"'\u0000'", r"U\+0000"),
         ("$total", "not supported yet"),
+        ("@T10:60:00", "no such day or time as 10:60:00 at character 1"),
+        ("@2020-01-01T23:60:00Z", "no such day or time"),
         ("and", "unexpected 'and'"),
         ("(" * 500, "nested too deeply"),
         ("-" * 500 + "1", "nested too deeply"),
