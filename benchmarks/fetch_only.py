@@ -57,7 +57,7 @@ async def _crawl(base_url: str, patients: Sequence[str], connections: int, types
     profile = profile_for("generic", {"limits": {"max_concurrency": connections}, "search": {"page_size": 500}})
     store, units = _Nowhere(), list(_units(patients, types))
     async with EhrClient(connection, profile, clock=time.time, sleep=asyncio.sleep, rng=random.Random()) as client:
-        search = SearchFetcher(PageGatherer(client, base_url, profile))
+        search = SearchFetcher(PageGatherer(client))
         cpu, begins = time.process_time(), time.perf_counter()
         await run_units(units, search.fetch, cast("EhrRunStore", store), workers=2 * connections)
         return {

@@ -19,8 +19,8 @@ import psycopg
 
 from benchmarks.figures import Figure
 from benchmarks.workplace import DataSet, Workplace, copy_in, tell
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.records import record_from
+from connectors.fhir.transport.fhir_base import FhirBase
 from snapshots.actor import Actor
 from snapshots.record import Batch, Record
 from snapshots.report import RunScope

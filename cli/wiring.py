@@ -91,12 +91,12 @@ def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
     )
 
 
-def _log_in(client: EhrClient, connection: Connection, request: SyncRequest, rng: random.Random) -> LogIn:
+def _log_in(client: EhrClient, connection: Connection, rng: random.Random) -> LogIn:
     credentials = _credentials(connection)
 
     async def log_in_for(types: tuple[str, ...]) -> Callable[[str], bool]:
         sleep = client.waits.sleeper("the login got no answer, or was refused, and will be retried")
-        login = await log_in(client, credentials, request.profile, types, clock=time.time, sleep=sleep, rng=rng)
+        login = await log_in(client, credentials, types, clock=time.time, sleep=sleep, rng=rng)
         return login.readable
 
     return log_in_for
@@ -144,7 +144,7 @@ async def prove_connection(
                 ProofRequest(sync=request, sample=sample, seed=seed),
                 client,
                 session,
-                _log_in(client, connection, request, rng),
+                _log_in(client, connection, rng),
                 now=lambda: datetime.now(UTC),
                 on_progress=show,
             )
@@ -157,7 +157,7 @@ async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
     request = replace(wanted, profile=quick)
     rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
     async with EhrClient(connection, quick, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
-        log_in = _log_in(client, connection, request, rng)
+        log_in = _log_in(client, connection, rng)
         async for step in inquire(request, connection, client, log_in, now=lambda: datetime.now(UTC)):
             yield step
 
@@ -167,7 +167,7 @@ async def inquire_receiver_of(receiver: Receiver) -> AsyncIterator[Step]:
     quick = _quick(profile_for(receiver.profile_name, receiver.profile))
     rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
     async with EhrClient(receiver, quick, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
-        enter = partial(_log_in_to, receiver, client, quick, rng)
+        enter = partial(_log_in_to, receiver, client, rng)
         async for step in inquire_receiver(receiver, client, enter, now=lambda: datetime.now(UTC)):
             yield step
 
@@ -188,10 +188,10 @@ def _quick(profile: VendorProfile) -> VendorProfile:
     )
 
 
-async def _log_in_to(receiver: Receiver, client: EhrClient, profile: VendorProfile, rng: random.Random) -> Login:
+async def _log_in_to(receiver: Receiver, client: EhrClient, rng: random.Random) -> Login:
     sleep = client.waits.sleeper("the login got no answer, or was refused, and will be retried")
     credentials = _credentials(receiver, scopes=(SCOPE,))
-    return await log_in(client, credentials, profile, (), clock=time.time, sleep=sleep, rng=rng)
+    return await log_in(client, credentials, (), clock=time.time, sleep=sleep, rng=rng)
 
 
 async def submit_to(
@@ -220,9 +220,9 @@ async def submit_to(
     profile = profile_for(receiver.profile_name, receiver.profile)
     rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
     async with EhrClient(receiver, profile, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
-        await _log_in_to(receiver, client, profile, rng)
+        await _log_in_to(receiver, client, rng)
         return await submit(
-            submission, client, profile, clock=time.time, sleep=asyncio.sleep, on_progress=on_progress, keep=keep
+            submission, client, clock=time.time, sleep=asyncio.sleep, on_progress=on_progress, keep=keep
         )
 
 
@@ -265,7 +265,7 @@ async def _run(
             request,
             wrap(client),
             open_run,
-            _log_in(client, connection, request, rng),
+            _log_in(client, connection, rng),
             now=lambda: datetime.now(UTC),
             sleep=asyncio.sleep,
             on_progress=show,

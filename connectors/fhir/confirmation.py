@@ -18,13 +18,10 @@ from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.endings import may_be_a_gateways, says_not_found
 from connectors.fhir.errors import RequestError, TerminalFetchError
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.patients.merges import refused_survivor
-from connectors.fhir.profile import VendorProfile
 from connectors.fhir.records import UnreadableResourceError, record_from
 from connectors.fhir.run import EhrRun
-from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.ways import PATIENTS
 from snapshots.record import Batch, Quarantined
@@ -52,7 +49,7 @@ async def confirm_absences(run: EhrRun, capability: Capability) -> None:
     """
     evidence = run.store.evidence
     readable = capability.readable_types
-    reader = _Reader(run.client, run.request.base_url, run.request.profile)
+    reader = _Reader(run.client)
     left = max(_LEAST_READS, int(run.client.requests * _SHARE))
     run.show("looking for rows that are no longer listed")
     await _read_pending(run, reader)  # of a run that was killed
@@ -146,12 +143,9 @@ async def _leave_unanswered(run: EhrRun) -> None:
 class _Reader:
     """Reads single rows, and takes every answer literally."""
 
-    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
+    def __init__(self, client: EhrClient) -> None:
         self._client = client
-        self._base_url = base_url
-        self._base = FhirBase(base_url, profile.links.rewrite_origins)
-        self._profile = profile
-        self._answers = NotFoundAnswers(client, base_url, profile)
+        self._answers = NotFoundAnswers(client)
         self.controlled: set[str] = set()  # types of which listed rows are read in this run
         self.asked = 0
 
@@ -159,20 +153,14 @@ class _Reader:
         """Emit the row, or the EHR's statement about it. The unit settles either way: an unknown row is doubted, not failed."""
         (identity,) = unit.ids
         self.asked += unit.kind == UnitKind.CONFIRM
-        call = Call(
-            method="GET",
-            url=f"{self._base_url}/{unit.resource_type}/{quote(identity, safe='')}",
-            template=unit.template,
-            purpose="read",
-            accept=self._profile.http.accept,
-            launch=unit.of_chart if self._profile.login.token_per_patient else None,
-        )
+        path = f"{unit.resource_type}/{quote(identity, safe='')}"
+        call = self._client.fhir_call(path, unit.template, patient=unit.of_chart)
         records = 0
         try:
             reply = await self._client.send(call)
-            record = record_from(reply.body, self._base, unit.key)
+            record = record_from(reply.body, self._client.base, unit.key)
         except TerminalFetchError as error:
-            answer = await self._answer_of(error, unit, call.launch) if unit.kind == UnitKind.CONFIRM else None
+            answer = await self._answer_of(error, unit) if unit.kind == UnitKind.CONFIRM else None
             await emit(Fetched(deletions=self._deletions(unit, identity, answer)))
         except RequestError:
             await emit(Fetched(deletions=self._deletions(unit, identity, Said.UNANSWERED)))
@@ -200,11 +188,11 @@ class _Reader:
         """Another Patient than the requested one is a merge, which a crawl will find; anything else is no answer."""
         return Said.MERGED if unit.resource_type == came == "Patient" else Said.UNANSWERED
 
-    async def _answer_of(self, error: TerminalFetchError, unit: Unit, launch: str | None) -> Said | None:
+    async def _answer_of(self, error: TerminalFetchError, unit: Unit) -> Said | None:
         """None: the read itself is refused; the controls show whether this concerns the row or its whole type."""
-        ending = await self._answers.ending(error, unit.resource_type, launch)
+        ending = await self._answers.ending(error, unit.resource_type, unit.of_chart)
         if ending is Ending.FAILED and (says_not_found(error) or may_be_a_gateways(error)):
             return Said.UNANSWERED
         if ending is Ending.RESTRICTED and unit.resource_type == "Patient":
-            return Said.MERGED if refused_survivor(error, unit.ids[0], self._base) else Said.WITHHELD
+            return Said.MERGED if refused_survivor(error, unit.ids[0], self._client.base) else Said.WITHHELD
         return _SAID.get(ending)

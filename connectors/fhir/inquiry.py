@@ -23,17 +23,18 @@ from config.how_many import how_many
 from connectors.core.errors import AuthError, ConnectorError, PlanError
 from connectors.fhir.auth.login import log_in_as_registered
 from connectors.fhir.bundles import NotABundleError
-from connectors.fhir.capability import Capability, capability_from
+from connectors.fhir.capability import Capability
 from connectors.fhir.errors import QuietHoursError, TransientFetchError
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
+from connectors.fhir.metadata import capability_of
 from connectors.fhir.plan import bulk_types, choose_mode, crawl_types, named
 from connectors.fhir.records import page_from
 from connectors.fhir.run import LogIn, Readable, SyncRequest
 from connectors.fhir.sync import types_for_scopes
-from connectors.fhir.transport.call import Call, Endpoint
+from connectors.fhir.transport.call import Endpoint
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.explain import next_after
+from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.transport.tls import distrust_of, refuses_us, tls_context
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -64,7 +65,7 @@ async def inquire(
             return
     capability = Capability()
     try:
-        capability = await _capability(request, client)
+        capability = await capability_of(client)
         yield _declared(capability)
     except ConnectorError as error:
         if not (isinstance(error, TransientFetchError) and (error.status or 0) >= _SERVER_ERROR):
@@ -203,12 +204,6 @@ def _connected(stream: TLSStream, now: datetime) -> Step:
     )
 
 
-async def _capability(request: SyncRequest, client: EhrClient) -> Capability:
-    url = f"{request.base_url}/metadata"
-    call = Call(method="GET", url=url, template="GET /metadata", purpose="discovery", auth=False)
-    return capability_from(json_from((await client.send(call)).body))
-
-
 def _declared(capability: Capability) -> Step:
     version = capability.fhir_version
     if not capability.search_params and not capability.bulk_levels:
@@ -265,16 +260,8 @@ async def _searched(request: SyncRequest, client: EhrClient) -> Step:
     else:
         path, template, what = "Patient?_count=1", "GET /Patient?_count=1", "one Patient"
     purpose: Literal["read", "search"] = "search" if "?" in path else "read"
-    call = Call(
-        method="GET",
-        url=f"{request.base_url}/{path}",
-        template=template,
-        purpose=purpose,
-        accept=profile.http.accept,
-        launch=launch if profile.login.token_per_patient else None,
-    )
     try:
-        answer = (await client.send(call)).body
+        answer = (await client.send(client.fhir_call(path, template, purpose, patient=launch))).body
         body = json_from(answer)
     except QuietHoursError as error:
         return Step(name="search", verdict="warn", found=str(error))
@@ -288,7 +275,7 @@ async def _searched(request: SyncRequest, client: EhrClient) -> Step:
         return Step(name="search", verdict="fail", found=f"{template}: the answer is not JSON", advice="check base_url")
     if isinstance(body, dict) and body.get("resourceType") in ("Bundle", "Patient", "Group"):
         try:
-            nobody = body["resourceType"] == "Bundle" and not _holds_any(answer, request)
+            nobody = body["resourceType"] == "Bundle" and not _holds_any(answer, client.base)
         except NotABundleError as error:
             return Step(name="search", verdict="fail", found=f"{template}: {error}", advice="ask the EHR's operator")
         if nobody:
@@ -298,9 +285,9 @@ async def _searched(request: SyncRequest, client: EhrClient) -> Step:
     return Step(name="search", verdict="fail", found=f"{template}: the answer is not a {what}", advice="check base_url")
 
 
-def _holds_any(bundle: bytes, request: SyncRequest) -> bool:
+def _holds_any(bundle: bytes, base: FhirBase) -> bool:
     """Whether a page has anything on it, if only what cannot be read."""
-    page = page_from(bundle, FhirBase(request.base_url, request.profile.links.rewrite_origins), where="a check")
+    page = page_from(bundle, base, where="a check")
     return bool(page.records or page.quarantined)
 
 

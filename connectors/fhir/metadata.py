@@ -26,16 +26,26 @@ class Declared(NamedTuple):
     unasked: TransientFetchError | None = None  # it failed on the question itself: another day it may tell
 
 
-async def declared(client: EhrClient, base_url: str) -> Declared:
-    """Ask for the CapabilityStatement.
+async def capability_of(client: EhrClient) -> Capability:
+    """Request the CapabilityStatement, once.
 
     Raises:
-        FetchError: nobody answers whom we trust, or the EHR counts as down: then nothing else would be answered either.
+        FetchError: it did not come.
+        UnreadableJsonError: it is not JSON.
     """
-    call = Call(method="GET", url=f"{base_url}/metadata", template="GET /metadata", purpose="discovery", auth=False)
+    url = f"{client.base.url}/metadata"
+    call = Call(method="GET", url=url, template="GET /metadata", purpose="discovery", auth=False)
+    return capability_from(json_from((await client.send(call)).body))
+
+
+async def declared(client: EhrClient) -> Declared:
+    """Return what the CapabilityStatement declares, or why nothing does.
+
+    Raises:
+        FetchError: no trusted server answers, or the EHR counts as down: then nothing else would be answered either.
+    """
     try:
-        reply = await client.send(call)
-        capability = capability_from(json_from(reply.body))
+        capability = await capability_of(client)
     except UntrustedServerError:
         raise
     except TerminalFetchError as error:

@@ -12,8 +12,6 @@ import anyio
 from connectors.core.errors import FetchError
 from connectors.fhir.endings import What, ending_of, says_not_found
 from connectors.fhir.errors import TerminalFetchError
-from connectors.fhir.profile import VendorProfile
-from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from snapshots.unit import Ending
 
@@ -24,39 +22,31 @@ _ABSENT = frozenset({Ending.NOT_FOUND, Ending.GONE})
 class NotFoundAnswers:
     """What one connection's EHR means by refusing reads. Asks at most one question a type."""
 
-    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
+    def __init__(self, client: EhrClient) -> None:
         self._client = client
-        self._base_url = base_url
-        self._profile = profile
         self._sends_no_body: dict[str, bool] = {}
         self._asking = anyio.Lock()
 
     async def ending(
-        self, error: TerminalFetchError, resource_type: str, launch: str | None = None, *, what: What = "read"
+        self, error: TerminalFetchError, resource_type: str, patient: str | None = None, *, what: What = "read"
     ) -> Ending:
         """Return what a refused read of this type means; FAILED if nobody can tell whether the answer is the EHR's.
 
-        `launch` is the patient of the refused read, where tokens are bound to patients.
+        `patient` is whose token the refused read had, if tokens are bound to patients.
         """
-        ending = ending_of(error, self._profile.answers.issue_codes, what=what)
-        if ending not in _ABSENT or error.speaker != "nobody" or await self._is_its_way(resource_type, launch):
+        ending = ending_of(error, self._client.profile.answers.issue_codes, what=what)
+        if ending not in _ABSENT or error.speaker != "nobody" or await self._is_its_way(resource_type, patient):
             return ending
         return Ending.FAILED
 
-    async def _is_its_way(self, resource_type: str, launch: str | None) -> bool:
+    async def _is_its_way(self, resource_type: str, patient: str | None) -> bool:
         """Whether the EHR answers a read of what cannot be there without a body."""
         async with self._asking:
             known = self._sends_no_body.get(resource_type)
             if known is not None:
                 return known
-            call = Call(
-                method="GET",
-                url=f"{self._base_url}/{resource_type}/{NOBODYS_ID}",
-                template=f"GET /{resource_type}/{{an id that nobody has}}",
-                purpose="read",
-                accept=self._profile.http.accept,
-                launch=launch,
-            )
+            template = f"GET /{resource_type}/{{an id that nobody has}}"
+            call = self._client.fhir_call(f"{resource_type}/{NOBODYS_ID}", template, patient=patient)
             try:
                 await self._client.send(call)
             except TerminalFetchError as error:

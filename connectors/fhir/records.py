@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from connectors.fhir.bundles import BUNDLE_NAMES, Listed, NotABundleError, bundle_from, outcomes_beside
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.issue_types import shown
 from connectors.fhir.json_answers import (
     TWICE,
@@ -32,6 +31,7 @@ from connectors.fhir.outcomes import Issue, Outcome, UnreadableOutcomeError, out
 from connectors.fhir.page_links import links_from
 from connectors.fhir.patients.membership import ABSENT, Naming, Shape, patients_of, shapes
 from connectors.fhir.profile import IssueGrade
+from connectors.fhir.transport.fhir_base import FhirBase
 from snapshots.record import Quarantined, Record
 from snapshots.witness import Deletion, Way
 

@@ -151,7 +151,7 @@ async def _fetch_all(run: EhrRun, notices: Notices, log_in: LogIn) -> _Earned:
         run.show("logging in")
     readable = await _logged_in(run, log_in, *types_for_scopes(request, capability, mode))
     run.notes += await _namesakes(run)
-    notices.mentions = reference_finder(request, capability, readable)
+    notices.mentions = reference_finder(run, capability, readable)
     earned = await _fetch_listings(run, mode, capability, readable)
     try:
         if notices.mentions is not None:
@@ -214,7 +214,7 @@ async def _fetch_listings(
 
 async def _capability(run: EhrRun) -> Capability:
     """What the server offers. Where it fails on the question, bulk or crawl is settled without it, or the run fails."""
-    found = await declared(run.client, run.request.base_url)
+    found = await declared(run.client)
     if found.note:
         run.notes.append(found.note)
     if found.unasked is not None:

@@ -13,10 +13,9 @@ from urllib.parse import urljoin
 
 from connectors.fhir.errors import DiscoveryError, RequestError, TransientFetchError, UnsafeLinkError
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
-from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
-from connectors.fhir.transport.links import safe_url
+from connectors.fhir.transport.fhir_base import FhirBase
 
 _OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 _OK = 200
@@ -32,13 +31,14 @@ class Discovery:
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
+async def discover(client: EhrClient) -> Discovery:
     """Ask the server where to log in (SMART App Launch, "Using well-known"; FHIR's oauth-uris extension where that fails).
 
     Raises:
         DiscoveryError: no answer says where to log in, or the address is not safe; the message names the setting to use.
         TransientFetchError: the server is down.
     """
+    profile = client.profile
     smart, smart_error, smart_answer = await _document(client, "/.well-known/smart-configuration", "application/json")
     stated = profile.login.token_url or _text(smart.get("token_endpoint"))
     metadata_error: RequestError | None = None
@@ -65,7 +65,7 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
             'profile.login.token_url, or auth = "none" if this server is open'
         )
     return Discovery(
-        token_url=_token_url(stated, client.base_url, profile.links.rewrite_origins),
+        token_url=_token_url(stated, client.base),
         capabilities=frozenset(_texts(smart.get("capabilities"))),
         auth_methods=_texts(
             smart.get("token_endpoint_auth_methods_supported")
@@ -77,7 +77,7 @@ async def discover(client: EhrClient, profile: VendorProfile) -> Discovery:
 
 async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str, Any], RequestError | None, str]:
     """The document, or the error that came instead, and in words what the server did."""
-    call = Call("GET", client.base_url + path, f"GET {path}", "discovery", accept, auth=False)
+    call = Call("GET", client.base.url + path, f"GET {path}", "discovery", accept, auth=False)
     try:
         body = (await client.send(call)).body
     except RequestError as error:
@@ -93,9 +93,9 @@ async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str
     return document, None, "answered 200, without a token endpoint"
 
 
-def _token_url(stated: str, base_url: str, moved: Mapping[str, str]) -> str:
+def _token_url(stated: str, base: FhirBase) -> str:
     try:
-        return safe_url(urljoin(base_url + "/", stated), base_url, moved)
+        return base.safe(urljoin(base.url + "/", stated))
     except UnsafeLinkError as error:
         raise DiscoveryError(
             f"the discovered token endpoint is not safe to use: {error}; set profile.login.token_url"

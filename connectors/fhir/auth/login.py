@@ -12,7 +12,6 @@ from connectors.fhir.auth.discovery import Discovery, discover
 from connectors.fhir.auth.scopes import Granted
 from connectors.fhir.auth.token_source import StaticBearer, TokenSource
 from connectors.fhir.errors import ScopesRefusedError
-from connectors.fhir.profile import VendorProfile
 from connectors.fhir.run import LogIn, Readable
 from connectors.fhir.transport.client import EhrClient
 
@@ -32,7 +31,6 @@ class Login:
 async def log_in(
     client: EhrClient,
     credentials: Credentials,
-    profile: VendorProfile,
     types: Iterable[str],
     *,
     clock: Callable[[], float],
@@ -57,7 +55,8 @@ async def log_in(
             raise AuthError('auth = "bearer" needs a bearer_token; set it to file:… or env:…')
         client.tokens = StaticBearer(credentials.bearer_token.strip())
         return Login(Discovery(token_url=None))
-    discovery = await discover(client, profile)
+    discovery = await discover(client)
+    profile = client.profile
     tokens = TokenSource(credentials, profile, discovery, types, send=client.once, clock=clock, sleep=sleep, rng=rng)
     client.tokens = tokens
     if not profile.login.token_per_patient:

@@ -12,7 +12,6 @@ import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import anyio
@@ -29,6 +28,7 @@ from connectors.fhir.errors import DiscoveryError, ScopesRefusedError, TokenRefu
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call, Reply, Token
 from connectors.fhir.transport.retry_table import server_time, server_wait_s
+from connectors.fhir.transport.tries import outcome_of
 
 SKEW_TOLERATED_S = 30.0
 MAX_LAUNCHES = 512  # tokens kept where each patient has one (VA); the least recently used go first
@@ -325,15 +325,10 @@ class StaticBearer:
         """Nothing: there is no other token."""
 
 
-def _attempt(state: RetryCallState) -> Any:
-    assert state.outcome is not None
-    return state.outcome.result()
-
-
 def _has_wait(attempt: _Attempt) -> bool:
     return attempt.wait_s is not None
 
 
 def _wait_s(state: RetryCallState) -> float:
-    wait: float = _attempt(state).wait_s
+    wait: float = outcome_of(state).wait_s
     return wait

@@ -21,12 +21,10 @@ from connectors.fhir.bulk.file_links import FileLinks
 from connectors.fhir.bulk.file_reading import FileReading
 from connectors.fhir.bulk.file_verdicts import FileVerdicts, count_of
 from connectors.fhir.errors import BudgetExhaustedError, ProtocolError, TerminalFetchError, TransientFetchError
-from connectors.fhir.fhir_base import FhirBase
-from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.body import BodyReader
 from connectors.fhir.transport.call import Call, StreamReply
 from connectors.fhir.transport.client import EhrClient
-from connectors.fhir.transport.links import origin, resolve
+from connectors.fhir.transport.links import origin
 from connectors.fhir.unit_details import FileDetail
 from snapshots.unit import Unit, UnitResult
 
@@ -86,18 +84,16 @@ class FileFetcher:
     def __init__(
         self,
         client: EhrClient,
-        profile: VendorProfile,
         links: FileLinks,
         *,
-        base: FhirBase,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._client = client
-        self._profile = profile
+        self._profile = client.profile
         self._links = links
-        self._base = base
+        self._base = client.base
         self._sleep = sleep
-        self.verdicts = FileVerdicts(profile.answers.issue_codes)
+        self.verdicts = FileVerdicts(client.profile.answers.issue_codes)
         self._turn = anyio.Lock()
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
@@ -260,12 +256,7 @@ class FileFetcher:
     def _wants_token(self, unit: Unit, url: str) -> bool:
         """False: the token SHALL NOT be sent (Bulk Data IG); unsaid: only to the EHR's own origin."""
         required = FileDetail.of(unit).requires_token
-        return (
-            bool(required)
-            if required is not None
-            else origin(resolve(url, self._client.base_url, self._profile.links.rewrite_origins))
-            == origin(self._client.base_url)
-        )
+        return origin(self._base.resolve(url)) == origin(self._base.url) if required is None else bool(required)
 
 
 async def _hand_on(reading: FileReading, emit: Emit, place: tuple[str, Mapping[str, Any]] | None = None) -> None:

@@ -21,10 +21,9 @@ from connectors.fhir.errors import TerminalFetchError, TransientFetchError
 from connectors.fhir.instants import CLOCKS_DIFFER, http_date
 from connectors.fhir.issue_types import shown
 from connectors.fhir.memories import EhrRunStore
-from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call, Reply
 from connectors.fhir.transport.client import EhrClient
-from connectors.fhir.transport.links import elsewhere, origin, resolve, safe_url
+from connectors.fhir.transport.links import elsewhere, origin
 from connectors.fhir.transport.retry_table import TRANSIENT_CODES, issue_codes, server_wait_s
 from connectors.fhir.unit_details import NoFileDetail
 from snapshots.export_job import BulkJob
@@ -46,12 +45,9 @@ OnProgress = Callable[[str], None]
 class ExportJob:
     """One job of one run, new or resumed."""
 
-    def __init__(
-        self, client: EhrClient, base_url: str, profile: VendorProfile, store: EhrRunStore, *, now: Clock, sleep: Sleep
-    ) -> None:
+    def __init__(self, client: EhrClient, store: EhrRunStore, *, now: Clock, sleep: Sleep) -> None:
         self._client = client
-        self._base_url = base_url
-        self._profile = profile
+        self._profile = client.profile
         self._store = store
         self._now = now
         self._sleep = sleep
@@ -98,12 +94,13 @@ class ExportJob:
 
     def _check_home(self, job: BulkJob) -> None:
         """Refuse a status URL at an unknown origin, but keep it: otherwise the next run would start another job."""
-        home = {origin(self._base_url), *map(origin, self._profile.bulk.file_hosts)}
-        there = origin(safe_url(job.status_url or self._base_url, self._base_url, self._profile.links.rewrite_origins))
+        base = self._client.base
+        home = {origin(base.url), *map(origin, self._profile.bulk.file_hosts)}
+        there = origin(base.safe(job.status_url or base.url))
         if there not in home:
             raise TransientFetchError(
                 f"The export's status URL is at another origin than base_url, {there}; nothing was sent there. If it belongs "
-                f'to this EHR, put "{there}" into profile.bulk.file_hosts and sync again; {elsewhere(there, self._base_url)}; '
+                f'to this EHR, put "{there}" into profile.bulk.file_hosts and sync again; {elsewhere(there, base.url)}; '
                 "else use --mode crawl."
             )
 
@@ -112,11 +109,7 @@ class ExportJob:
         known = url in job.pages
         number = list(job.pages).index(url) + 1 if known else len(job.pages) + 1
         manifest = manifest_from(reply.body, page=number, proofs=proofs)
-        following = (
-            resolve(manifest.next_url, self._base_url, self._profile.links.rewrite_origins)
-            if manifest.next_url
-            else None
-        )
+        following = self._client.base.resolve(manifest.next_url) if manifest.next_url else None
         if following is not None and (following in job.pages or following == url or number >= _MANIFEST_PAGES):
             # a circle: what it lists is had, what may follow is not
             manifest, following = replace(manifest, next_url=""), None

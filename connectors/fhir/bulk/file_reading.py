@@ -14,10 +14,10 @@ from config.how_many import how_many
 from connectors.core.pipeline import Fetched
 from connectors.fhir.bulk.file_forms import form_of
 from connectors.fhir.bulk.ndjson import Line, LineSplitter, OverlongLine
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.json_answers import UnreadableJsonError, json_from, pieces_of
 from connectors.fhir.outcomes import Issue, UnreadableOutcomeError, outcome_from, outcome_of
 from connectors.fhir.records import SubsettedError, UnreadableResourceError, deletions_from, record_from
+from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.unit_details import FileDetail
 from snapshots.record import Quarantined, Record
 from snapshots.unit import Unit, UnitKind

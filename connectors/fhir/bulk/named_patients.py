@@ -67,8 +67,7 @@ async def named_patients(run: EhrRun, level: BulkLevel) -> NamedPatients:
     if cohort.stored:
         patients = tuple(one.id for one in await run.store.roster.stored_patients() if one.has_chart)
     if cohort.identifier_system is not None:
-        finder = CohortFinder(run.client, run.request.base_url, run.request.profile)
-        found = await finder.by_identifier(cohort.identifier_system, cohort.values)
+        found = await CohortFinder(run.client).by_identifier(cohort.identifier_system, cohort.values)
         run.notes += found.notes
         patients, unresolved = found.patients, found.unresolved
     if not patients:
@@ -116,7 +115,7 @@ async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], mem
     stored = {*members, *(one.id for one in await roster.stored_patients())}
     limit = anyio.CapacityLimiter(profile.limits.max_concurrency)
     plan = UnitPlan(("Patient",), profile, capability, FULL, known=stored)
-    gatherer = PageGatherer(run.client, run.request.base_url, profile, capability=capability, formers=formers)
+    gatherer = PageGatherer(run.client, capability=capability, formers=formers)
     search = SearchFetcher(gatherer)
 
     async def ask(unit: Unit) -> None:

@@ -35,10 +35,9 @@ from connectors.fhir.errors import (
 )
 from connectors.fhir.issue_types import shown
 from connectors.fhir.memories import BulkJobs
-from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Call, Reply
 from connectors.fhir.transport.client import EhrClient
-from connectors.fhir.transport.links import header_link, resolve
+from connectors.fhir.transport.links import header_link
 from connectors.fhir.transport.retry_table import issue_codes, server_wait_s
 from snapshots.export_job import BulkJob, EarlierJob
 
@@ -68,8 +67,6 @@ class ExportStart:
     def __init__(
         self,
         client: EhrClient,
-        base_url: str,
-        profile: VendorProfile,
         jobs: BulkJobs,
         *,
         now: Clock,
@@ -80,8 +77,7 @@ class ExportStart:
     ) -> None:
         """`known` returns the named patients that the server knows; it is called once, if the server refuses them all."""
         self._client = client
-        self._base_url = base_url
-        self._profile = profile
+        self._profile = client.profile
         self._jobs = jobs
         self._now = now
         self._sleep = sleep
@@ -109,7 +105,7 @@ class ExportStart:
         wait, tried, first, named = self._profile.poll.first_s, [(parameters, form)], None, parameters.patients
         whole: ExportParameters | None = None  # what is asked for but for the dispensable patients, who are left out
         while True:
-            request = kick_off(self._base_url, parameters, form)
+            request = kick_off(self._client.base.url, parameters, form)
             intent = BulkJob(
                 kicked_off_at=self._now(),
                 request=request.template,
@@ -213,7 +209,7 @@ class ExportStart:
             location = location or header_link(reply.headers.get("location"))  # of a 201 it would be what was created
         if not location:
             return None
-        url = resolve(location, self._base_url, self._profile.links.rewrite_origins)
+        url = self._client.base.resolve(location)
         is_data = resource_type_of(reply.body) not in {None, "OperationOutcome"}
         return None if reply.status != _ACCEPTED and (is_data or url == request.url) else url
 

@@ -31,7 +31,6 @@ from connectors.fhir.bulk.start import Begun, ExportStart
 from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import Cohort, CohortFinder
 from connectors.fhir.errors import ProtocolError, TransientFetchError
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.instants import CLOCKS_DIFFER
 from connectors.fhir.patients.permission import MOST_READS, any_readable
 from connectors.fhir.plan import bulk_types
@@ -62,7 +61,7 @@ async def fetch_by_bulk(
         ExportRefusedError: the server does not export so; no job has begun.
         RequestError: the job failed; or, transient, the server stayed away and the job may still live.
     """
-    request, store = run.request, run.store
+    store = run.store
     job, answer = await store.jobs.current(), None
     if job is None or job.is_unanswered:
         parameters, merged = await _parameters(run, capability, readable, since, level)
@@ -74,15 +73,9 @@ async def fetch_by_bulk(
     store.knowledge.request_since({"*": proved.since or ""} if proved.incremental else {})
     run.is_full = not proved.incremental
     sleep = run.sleeper("the EHR is preparing the export")
-    export = ExportJob(run.client, request.base_url, request.profile, store, now=run.now, sleep=sleep)
+    export = ExportJob(run.client, store, now=run.now, sleep=sleep)
     links = FileLinks(export, job, now=run.now)
-    files = FileFetcher(
-        run.client,
-        request.profile,
-        links,
-        base=FhirBase(request.base_url, request.profile.links.rewrite_origins),
-        sleep=run.sleeper("a truncated file is fetched again"),
-    )
+    files = FileFetcher(run.client, links, sleep=run.sleeper("a truncated file is fetched again"))
     if answer is not None:
         job = links.job = await export.take_manifest(job, answer)
     while not job.manifest_complete:
@@ -205,7 +198,7 @@ async def _is_anybody_behind(run: EhrRun, requested: AbstractSet[str] | None) ->
         return True
     whose = None if requested is None else sorted(requested)
     withheld = await run.store.evidence.withheld(whose, MOST_READS)
-    if await any_readable(run.client, run.request.base_url, run.request.profile, withheld):
+    if await any_readable(run.client, withheld):
         return True
     if len(withheld) == MOST_READS:
         run.notes.append(
@@ -222,7 +215,7 @@ async def _members(run: EhrRun, group: str) -> Cohort | None:
         TransientFetchError: another time it may be read.
     """
     try:
-        members = await CohortFinder(run.client, run.request.base_url, run.request.profile).of_group(group)
+        members = await CohortFinder(run.client).of_group(group)
     except (PlanError, ProtocolError):
         return None
     if not members.patients and not members.unresolved:
@@ -247,8 +240,6 @@ async def _begun(
     profile = run.request.profile
     start = ExportStart(
         run.client,
-        run.request.base_url,
-        profile,
         run.store.jobs,
         now=run.now,
         sleep=run.sleep,

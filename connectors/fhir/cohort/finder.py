@@ -16,13 +16,10 @@ import anyio
 from connectors.core.errors import FetchError, PlanError
 from connectors.core.pipeline import Fetched
 from connectors.fhir.errors import NOT_THE_EHRS, ProtocolError, TerminalFetchError
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.json_answers import UnreadableJsonError, count_from, json_from, objects_beside
-from connectors.fhir.profile import VendorProfile
 from connectors.fhir.run import CohortSource
 from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.verdicts import is_whole
-from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.unit_details import SearchDetail
 from snapshots.unit import Unit, UnitKind, unit_key
@@ -69,12 +66,10 @@ _NO_MEMBERS = (
 class CohortFinder:
     """Asks one EHR which patients a crawl is for."""
 
-    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile) -> None:
+    def __init__(self, client: EhrClient) -> None:
         self._client = client
-        self._base_url = base_url
-        self._base = FhirBase(base_url, profile.links.rewrite_origins)
-        self._profile = profile
-        self._search = PageGatherer(client, base_url, profile)
+        self._profile = client.profile
+        self._search = PageGatherer(client)
 
     async def named(self, source: CohortSource) -> Cohort:
         """The patients that a file or a caller names: ids as they are, MRNs looked up."""
@@ -133,7 +128,7 @@ class CohortFinder:
         Raises:
             PlanError: the server does not let this client read the Group; the message says what to do instead.
         """
-        call = self._call(f"{self._base_url}/Group/{quote(group, safe='')}", "GET /Group/{group}", "read")
+        call = self._client.fhir_call(f"Group/{quote(group, safe='')}", "GET /Group/{group}")
         try:
             reply = await self._client.send(call)
         except TerminalFetchError as error:
@@ -154,7 +149,7 @@ class CohortFinder:
         # whose membership cannot be read is a member that is not told
         references = [_reference(member) for member in members if not _is_inactive(member)]
         others = sum(_WITHOUT_CHART.search(one) is not None for one in references)
-        patients = [one for one in map(self._base.patient, references) if one is not None]
+        patients = [one for one in map(self._client.base.patient, references) if one is not None]
         quantity = count_from(found.get("quantity")) or 0
         hidden = max(0, quantity - len(members)) if quantity < _MOST_MEMBERS else 0
         strangers = len(references) - len(patients) - others
@@ -168,15 +163,6 @@ class CohortFinder:
         if len(references) == others and not hidden:
             notes = (*notes, _NO_MEMBERS)
         return Cohort(patients=tuple(dict.fromkeys(patients)), notes=notes, unresolved=unresolved, of_group=True)
-
-    def _call(self, url: str, template: str, purpose: str) -> Call:
-        return Call(
-            method="GET",
-            url=url,
-            template=template,
-            purpose=purpose,  # type: ignore[arg-type] # one of the client's purposes, by the two callers above
-            accept=self._profile.http.accept,
-        )
 
 
 def _reference(member: Any) -> str:

@@ -37,9 +37,7 @@ async def list_patients(run: EhrRun, capability: Capability) -> Directory:
     """
     request = run.request
     (unit,) = directory_units(("Patient",), request.profile, capability, FULL)
-    search = PageGatherer(
-        run.client, request.base_url, request.profile, capability=capability, began=run.store.started_at
-    )
+    search = PageGatherer(run.client, capability=capability, began=run.store.started_at)
     patients: dict[str, None] = {}
     refused = 0
 

@@ -140,7 +140,7 @@ class _Crawl:
         """Find the patients and write the units of all of them."""
         run, request = self.run, self.run.request
         run.show("finding the patients")
-        finder = CohortFinder(run.client, request.base_url, request.profile)
+        finder = CohortFinder(run.client)
         cohort, listing = await self._cohort(finder)
         listed = listing.unit if listing else None
         # a patient who is not listed need not be gone: indexes forget patients whom the server still serves (HAPI)
@@ -236,8 +236,6 @@ class _Crawl:
         deferrals = Deferrals(await roster.deferrals(run.now()), profile, run.now, heed_restricted=heed)
         gatherer = PageGatherer(
             run.client,
-            run.request.base_url,
-            profile,
             capability=self.capability,
             began=run.store.started_at,
             formers=frozenset(alias.former_id for alias in self.aliases if alias.gone),

@@ -28,11 +28,11 @@ from connectors.fhir.errors import (
 )
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
 from connectors.fhir.outcomes import UnreadableOutcomeError, outcome_from
-from connectors.fhir.profile import VendorProfile
 from connectors.fhir.refused_types import RefusedTypes
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
-from connectors.fhir.transport.links import NOT_MOVED, origin, safe_url
+from connectors.fhir.transport.fhir_base import FhirBase
+from connectors.fhir.transport.links import origin
 from connectors.fhir.transport.retry_table import Seen, is_html, issue_codes
 from connectors.fhir.unit_details import AttachmentDetail
 from snapshots.referred import Document
@@ -67,10 +67,9 @@ class _TooLargeError(Exception):
 class AttachmentFetcher:
     """Fetches attachment units of one connection."""
 
-    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile, reader: DocumentReader) -> None:
+    def __init__(self, client: EhrClient, reader: DocumentReader) -> None:
         self._client = client
-        self._base_url = base_url
-        self._profile = profile
+        self._profile = client.profile
         self._reader = reader
         self._refused_types = RefusedTypes()
         self._paused = False
@@ -151,8 +150,8 @@ class AttachmentFetcher:
         return body, media_type or accept
 
     async def _body(self, unit: Unit, accept: str) -> tuple[bytes, str]:
-        url = safe_url(AttachmentDetail.of(unit).url, self._base_url, self._profile.links.rewrite_origins)
-        place = place_of(url, self._base_url)
+        url = self._client.base.safe(AttachmentDetail.of(unit).url)
+        place = place_of(url, self._client.base)
         own = place == "below" or (place == "beside" and self._profile.attachments.same_origin)
         most = self._profile.attachments.max_bytes
         if accept == FHIR_JSON:
@@ -197,7 +196,7 @@ class AttachmentFetcher:
             self._refused_types.refuse(_BINARY, unit.key)
             return "restricted", None
         # a page of somebody else's below the FHIR base may be a gateway's; beside it, documents have a server of their own
-        own = place_of(AttachmentDetail.of(unit).url, self._base_url, self._profile.links.rewrite_origins) != "below"
+        own = place_of(AttachmentDetail.of(unit).url, self._client.base) != "below"
         if ending in {Ending.NOT_FOUND, Ending.GONE} or "not-found" in error.codes or (own and says_not_found(error)):
             return "missing", None
         raise error
@@ -212,25 +211,25 @@ def media_type_of(claimed: str | None) -> str | None:
 Place = Literal["below", "beside", "elsewhere", "nowhere"]
 
 
-def place_of(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> Place:
+def place_of(link: str, base: FhirBase) -> Place:
     """Where a document's URL leads: below the FHIR base, beside it on the same origin, to another server, or to no document.
 
     A search or an operation below the base is no document. Neither is a path with dot segments, a URL with a fragment, or one
     that may not be requested.
     """
     try:
-        url = safe_url(link, base_url, moved)
+        url = base.safe(link)
     except UnsafeLinkError:
         return "nowhere"
     there = URL(url, encoded=True)
     plain = unquote(unquote(there.raw_path))  # servers behind gateways decode twice
     if _CLIMBS.search(link) or any(part in (".", "..") for part in re.split(r"[/\\]", plain)):
         return "nowhere"
-    if origin(url) != origin(base_url):
+    if origin(url) != origin(base.url):
         return "elsewhere"
-    if is_below(url, base_url):
+    if is_below(url, base.url):
         return "below"
-    inside = there.raw_path.startswith(URL(base_url, encoded=True).raw_path.rstrip("/") + "/")
+    inside = there.raw_path.startswith(URL(base.url, encoded=True).raw_path.rstrip("/") + "/")
     return "nowhere" if inside or there.fragment else "beside"
 
 

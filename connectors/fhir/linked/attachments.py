@@ -19,6 +19,7 @@ from connectors.fhir.linked.attachment_fetch import NO_MEDIA_TYPE, AttachmentFet
 from connectors.fhir.linked.attachment_finder import PATHS
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.run import EhrRun, Readable
+from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.unit_details import AttachmentDetail
 from snapshots.record import Batch
 from snapshots.referred import AttachmentUse, Document
@@ -52,7 +53,7 @@ async def fetch_attachments(run: EhrRun, readable: Readable) -> None:
 
 async def _fetch_by_url(run: EhrRun, reader: DocumentReader) -> None:
     profile, attachments = run.request.profile, run.store.attachments
-    fetcher = AttachmentFetcher(run.client, run.request.base_url, profile, reader)
+    fetcher = AttachmentFetcher(run.client, reader)
     await _ask_pending(run, fetcher)  # of a run that was killed
     fresh, leftovers = timedelta(days=profile.references.fresh_d), run.request.kind == "sync"
     while due := await attachments.due(fresh=fresh, limit=_DUE_AT_ONCE, leftovers=leftovers):
@@ -61,7 +62,7 @@ async def _fetch_by_url(run: EhrRun, reader: DocumentReader) -> None:
             if (use.url or "")[:5].lower() == "data:":
                 decided.append(await _of_data_url(use, profile, reader))
                 continue
-            left = _decision(use, run.request.base_url, profile)
+            left = _decision(use, run.client.base, profile)
             if left is None:
                 requested.append(use)
             else:
@@ -79,12 +80,12 @@ async def _ask_pending(run: EhrRun, fetcher: AttachmentFetcher) -> None:
     await fetch_pending(run, (UnitKind.ATTACHMENT,), fetcher.fetch, doing=None, workers=workers, let_in=lambda: True)
 
 
-def _decision(use: AttachmentUse, base_url: str, profile: VendorProfile) -> tuple[str, str | None] | None:
+def _decision(use: AttachmentUse, base: FhirBase, profile: VendorProfile) -> tuple[str, str | None] | None:
     """The state of an attachment that is not requested, and why; None if it is requested."""
     policy = profile.attachments
     if not use.url:
         return "empty", None  # neither url nor data: half of what an Epic site sends, of outside records (F33)
-    place = place_of(use.url, base_url, profile.links.rewrite_origins)
+    place = place_of(use.url, base)
     if place == "nowhere":
         return "foreign", _NOWHERE
     if place == "elsewhere" and not policy.foreign:

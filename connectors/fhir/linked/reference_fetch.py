@@ -20,10 +20,8 @@ from connectors.fhir.errors import (
     QuietHoursError,
     TerminalFetchError,
 )
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.outcomes import Issue
-from connectors.fhir.profile import VendorProfile
 from connectors.fhir.records import Page, UnreadableResourceError, grade, record_from
 from connectors.fhir.refused_types import RefusedTypes
 from connectors.fhir.search.pager import Pager
@@ -53,14 +51,12 @@ _OK = 200
 class ReferenceFetcher:
     """Fetches reference units of one connection."""
 
-    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile, capability: Capability) -> None:
+    def __init__(self, client: EhrClient, capability: Capability) -> None:
         self._client = client
-        self._base_url = base_url
-        self._base = FhirBase(base_url, profile.links.rewrite_origins)
-        self._pager = Pager(client, base_url, profile)
-        self._profile = profile
+        self._pager = Pager(client)
+        self._profile = client.profile
         self._capability = capability
-        self._answers = NotFoundAnswers(client, base_url, profile)
+        self._answers = NotFoundAnswers(client)
         self._refused_types = RefusedTypes()
 
     def units(self, due: Sequence[ReferenceTarget]) -> Iterator[Unit]:
@@ -157,13 +153,14 @@ class ReferenceFetcher:
 
     async def _read(self, unit: Unit, identity: str, emit: Emit) -> tuple[int, set[Ending]]:
         resource_type = unit.resource_type
-        call = self._call(unit, f"{resource_type}/{quote(identity, safe='')}", f"GET /{resource_type}/{{id}}", "read")
+        path = f"{resource_type}/{quote(identity, safe='')}"
+        call = self._client.fhir_call(path, f"GET /{resource_type}/{{id}}", patient=unit.of_chart)
         try:
             reply = await self._client.send(call)
         except TerminalFetchError as error:
-            return 0, {await self._refused(unit, identity, error, emit, call.launch)}
+            return 0, {await self._refused(unit, identity, error, emit)}
         try:
-            record = record_from(reply.body, self._base, unit.key)
+            record = record_from(reply.body, self._client.base, unit.key)
         except UnreadableResourceError as error:
             await emit(Fetched(quarantined=[Quarantined(resource_type, "read", str(error), reply.body, unit.key)]))
             return 0, set()
@@ -173,10 +170,8 @@ class ReferenceFetcher:
         await emit(Fetched(records=[record], size=len(record.body)))
         return 1, set()
 
-    async def _refused(
-        self, unit: Unit, identity: str, error: TerminalFetchError, emit: Emit, launch: str | None
-    ) -> Ending:
-        ending = await self._answers.ending(error, unit.resource_type, launch)
+    async def _refused(self, unit: Unit, identity: str, error: TerminalFetchError, emit: Emit) -> Ending:
+        ending = await self._answers.ending(error, unit.resource_type, unit.of_chart)
         if ending not in _REASONS:
             raise error
         if ending is Ending.RESTRICTED:
@@ -200,22 +195,14 @@ class ReferenceFetcher:
             await emit(Fetched(records=page.records, quarantined=page.quarantined, size=size))
 
         def call_for(url: str, first: bool) -> Call:
-            return self._call(unit, url, template, "search")
+            return self._client.fhir_call(url, template, "search", patient=unit.of_chart)
 
-        await self._pager.walk(f"{self._base_url}/{resource_type}?_id={listed}", call_for, take, unit_key=unit.key)
+        await self._pager.walk(
+            f"{self._client.base.url}/{resource_type}?_id={listed}", call_for, take, unit_key=unit.key
+        )
         meaning = grade(issues, self._profile.answers.issue_codes)
         if meaning in ("fatal", "pause", "restart"):
             raise TerminalFetchError(f"{template}: the server could not produce all of it.", status=_OK)
         if came:
             self._refused_types.let_through(resource_type)
         return came
-
-    def _call(self, unit: Unit, url: str, template: str, purpose: str) -> Call:
-        return Call(
-            method="GET",
-            url=url if "://" in url else f"{self._base_url}/{url}",
-            template=template,
-            purpose=purpose,  # type: ignore[arg-type] # one of the client's purposes, by the two callers above
-            accept=self._profile.http.accept,
-            launch=unit.of_chart if self._profile.login.token_per_patient else None,
-        )

@@ -7,13 +7,12 @@ A reference to another origin is never followed (the token stays where it belong
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import unquote
 
 from connectors.fhir.errors import UnsafeLinkError
-from connectors.fhir.fhir_base import FhirBase
-from connectors.fhir.transport.links import NOT_MOVED, origin, resolve
+from connectors.fhir.transport.fhir_base import FhirBase
+from connectors.fhir.transport.links import origin, resolve
 from snapshots.referred import ReferenceTarget
 
 Astray = Literal["contained", "urn", "foreign", "odd"]
@@ -27,9 +26,8 @@ _ID_MAX = 1024  # bytes
 class Resolver:
     """Resolves the references of one connection."""
 
-    def __init__(self, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> None:
-        self._base_url = base_url.rstrip("/")
-        self._base = FhirBase(base_url, moved)
+    def __init__(self, base: FhirBase) -> None:
+        self._base = base
 
     def __call__(self, reference: str) -> ReferenceTarget | Astray:
         """Return what a reference leads to, or why it leads nowhere."""
@@ -45,7 +43,7 @@ class Resolver:
             return "urn"
         path = self._base.below(reference)
         if path is None:  # another server, or this server's other base: another version, another tenant
-            return "foreign" if "//" in reference or _is_url(reference, self._base_url) else "odd"
+            return "foreign" if "//" in reference or _is_url(reference, self._base.url) else "odd"
         read = _READ.match(path)
         if read is None:
             return "odd"

@@ -17,18 +17,18 @@ from connectors.fhir.linked.reference_fetch import ReferenceFetcher
 from connectors.fhir.linked.reference_finder import ABOUT, ReferenceFinder
 from connectors.fhir.linked.reference_paths import followed_types, paths_to
 from connectors.fhir.linked.reference_resolver import Astray, Resolver
-from connectors.fhir.run import EhrRun, Readable, SyncRequest
+from connectors.fhir.run import EhrRun, Readable
 from snapshots.referred import ReferenceTarget
 from snapshots.unit import UnitKind
 
 _DUE_AT_ONCE = 5_000  # references in memory
 
 
-def reference_finder(request: SyncRequest, capability: Capability, readable: Readable) -> ReferenceFinder | None:
+def reference_finder(run: EhrRun, capability: Capability, readable: Readable) -> ReferenceFinder | None:
     """Return what finds the references to follow in a run's records; None if it follows none."""
-    types = followed_types(request.types, request.profile, capability, readable)
-    resolver = Resolver(request.base_url, request.profile.links.rewrite_origins)
-    return ReferenceFinder(paths_to(types, request.profile), resolver) if types else None
+    profile = run.request.profile
+    types = followed_types(run.request.types, profile, capability, readable)
+    return ReferenceFinder(paths_to(types, profile), Resolver(run.client.base)) if types else None
 
 
 async def follow_references(run: EhrRun, capability: Capability, readable: Readable, resolver: Resolver) -> None:
@@ -40,7 +40,7 @@ async def follow_references(run: EhrRun, capability: Capability, readable: Reada
     profile = run.request.profile
     types = followed_types(run.request.types, profile, capability, readable)
     references = run.store.references
-    fetcher = ReferenceFetcher(run.client, run.request.base_url, profile, capability)
+    fetcher = ReferenceFetcher(run.client, capability)
     fresh = timedelta(days=profile.references.fresh_d)
     paths = paths_to(types, profile)
     astray: Counter[str] = Counter()  # further on than a listing: a run that goes on takes all these steps again

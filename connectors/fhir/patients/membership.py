@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.patients.compartment import PATHS
+from connectors.fhir.transport.fhir_base import FhirBase
 from snapshots.record import Record
 
 ABSENT = msgspec.Raw()  # of an element that is left raw

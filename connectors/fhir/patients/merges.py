@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from connectors.fhir.errors import RequestError
-from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.transport.fhir_base import FhirBase
 from snapshots.patient import Alias
 from snapshots.record import Record
 

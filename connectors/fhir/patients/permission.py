@@ -12,8 +12,6 @@ from urllib.parse import quote
 import msgspec
 
 from connectors.core.errors import FetchError
-from connectors.fhir.profile import VendorProfile
-from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from snapshots.witness import AbsentRow
 
@@ -28,21 +26,15 @@ class _Key(msgspec.Struct):
 _KEY = msgspec.json.Decoder(_Key)
 
 
-async def any_readable(client: EhrClient, base_url: str, profile: VendorProfile, withheld: Iterable[AbsentRow]) -> bool:
+async def any_readable(client: EhrClient, withheld: Iterable[AbsentRow]) -> bool:
     """Read withheld rows one by one, until one can be read. An error of any kind is no permission.
 
     Raises:
         AuthError: there is no login.
     """
     for row in withheld:
-        call = Call(
-            method="GET",
-            url=f"{base_url}/{row.resource_type}/{quote(row.id, safe='')}",
-            template=f"GET /{row.resource_type}/{{id}}",
-            purpose="read",
-            accept=profile.http.accept,
-            launch=row.patient_id if profile.login.token_per_patient else None,
-        )
+        path = f"{row.resource_type}/{quote(row.id, safe='')}"
+        call = client.fhir_call(path, f"GET /{row.resource_type}/{{id}}", patient=row.patient_id)
         try:
             came = _KEY.decode((await client.send(call)).body)
         except (FetchError, msgspec.DecodeError, UnicodeDecodeError):

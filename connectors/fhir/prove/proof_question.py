@@ -21,16 +21,13 @@ from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.capability import Capability
 from connectors.fhir.endings import ending_of
 from connectors.fhir.errors import RequestError, TerminalFetchError
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.memories import ProofStore
 from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.prove.comparison import EVERYONE, Answer, LookedUp, difference, judged, weighed
 from connectors.fhir.records import UnreadableResourceError, grade, page_from, record_from
-from connectors.fhir.run import SyncRequest
 from connectors.fhir.search.deferrals import Deferrals
 from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.search import SearchFetcher
-from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.unit_details import SearchDetail
 from snapshots.proof import ProvedRun
@@ -68,7 +65,6 @@ class Asker:
 
     def __init__(
         self,
-        request: SyncRequest,
         client: EhrClient,
         store: ProofStore,
         run: ProvedRun,
@@ -77,19 +73,15 @@ class Asker:
         deferrals: Deferrals,
         began: datetime,
     ) -> None:
-        self._request = request
-        self._base = FhirBase(request.base_url, request.profile.links.rewrite_origins)
-        self._profile = request.profile
+        self._profile = client.profile
         self._client = client
         self._store = store
         self._run = run
         self._deferrals = deferrals
         self._capability = capability
-        self._answers = NotFoundAnswers(client, request.base_url, request.profile)
+        self._answers = NotFoundAnswers(client)
         self._answers_reads: set[str] = set()  # types of which a read was answered in this proof
-        gatherer = PageGatherer(
-            client, request.base_url, request.profile, capability=capability, began=began, in_part=True
-        )
+        gatherer = PageGatherer(client, capability=capability, began=began, in_part=True)
         self._fetcher = SearchFetcher(gatherer, deferrals=deferrals)
         # why units of the run failed, by type and patient: said beside what is missing
         self.holes: Mapping[tuple[str, str | None], str] = {}
@@ -149,8 +141,7 @@ class Asker:
             return None
         path = _with(_without_count(SearchDetail.of(unit).path), query)
         try:
-            reply = await self._client.send(self._call(unit, path, "search"))
-            page = page_from(reply.body, self._base, where="a count")
+            page = page_from(await self._send(unit, path, "search"), self._client.base, where="a count")
         except (TerminalFetchError, NotABundleError):
             return None  # counting may not be allowed where listing is
         understood = not page.doubtful and not page.quarantined
@@ -230,13 +221,13 @@ class Asker:
 
     async def _read_patient(self, unit: Unit, listed: dict[str, str | None]) -> str | None:
         try:
-            reply = await self._client.send(self._call(unit, SearchDetail.of(unit).path, "read"))
+            body = await self._send(unit, SearchDetail.of(unit).path, "read")
         except TerminalFetchError as error:
             if await self._is_gone(error, unit):
                 return None
             raise
         try:
-            record = record_from(reply.body, self._base)
+            record = record_from(body, self._client.base)
         except UnreadableResourceError as error:
             return f"the answer could not be read: {error}"
         self._answers_reads.add(record.resource_type)
@@ -245,19 +236,12 @@ class Asker:
         listed[record.id] = record.last_updated  # of another id: merged into that, which must be stored
         return None
 
-    def _call(self, unit: Unit, path: str, purpose: Literal["search", "read"]) -> Call:
-        return Call(
-            method="GET",
-            url=f"{self._request.base_url}/{path}",
-            template=unit.template,
-            purpose=purpose,
-            accept=self._profile.http.accept,
-            launch=unit.patient_id if self._profile.login.token_per_patient else None,
-        )
+    async def _send(self, unit: Unit, path: str, purpose: Literal["search", "read"]) -> bytes:
+        call = self._client.fhir_call(path, unit.template, purpose, patient=unit.patient_id)
+        return (await self._client.send(call)).body
 
     async def _is_gone(self, error: TerminalFetchError, unit: Unit) -> bool:
-        launch = unit.patient_id if self._profile.login.token_per_patient else None
-        return await self._answers.ending(error, unit.resource_type, launch) in _NOT_THERE
+        return await self._answers.ending(error, unit.resource_type, unit.patient_id) in _NOT_THERE
 
     async def _look_up(self, question: Question, unlisted: Sequence[str], listed: Iterable[str]) -> LookedUp:
         """What becomes of the rows that no search listed when they are read; `listed` are rows that can be read, if any can."""
@@ -289,8 +273,8 @@ class Asker:
         resource_type = question.resource_type
         read = replace(question.units[0], template=f"GET /{resource_type}/{{id}}")
         try:
-            reply = await self._client.send(self._call(read, f"{resource_type}/{quote(id_, safe='')}", "read"))
-            record = record_from(reply.body, self._base)
+            body = await self._send(read, f"{resource_type}/{quote(id_, safe='')}", "read")
+            record = record_from(body, self._client.base)
         except TerminalFetchError as error:
             return "missing" if await self._is_gone(error, read) else "unknown"
         except (RequestError, UnreadableResourceError):

@@ -156,7 +156,6 @@ class _Proof:
         self._capability = await self._declared()
         known = await self._store.deferrals(now())
         self._asker = Asker(
-            self._request,
             self.client,
             self._store,
             self.run,
@@ -186,7 +185,7 @@ class _Proof:
 
     async def _declared(self) -> Capability:
         # without it more is asked, and what the EHR refuses is no proof
-        found = await declared(self.client, self._request.base_url)
+        found = await declared(self.client)
         if found.unasked is not None:
             self.notes.append(found.note)
         return found.capability
@@ -217,9 +216,8 @@ class _Proof:
         if cohort is not None and not cohort.stored:
             return sorted(cohort.values)
         if request.sync.group is not None and self.run.mode != "bulk":
-            finder = CohortFinder(self.client, self._request.base_url, self._profile)
             try:
-                return sorted((await finder.of_group(request.sync.group)).patients)
+                return sorted((await CohortFinder(self.client).of_group(request.sync.group)).patients)
             except PlanError:
                 self.notes.append("the Group's members cannot be read: the proof covers the patients in the store")
         return await self._store.patients()
@@ -229,7 +227,7 @@ class _Proof:
         cohort = self._request.cohort
         if cohort is None or cohort.identifier_system is None:
             return list(chosen)
-        finder = CohortFinder(self.client, self._request.base_url, self._profile)
+        finder = CohortFinder(self.client)
         lines = dict(zip(cohort.values, cohort.lines, strict=False)) or dict(zip(cohort.values, count(1), strict=False))
         found = await finder.by_identifier(cohort.identifier_system, chosen, [lines[value] for value in chosen])
         if found.unresolved:

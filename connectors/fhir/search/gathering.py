@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from datetime import datetime
 from urllib.parse import quote
 
@@ -17,11 +18,9 @@ from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.endings import meaning_of
 from connectors.fhir.errors import ProtocolError, RequestError, TerminalFetchError
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.patients.membership import filed
 from connectors.fhir.patients.merges import aliases_in, refused_survivor
-from connectors.fhir.profile import VendorProfile
 from connectors.fhir.records import Page, UnreadableResourceError, record_from
 from connectors.fhir.search.inspection import Inspection
 from connectors.fhir.search.pager import NotAPageError, Pager
@@ -46,8 +45,6 @@ class PageGatherer:
     def __init__(
         self,
         client: EhrClient,
-        base_url: str,
-        profile: VendorProfile,
         *,
         capability: Capability | None = None,
         began: datetime | None = None,
@@ -60,13 +57,12 @@ class PageGatherer:
         `formers` are ids known to lead to a survivor. `notes_dates`: tallies tell the newest date, since news will be asked.
         `in_part`: searches may ask for some elements only.
         """
-        self.profile = profile
+        self.profile = client.profile
         self.formers = formers
-        self.not_found = NotFoundAnswers(client, base_url, profile)
+        self.not_found = NotFoundAnswers(client)
         self._client = client
-        self._base_url = base_url
-        self._base = FhirBase(base_url, profile.links.rewrite_origins)
-        self._pager = Pager(client, base_url, profile, in_part=in_part)
+        self._base = client.base
+        self._pager = Pager(client, in_part=in_part)
         self._capability = capability or Capability()
         self._began = began
         self._dates_until = began if notes_dates else None
@@ -78,9 +74,8 @@ class PageGatherer:
         Raises:
             RequestError: a refusal, no answer, or another type than was requested.
         """
-        reply = await self._client.send(
-            self._call(unit, f"{self._base_url}/{SearchDetail.of(unit).path}", purpose="read")
-        )
+        path = SearchDetail.of(unit).path
+        reply = await self._client.send(self._client.fhir_call(path, unit.template, patient=unit.patient_id))
         try:
             record = record_from(reply.body, self._base, unit.key, unit.way)
         except UnreadableResourceError as error:
@@ -193,9 +188,9 @@ class PageGatherer:
             )
 
         def call_for(url: str, first: bool) -> Call:
-            return self._call(unit, url, purpose="search", first=first)
+            return self._search(unit, url, first=first)
 
-        url = f"{self._base_url}/{path}"
+        url = f"{self._base.url}/{path}"
         totals = await self._pager.walk(url, call_for, take, unit_key=unit.key, way=unit.way)
         tally.withheld += totals.missing
         tally.shifted = tally.shifted or totals.shifted
@@ -227,20 +222,13 @@ class PageGatherer:
         merged = Deletion("Patient", unit.patient_id, Said.MERGED, unit.way)
         return Fetched(deletions=[merged], aliases=[Alias(unit.patient_id, survivor, gone=True)])
 
-    def _call(self, unit: Unit, url: str, *, purpose: str, first: bool = False) -> Call:
+    def _search(self, unit: Unit, url: str, *, first: bool) -> Call:
+        call = self._client.fhir_call(url, unit.template, "search", patient=unit.patient_id)
         over = self.profile.search.post_over
         where, _, query = url.partition("?")
-        post = first and purpose == "search" and over is not None and len(url) > over and bool(query)
-        return Call(
-            method="POST" if post else "GET",
-            url=f"{where}/_search" if post else url,
-            template=unit.template,
-            purpose=purpose,  # type: ignore[arg-type] # one of the client's purposes, by the two callers above
-            accept=self.profile.http.accept,
-            headers=_FORM if post else {},
-            body=query.encode() if post else None,
-            launch=unit.patient_id if self.profile.login.token_per_patient else None,
-        )
+        if not first or over is None or len(url) <= over or not query:
+            return call
+        return replace(call, method="POST", url=f"{where}/_search", headers=_FORM, body=query.encode())
 
 
 def _lost(unit: Unit, lost: Sequence[Piece], tally: SearchTally) -> Quarantined:

@@ -13,11 +13,9 @@ import anyio.lowlevel
 
 from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.errors import ProtocolError, TerminalFetchError
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.issue_types import shown
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.page_links import next_from_header
-from connectors.fhir.profile import VendorProfile
 from connectors.fhir.records import Page, grade, page_from
 from connectors.fhir.search.paging import LoopGuard, Totals, follow
 from connectors.fhir.transport.call import Call
@@ -55,13 +53,11 @@ class _SessionExpiredError(Exception):
 class Pager:
     """Walks the searches of one connection."""
 
-    def __init__(self, client: EhrClient, base_url: str, profile: VendorProfile, *, in_part: bool = False) -> None:
+    def __init__(self, client: EhrClient, *, in_part: bool = False) -> None:
         """`in_part`: its searches may request only some elements, so that SUBSETTED is expected."""
         self._in_part = in_part
         self._client = client
-        self._base_url = base_url
-        self._base = FhirBase(base_url, profile.links.rewrite_origins)
-        self._profile = profile
+        self._profile = client.profile
 
     async def walk(
         self, url: str, call_for: CallFor, take: Take, *, unit_key: str | None = None, way: Way | None = None
@@ -103,8 +99,7 @@ class Pager:
             keys = [record[:2] for record in page.records]
             totals.see(page.total, keys, len(page.quarantined), len(page.issues))
             await take(page, page_url)
-            moved = self._profile.links.rewrite_origins
-            url = None if page.next_url is None else follow(self._base_url, page_url, page.next_url, moved)
+            url = None if page.next_url is None else follow(self._client.base, page_url, page.next_url)
         return totals
 
     async def _page(self, call: Call, number: int, unit_key: str | None, way: Way | None) -> tuple[Page, str]:
@@ -118,7 +113,9 @@ class Pager:
         await anyio.lowlevel.checkpoint()
         where = f"page {number} of {call.template}"
         try:
-            page = page_from(reply.body, self._base, where=where, unit_key=unit_key, way=way, in_part=self._in_part)
+            page = page_from(
+                reply.body, self._client.base, where=where, unit_key=unit_key, way=way, in_part=self._in_part
+            )
         except NotABundleError as error:
             codes = ", ".join(shown(issue_codes(reply.body)))
             raise NotAPageError(

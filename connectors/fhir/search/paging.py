@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from urllib.parse import urljoin, urlsplit
 
 from connectors.fhir.errors import ProtocolError, UnsafeLinkError
-from connectors.fhir.transport.links import NOT_MOVED, elsewhere, origin, safe_url
+from connectors.fhir.transport.fhir_base import FhirBase
+from connectors.fhir.transport.links import elsewhere, origin
 
 
-def follow(base_url: str, page_url: str, link: str, moved: Mapping[str, str] = NOT_MOVED) -> str:
+def follow(base: FhirBase, page_url: str, link: str) -> str:
     """The URL of a link found in an answer from `page_url`, byte for byte as the server wrote it where it is absolute.
 
     Raises:
@@ -22,11 +23,11 @@ def follow(base_url: str, page_url: str, link: str, moved: Mapping[str, str] = N
             "A page's `next` link is empty, or its links cannot be read: there is, or may be, more, but the server does not say "
             "where."
         )
-    url = safe_url(link if urlsplit(link).scheme else urljoin(page_url, link), base_url, moved)
-    if origin(url) != origin(base_url):
+    url = base.safe(link if urlsplit(link).scheme else urljoin(page_url, link))
+    if origin(url) != origin(base.url):
         raise UnsafeLinkError(
             f"a page's `next` link leads to another origin than the connection's base_url, {origin(url)}; it was not followed; "
-            + elsewhere(url, base_url)
+            + elsewhere(url, base.url)
         )
     return url
 

@@ -129,8 +129,7 @@ class SearchFetcher:
     async def _ending(self, unit: Unit, error: TerminalFetchError) -> Ending:
         if not asks_for_patient(unit):
             return ending_of(error, self._profile.answers.issue_codes, what="search")
-        launch = unit.patient_id if self._profile.login.token_per_patient else None
-        return await self._gatherer.not_found.ending(error, unit.resource_type, launch, what="patient")
+        return await self._gatherer.not_found.ending(error, unit.resource_type, unit.patient_id, what="patient")
 
     def _remember(self, unit: Unit, result: UnitResult, codes: Sequence[str]) -> UnitResult:
         if self._deferrals is None:

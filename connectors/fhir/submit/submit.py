@@ -18,11 +18,10 @@ from connectors.fhir.endings import may_be_a_gateways
 from connectors.fhir.errors import ProtocolError, RequestError, SubmissionError, TransientFetchError
 from connectors.fhir.issue_types import shown
 from connectors.fhir.outcomes import UnreadableOutcomeError, outcome_from
-from connectors.fhir.profile import VendorProfile
 from connectors.fhir.submit.submission import OutcomeFile, Submission, result_page
 from connectors.fhir.transport.call import Call, Purpose, Reply
 from connectors.fhir.transport.client import EhrClient
-from connectors.fhir.transport.links import header_link, origin, resolve, safe_url
+from connectors.fhir.transport.links import header_link, origin
 from connectors.fhir.transport.retry_table import server_wait_s
 
 _OK, _ACCEPTED, _NOT_FOUND = 200, 202, 404
@@ -64,7 +63,6 @@ class Submitted:
 async def submit(
     submission: Submission,
     client: EhrClient,
-    profile: VendorProfile,
     *,
     clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]],
@@ -80,7 +78,7 @@ async def submit(
         TransientFetchError: it did not answer, or is not done within the profile's `bulk.job_timeout_s`: call again to go on.
         ProtocolError, UnsafeLinkError, AuthError: an answer that cannot be used.
     """
-    work = _Work(submission, client, profile, clock, sleep)
+    work = _Work(submission, client, clock, sleep)
     status_url = await work.status_url()
     sent = status_url is None
     if status_url is None:
@@ -108,13 +106,12 @@ class _Work:
         self,
         submission: Submission,
         client: EhrClient,
-        profile: VendorProfile,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._submission = submission
         self._client = client
-        self._profile = profile
+        self._profile = client.profile
         self._clock = clock
         self._sleep = client.waits.sleeper("the receiver is processing the submission", sleep)
 
@@ -201,8 +198,8 @@ class _Work:
 
     def at_home(self, link: str) -> str:
         """Return a link as a URL of the receiver's own origin, which the token may see."""
-        url = safe_url(link, self._client.base_url, self._profile.links.rewrite_origins)
-        home = {origin(self._client.base_url), *map(origin, self._profile.bulk.file_hosts)}
+        url = self._client.base.safe(link)
+        home = {origin(self._client.base.url), *map(origin, self._profile.bulk.file_hosts)}
         if origin(url) not in home:
             raise ProtocolError(
                 f"the receiver's status URL is at another origin than base_url, {origin(url)}; if it belongs to this receiver, "
@@ -212,11 +209,11 @@ class _Work:
 
     def _post(self, operation: str, purpose: Purpose, body: bytes, ok: frozenset[int]) -> Call:
         headers = {"Content-Type": "application/fhir+json", "Prefer": "respond-async"}
-        url = f"{self._client.base_url}/{operation}"
+        url = f"{self._client.base.url}/{operation}"
         return Call("POST", url, f"POST {operation}", purpose, headers=headers, body=body, ok=ok)
 
     def _get(self, url: str, template: str, purpose: Purpose, accept: str, *, auth: bool = True) -> Call:
-        there = resolve(url, self._client.base_url, self._profile.links.rewrite_origins)
+        there = self._client.base.resolve(url)
         ok = frozenset({_OK, _ACCEPTED}) if purpose == "status" else frozenset({_OK})
         hosts = frozenset(self._profile.bulk.file_hosts)
         return Call("GET", there, template, purpose, accept, auth=auth, token_origins=hosts, ok=ok)

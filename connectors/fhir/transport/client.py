@@ -10,7 +10,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
@@ -18,8 +18,10 @@ from connectors.core.waits import Waits
 from connectors.fhir.errors import ProtocolError, TransientFetchError
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.body import BodyReader
-from connectors.fhir.transport.call import Call, Endpoint, Reply, StreamReply, Token, Tokens
+from connectors.fhir.transport.call import Call, Endpoint, Purpose, Reply, StreamReply, Token, Tokens
+from connectors.fhir.transport.chunks import Chunks
 from connectors.fhir.transport.explain import error_for, found
+from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.transport.limits import ConnectionLimits, Place
 from connectors.fhir.transport.origins import SharedOrigin
 from connectors.fhir.transport.retry_budget import RetryBudget
@@ -35,7 +37,7 @@ from connectors.fhir.transport.retry_table import (
     speaker_of,
 )
 from connectors.fhir.transport.sender import FAILS, Answer, Sender, drained
-from connectors.fhir.transport.tries import Tries
+from connectors.fhir.transport.tries import Tries, outcome_of
 from snapshots.traffic import PaceState
 
 MAX_REPLY_BYTES = 256 << 20  # decompressed; whole answers are pages and manifests, files are streamed
@@ -65,41 +67,6 @@ class _Try(Generic[T]):
     value: T | None = None
 
 
-class _Chunks:
-    """What the caller of `stream` reads: a failure under way is a TransientFetchError that names the call.
-
-    It takes one retry out of the budget, for the caller begins the file again; BudgetExhaustedError says that he should not.
-    """
-
-    def __init__(
-        self,
-        call: Call,
-        reader: BodyReader,
-        sender: Sender,
-        budget: RetryBudget,
-        answering: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._answering = answering
-        self._sender = sender
-        self._call = call
-        self._reader = reader
-        self._budget = budget
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            with self._answering():
-                return await anext(self._reader)
-        except FAILS as error:
-            seen = self._sender.failed(error)
-        verdict = judge(self._call, seen)
-        again = verdict.action == "retry"
-        empty = again and not self._budget.take_retry()
-        raise error_for(self._call, seen, Verdict(action="retry") if again else verdict, tries=1, budget_empty=empty)
-
-
 class EhrClient:
     """Sends the calls of one connection within its limits; use as an async context manager.
 
@@ -126,12 +93,12 @@ class EhrClient:
         self.origin = SharedOrigin() if shared is None else shared
         self.origin.join(profile)
         self.limits = ConnectionLimits(profile, clock=clock, waits=self.waits, origin=self.origin)
-        self._profile = profile
+        self.profile = profile
+        self.base = FhirBase(connection.base_url, profile.links.rewrite_origins)
         self._clock = clock
         self._rng = rng
-        self._sender = Sender(connection, profile)
+        self._sender = Sender(connection, profile, self.base)
         self._clocks_compared = 0
-        self.base_url = self._sender.base_url
 
     async def __aenter__(self) -> Self:
         return self
@@ -162,6 +129,20 @@ class EhrClient:
         """Return what the connection's next run should know."""
         return self.limits.state()
 
+    def fhir_call(self, path: str, template: str, purpose: Purpose = "read", *, patient: str | None = None) -> Call:
+        """Return a GET of what is below the base URL, or at an absolute URL.
+
+        `patient`: whose token to send where the EHR's tokens are each bound to one patient.
+        """
+        return Call(
+            method="GET",
+            url=path if "://" in path else f"{self.base.url}/{path}",
+            template=template,
+            purpose=purpose,
+            accept=self.profile.http.accept,
+            launch=patient if self.profile.login.token_per_patient else None,
+        )
+
     async def send(self, call: Call) -> Reply:
         """The whole answer, its status one of `call.ok`.
 
@@ -179,7 +160,7 @@ class EhrClient:
         """
         held = await self._with_retries(call, self._try_open)
         response = held.answer.response
-        chunks = _Chunks(call, held.answer.reader, self._sender, self.budget, self._answering)
+        chunks = Chunks(call, held.answer.reader, self._sender, self.budget, self._answering)
         try:
             yield StreamReply(response.status_code, response.headers, held.answer.url, chunks, held.answer.reader)
         finally:
@@ -205,7 +186,7 @@ class EhrClient:
         raise error_for(call, seen, judge(call, seen), tries=1)
 
     def _answering(self) -> AbstractContextManager[None]:
-        return self.waits.answer("the EHR's answer", self._profile.http.read_timeout_s)
+        return self.waits.answer("the EHR's answer", self.profile.http.read_timeout_s)
 
     async def _with_retries(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]]) -> T:
         # who else is asked, as a link says, tells nothing about the EHR
@@ -219,7 +200,7 @@ class EhrClient:
                 self.budget.count_answer()
                 origin.answered()
                 return first.value
-            return await self._again(call, origin, attempt, [first], 1 if probing else self._profile.retry.max_tries)
+            return await self._again(call, origin, attempt, [first], 1 if probing else self.profile.retry.max_tries)
         except BaseException:
             if probing:
                 origin.probe_lost()
@@ -243,7 +224,7 @@ class EhrClient:
             retry=_AGAIN,
             stop=tries.stop,
             wait=self._wait_s,
-            retry_error_callback=_tried,
+            retry_error_callback=outcome_of,
         )
         tried: _Try[T] = await retrying(tried_or_again, call)
         if tried.value is not None or not nobody_home(call, tried.seen, tried.verdict):
@@ -260,9 +241,9 @@ class EhrClient:
 
     def _wait_s(self, state: RetryCallState) -> float:
         """Full jitter (AWS, "Exponential Backoff And Jitter"), on top of the wait that the server requested."""
-        doubled = self._profile.retry.base_s * 2.0 ** min(state.attempt_number - 1, 64)
-        jitter = self._rng.uniform(0, min(self._profile.retry.cap_s, doubled))
-        return (_tried(state).verdict.after_s or 0.0) + jitter
+        doubled = self.profile.retry.base_s * 2.0 ** min(state.attempt_number - 1, 64)
+        jitter = self._rng.uniform(0, min(self.profile.retry.cap_s, doubled))
+        return (outcome_of(state).verdict.after_s or 0.0) + jitter
 
     async def _try_whole(self, call: Call) -> _Try[Reply]:
         tried = await self._try_open(call)
@@ -298,7 +279,7 @@ class EhrClient:
                 seen = self._seen(held.answer, body, accepted, sent_to=url)
             except FAILS as error:
                 seen = self._sender.failed(error)
-            verdict = judge(call, seen, busy_means_running=self._profile.kickoff.busy_means_running)
+            verdict = judge(call, seen, busy_means_running=self.profile.kickoff.busy_means_running)
             self.limits.saw(call, place, seen, signal_of(call, seen, verdict))
         except BaseException:
             await self._leave(held, place)
@@ -342,7 +323,7 @@ class EhrClient:
             raise
 
     def _seen(self, answer: Answer, body: bytes, accepted: bool, *, sent_to: str) -> Seen:
-        headers, cap_s = answer.response.headers, self._profile.retry.after_cap_s
+        headers, cap_s = answer.response.headers, self.profile.retry.after_cap_s
         return Seen(
             status=answer.response.status_code,
             media_type=(media_type := headers.get("content-type", "").partition(";")[0].strip().lower()),
@@ -382,11 +363,6 @@ async def _refusal(reader: BodyReader) -> bytes:
         return (await reader.read(MAX_REFUSAL_BYTES))[0]
     except FAILS:
         return b""
-
-
-def _tried(state: RetryCallState) -> Any:
-    assert state.outcome is not None
-    return state.outcome.result()
 
 
 _AGAIN = retry_if_result(lambda tried: tried.verdict.action == "retry")

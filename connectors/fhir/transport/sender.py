@@ -22,7 +22,8 @@ from connectors.fhir.transport.addresses import AddressGuard
 from connectors.fhir.transport.body import BodyReader
 from connectors.fhir.transport.call import Call, Endpoint, Token, Tokens
 from connectors.fhir.transport.content_coding import BombError, ContentCodingError, UnaskedCodingError
-from connectors.fhir.transport.links import NOT_FOLLOWED, elsewhere, header_link, origin, redirect_target, safe_url
+from connectors.fhir.transport.fhir_base import FhirBase
+from connectors.fhir.transport.links import NOT_FOLLOWED, elsewhere, header_link, origin, redirect_target
 from connectors.fhir.transport.retry_table import Failure, Seen, expects_json, known_status
 from connectors.fhir.transport.tls import tls_context
 from connectors.fhir.transport.verbatim import (
@@ -79,16 +80,16 @@ class Answer:
 class Sender:
     """The wire of one connection. `requests` counts what went out: retries, replays, redirects, logins too."""
 
-    def __init__(self, connection: Endpoint, profile: VendorProfile) -> None:
-        self.base_url = connection.base_url.rstrip("/")
+    def __init__(self, connection: Endpoint, profile: VendorProfile, base: FhirBase) -> None:
         self.requests = 0
-        self._origin = origin(self.base_url)
+        self._base = base
+        self._origin = origin(base.url)
         self._moved = profile.links.rewrite_origins
         self._client_id = {}
         if profile.http.client_id_header and connection.client_id:
             self._client_id = {profile.http.client_id_header: connection.client_id}
         named = (
-            self.base_url,
+            self._base.url,
             profile.login.token_url,
             connection.proxy,
             *profile.bulk.file_hosts,
@@ -112,7 +113,7 @@ class Sender:
     def safe(self, call: Call) -> str:
         """The URL to ask; raises UnsafeLinkError that names the call."""
         try:
-            return safe_url(call.url, self.base_url, self._moved)
+            return self._base.safe(call.url)
         except UnsafeLinkError as error:
             raise UnsafeLinkError(f"{call.template}: {error}") from error
 
@@ -122,7 +123,7 @@ class Sender:
 
     def elsewhere(self, url: str) -> str | None:
         """What to do about an origin that is not the EHR's own; None for the EHR's own."""
-        return None if origin(url) == self._origin else elsewhere(url, self.base_url)
+        return None if origin(url) == self._origin else elsewhere(url, self._base.url)
 
     def failed(self, error: Exception) -> Seen:
         """What a try saw that ended in one of FAILS."""
@@ -144,7 +145,7 @@ class Sender:
         if target != self._origin and target not in map(origin, call.token_origins):
             raise UnsafeLinkError(
                 f"{call.template}: the link leads to another origin than base_url's, {target}, which must not see the token; "
-                f'if it belongs to this EHR, put "{target}" into profile.bulk.file_hosts; {elsewhere(target, self.base_url)}'
+                f'if it belongs to this EHR, put "{target}" into profile.bulk.file_hosts; {elsewhere(target, self._base.url)}'
             )
         return None if tokens is None else await tokens.token(call.launch)
 
@@ -168,7 +169,7 @@ class Sender:
             if origin(url) != start:
                 if call.purpose not in _MAY_LEAVE or body is not None:
                     raise UnsafeLinkError(
-                        f"{call.template}: a redirect leads to another origin, {origin(url)}; {elsewhere(url, self.base_url)}"
+                        f"{call.template}: a redirect leads to another origin, {origin(url)}; {elsewhere(url, self._base.url)}"
                     )
                 headers = self._abroad(call)
         raise ProtocolError(f"{call.template}: more than {MAX_REDIRECTS} redirects; check base_url")
@@ -207,7 +208,7 @@ class Sender:
             response = await self._transport.handle_async_request(request)
         except UnsafeLinkError as error:
             raise UnsafeLinkError(
-                f"{call.template}: {error} ({shown.host}); {elsewhere(url, self.base_url)}"
+                f"{call.template}: {error} ({shown.host}); {elsewhere(url, self._base.url)}"
             ) from error
         response.status_code = known_status(response.status_code)
         return response

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tenacity import RetryCallState
 
@@ -28,8 +29,7 @@ class Tries:
 
     def stop(self, state: RetryCallState) -> bool:
         """Whether the try that just ended was the last: tenacity's `stop`."""
-        assert state.outcome is not None
-        verdict: Verdict = state.outcome.result().verdict
+        verdict: Verdict = outcome_of(state).verdict
         if verdict.paced:
             self._refused += 1
             if self._refused > PACED_TRIES * (self._most - 1) or self._is_down():
@@ -41,3 +41,9 @@ class Tries:
                 return True
             self.budget_empty = not self._budget.take_retry()
         return self.budget_empty
+
+
+def outcome_of(state: RetryCallState) -> Any:
+    """What the try that just ended returned; raises what it raised."""
+    assert state.outcome is not None
+    return state.outcome.result()

@@ -70,7 +70,7 @@ async def whole_run(
     async with EhrClient(connection, profile, clock=clock.seconds, sleep=sleep, rng=rng) as client:
 
         async def enter(types: tuple[str, ...]) -> Callable[[str], bool]:
-            found = await log_in(client, login, profile, types, clock=clock.seconds, sleep=sleep, rng=rng)
+            found = await log_in(client, login, types, clock=clock.seconds, sleep=sleep, rng=rng)
             return found.readable
 
         return await sync(request, client, store.open, enter, now=clock.now, sleep=sleep, on_progress=on_progress)

@@ -8,7 +8,6 @@ from connectors.core.pipeline import Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.search import SearchFetcher
-from connectors.fhir.vendors import profile_for
 from snapshots.record import Record
 from snapshots.unit import Unit, UnitKind, UnitResult
 from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server
@@ -37,7 +36,7 @@ async def searched(*rows: dict) -> tuple[dict[str, Record], UnitResult]:
         detail={"path": "Condition?patient=p1"},
     )
     async with raw_server(listing) as server, client(Endpoint(server.base_url)) as ehr:
-        fetcher = SearchFetcher(PageGatherer(ehr, server.base_url, profile_for("generic"), capability=Capability()))
+        fetcher = SearchFetcher(PageGatherer(ehr, capability=Capability()))
         return found, await fetcher.fetch(unit, keep)
 
 

@@ -326,7 +326,7 @@ async def test_an_untrusted_server_is_not_planned_for_from_the_profile_alone(ser
     context, _, _ = server_tls
     async with wire(always(http()), tls=context) as server, client(server) as ehr:
         with pytest.raises(UntrustedServerError, match="GET /metadata: the server's certificate is not trusted"):
-            await declared(ehr, server.base_url)
+            await declared(ehr)
 
 
 async def test_the_connections_own_ca_bundle_and_client_certificate_are_used(server_tls):

@@ -22,11 +22,9 @@ from connectors.fhir.errors import (
     TransientFetchError,
     UnsafeLinkError,
 )
-from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.call import Token
 from tests.integration.connectors.unhurried_loop import BACKEND
 from tests.integration.connectors.wire import NOW, Waits, always, call, client, http, wire
-from tests.profiles import grouped
 
 pytestmark = pytest.mark.anyio
 
@@ -350,16 +348,8 @@ class Ehr:
             writer.write(http() if token and token not in self.revoked else http(401, b'""'))
 
 
-async def logged_in(ehr, types=("Patient",), credentials=SMART, **changes):
-    return await log_in(
-        ehr,
-        credentials,
-        VendorProfile(name="x", label="X", **grouped(changes)),
-        types,
-        clock=lambda: NOW,
-        sleep=Waits(),
-        rng=random.Random(1),
-    )
+async def logged_in(ehr, types=("Patient",), credentials=SMART):
+    return await log_in(ehr, credentials, types, clock=lambda: NOW, sleep=Waits(), rng=random.Random(1))
 
 
 OAUTH_URIS = {
@@ -389,9 +379,10 @@ async def test_the_token_endpoint_is_found_where_servers_put_it(smart, metadata)
 
 
 async def test_the_profiles_token_url_wins_over_whatever_is_advertised():
-    async with wire(Ehr({"token_endpoint": "https://wrong.example/token"})) as server, client(server) as ehr:
-        login = await logged_in(ehr, login__token_url=f"{server.origin}/oauth2/token")
-        assert login.discovery.token_url == f"{server.origin}/oauth2/token"
+    async with wire(Ehr({"token_endpoint": "https://wrong.example/token"})) as server:
+        token_url = f"{server.origin}/oauth2/token"
+        async with client(server, login__token_url=token_url) as ehr:
+            assert (await logged_in(ehr)).discovery.token_url == token_url
 
 
 async def test_a_v2_only_server_gets_v2_scopes():
@@ -437,9 +428,9 @@ async def test_an_unsafe_token_endpoint_is_refused():
 async def test_a_redirecting_token_endpoint_never_sees_the_assertion_elsewhere():
     async with wire(always(http())) as other, wire(always(b"")) as server:
         server.answer = always(http(307, b"", Location=other.origin))
-        async with client(server) as ehr:
+        async with client(server, login__token_url=f"{server.origin}/oauth2/token") as ehr:
             with pytest.raises(AuthError, match="status 307"):
-                await logged_in(ehr, login__token_url=f"{server.origin}/oauth2/token")
+                await logged_in(ehr)
     assert [request.method for request in other.seen] == ["GET"]  # discovery, which holds no secret
 
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.fhir.capability import Capability
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.patients.merges import aliases_in, with_survivors
 from connectors.fhir.records import record_from
@@ -19,6 +18,7 @@ from connectors.fhir.search.deferrals import Deferrals
 from connectors.fhir.search.inspection import Inspection
 from connectors.fhir.search.since import SinceByPatient, date_of, newest, since_parameter, window_parameter
 from connectors.fhir.search.verdicts import SearchTally, ended
+from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.unit_details import SearchDetail
 from connectors.fhir.vendors import PROFILES, profile_for
 from snapshots.instants import moment

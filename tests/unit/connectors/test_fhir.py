@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.fhir.bundles import NotABundleError
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.records import (
     SubsettedError,
@@ -20,6 +19,7 @@ from connectors.fhir.records import (
     page_from,
     record_from,
 )
+from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.vendors import PROFILES
 from snapshots.witness import Deletion
 

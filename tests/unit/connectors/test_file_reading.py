@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.fhir.bulk.file_reading import FileReading
-from connectors.fhir.fhir_base import FhirBase
+from connectors.fhir.transport.fhir_base import FhirBase
 from snapshots.unit import Unit
 
 BASE = FhirBase("https://ehr.example.org/fhir")

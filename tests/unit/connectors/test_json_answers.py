@@ -16,10 +16,10 @@ from connectors.fhir.auth.assertion import load_signing_key
 from connectors.fhir.auth.token_table import judge_token
 from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.bulk.manifest import looks_like_manifest, manifest_from
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.json_answers import UnreadableJsonError, json_from, pieces_of
 from connectors.fhir.records import deletions_from, page_from, record_from
 from connectors.fhir.transport.call import Reply
+from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.transport.retry_table import issue_codes
 from connectors.fhir.vendors import PROFILES
 from snapshots.witness import Deletion

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.patients.compartment import PATHS
 from connectors.fhir.patients.membership import filed
 from connectors.fhir.records import UnreadableResourceError, page_from, record_from
+from connectors.fhir.transport.fhir_base import FhirBase
 from snapshots.record import Record
 
 URL = "https://ehr.example.org/fhir/r4"

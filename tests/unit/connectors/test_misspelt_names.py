@@ -14,7 +14,6 @@ from connectors.fhir.bulk.manifest import manifest_from
 from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.capability import capability_from
 from connectors.fhir.errors import ProtocolError
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.json_answers import TWICE, TwiceError, json_from, members_of
 from connectors.fhir.outcomes import UnreadableOutcomeError, outcome_from
 from connectors.fhir.records import (
@@ -24,6 +23,7 @@ from connectors.fhir.records import (
     page_from,
     record_from,
 )
+from connectors.fhir.transport.fhir_base import FhirBase
 
 BASE = FhirBase("https://ehr.example/fhir")
 ENTRY = b'[{"resource":{"resourceType":"Goal","id":"g1"}}]'

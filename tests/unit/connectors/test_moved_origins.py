@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.fhir.errors import UnsafeLinkError
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.linked.attachment_fetch import place_of
 from connectors.fhir.linked.reference_resolver import Resolver
 from connectors.fhir.search.paging import follow
+from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.transport.links import origin, redirect_target, resolve, safe_url, written_origin
 from connectors.fhir.vendors import profile_for
 from snapshots.referred import ReferenceTarget
@@ -67,20 +67,20 @@ def test_conflicting_ports_are_refused_with_the_ports_and_the_setting() -> None:
 @pytest.mark.parametrize("link", ["http://localhost:8080/fhir/SECRET", "https://10.0.0.7/fhir/SECRET?name=SECRET"])
 def test_the_refusal_of_a_next_link_names_the_origin_without_its_path_and_the_setting(link: str) -> None:
     with pytest.raises(UnsafeLinkError) as caught:
-        follow(BASE, f"{BASE}/Patient", link)
+        follow(FhirBase(BASE), f"{BASE}/Patient", link)
     assert f'profile.links.rewrite_origins = {{ "{origin(link)}" = "{HOME}" }}' in str(caught.value)
     assert "SECRET" not in str(caught.value)
 
 
 def test_origins_are_mapped_in_every_kind_of_link() -> None:
     link = "http://localhost:8080/fhir/Patient/p1"
-    assert follow(BASE, f"{BASE}/Patient", link, MOVED) == f"{BASE}/Patient/p1"
+    assert follow(FhirBase(BASE, MOVED), f"{BASE}/Patient", link) == f"{BASE}/Patient/p1"
     assert redirect_target(link, f"{BASE}/x", MOVED) == f"{BASE}/Patient/p1"
     assert FhirBase(BASE, MOVED).patient(link) == "p1"
     assert FhirBase(BASE).patient(link) is None
-    assert Resolver(BASE, MOVED)(link) == ReferenceTarget("Patient", "p1")
-    assert Resolver(BASE)(link) == "foreign"
-    assert place_of("http://localhost:8080/fhir/Binary/b1", BASE, MOVED) == "below"
+    assert Resolver(FhirBase(BASE, MOVED))(link) == ReferenceTarget("Patient", "p1")
+    assert Resolver(FhirBase(BASE))(link) == "foreign"
+    assert place_of("http://localhost:8080/fhir/Binary/b1", FhirBase(BASE, MOVED)) == "below"
 
 
 @pytest.mark.parametrize(

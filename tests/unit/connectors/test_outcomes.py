@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.fhir.bulk.file_reading import FileReading
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.outcomes import Issue, UnreadableOutcomeError, outcome_from, outcome_of
 from connectors.fhir.records import page_from
+from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.transport.retry_table import issue_codes
 from snapshots.unit import Unit, UnitKind
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.bulk.manifest import manifest_from
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.page_links import Links, links_from, next_beside, next_from_header
 from connectors.fhir.records import page_from
+from connectors.fhir.transport.fhir_base import FhirBase
 
 URL = "https://ehr.example.org/r4?page=2"
 IANA = "www.iana.org/assignments"

@@ -15,6 +15,7 @@ from connectors.fhir.bulk.manifest import looks_like_manifest, manifest_from
 from connectors.fhir.cohort.cohort_file import parse_cohort
 from connectors.fhir.errors import ProtocolError, UnsafeLinkError
 from connectors.fhir.search.paging import LoopGuard, Totals, follow
+from connectors.fhir.transport.fhir_base import FhirBase
 from snapshots.unit import Ending, UnitResult, UnitState
 
 BASE = "https://ehr.example.org/api/FHIR/R4"
@@ -34,7 +35,7 @@ BASE = "https://ehr.example.org/api/FHIR/R4"
     ],
 )
 def test_a_next_link_is_followed_byte_for_byte_and_never_below_tls(link: str, url: str) -> None:
-    assert follow(BASE, f"{BASE}/Observation?patient=1", link) == url
+    assert follow(FhirBase(BASE), f"{BASE}/Observation?patient=1", link) == url
 
 
 @pytest.mark.parametrize(
@@ -44,12 +45,12 @@ def test_a_next_link_is_followed_byte_for_byte_and_never_below_tls(link: str, ur
 )  # fmt: skip
 def test_a_next_link_to_another_origin_is_refused(link: str) -> None:
     with pytest.raises(UnsafeLinkError):
-        follow(BASE, f"{BASE}/Observation", link)
+        follow(FhirBase(BASE), f"{BASE}/Observation", link)
 
 
 def test_an_empty_next_link_is_no_end() -> None:
     with pytest.raises(ProtocolError, match="empty"):
-        follow(BASE, f"{BASE}/Observation", "")
+        follow(FhirBase(BASE), f"{BASE}/Observation", "")
 
 
 def test_a_circle_of_next_links_ends_with_an_error() -> None:

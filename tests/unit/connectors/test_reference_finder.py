@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from connectors.fhir.linked.reference_finder import ABOUT, ReferenceFinder
 from connectors.fhir.linked.reference_paths import paths_to
 from connectors.fhir.linked.reference_resolver import Resolver
+from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.vendors import PROFILES
 from snapshots.record import Record
 from snapshots.referred import ReferencePath, ReferenceTarget
@@ -86,14 +87,14 @@ def expected(resource: Any, paths: Sequence[ReferencePath] = PATHS) -> set[tuple
     found = set()
     for path in paths:
         for text in walked(resource, path.path.split(".")[1:]):
-            target = Resolver(BASE)(text) if isinstance(text, str) else None
+            target = Resolver(FhirBase(BASE))(text) if isinstance(text, str) else None
             if isinstance(target, ReferenceTarget) and target.resource_type in path.targets:
                 found.add(target[:2])
     return found
 
 
 def finder(paths: Sequence[ReferencePath] = PATHS) -> ReferenceFinder:
-    return ReferenceFinder(paths, Resolver(BASE))
+    return ReferenceFinder(paths, Resolver(FhirBase(BASE)))
 
 
 def found_by(find: ReferenceFinder, *records: Record) -> set[tuple[str, str]]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from functools import cache
+
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.connections import Connection
 from connectors.fhir.capability import ASKED_BY_PATIENT, Capability
 from connectors.fhir.linked.reference_fetch import ReferenceFetcher
 from connectors.fhir.linked.reference_paths import PATHS, followed_types, paths_to
 from connectors.fhir.linked.reference_resolver import Resolver
+from connectors.fhir.transport.client import EhrClient
+from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.vendors import PROFILES, profile_for
 from snapshots.referred import ReferenceTarget
 
@@ -37,7 +44,7 @@ IDS = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-."
     ],
 )
 def test_a_reference_below_our_own_base_is_resolved(text: str, target: tuple[str, str] | None) -> None:
-    assert Resolver(BASE)(text) == (ReferenceTarget(*target) if target else None)
+    assert Resolver(FhirBase(BASE))(text) == (ReferenceTarget(*target) if target else None)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +68,12 @@ def test_a_reference_below_our_own_base_is_resolved(text: str, target: tuple[str
     ],
 )
 def test_a_reference_that_this_ehr_cannot_resolve_says_why(text: str, why: str) -> None:
-    assert Resolver(BASE)(text) == why
+    assert Resolver(FhirBase(BASE))(text) == why
 
 
 @given(st.text())
 def test_no_text_leads_off_the_base_or_raises(text: str) -> None:
-    target = Resolver(BASE)(text)
+    target = Resolver(FhirBase(BASE))(text)
     assert isinstance(target, str) or (target.resource_type.isalpha() and target.id not in {"", ".", ".."})
 
 
@@ -75,7 +82,7 @@ def test_every_way_to_write_a_reference_gives_the_same_target(
     kind: str, identity: str, version: str | None, absolute: bool
 ) -> None:
     text = (f"{BASE}/" if absolute else "") + f"{kind}/{identity}" + (f"/_history/{version}" if version else "")
-    assert Resolver(BASE)(text) == ReferenceTarget(kind, identity)
+    assert Resolver(FhirBase(BASE))(text) == ReferenceTarget(kind, identity)
 
 
 def test_every_path_exists_and_leads_to_types_that_some_profile_follows() -> None:
@@ -112,8 +119,12 @@ def test_a_path_to_no_element_is_refused(element: str) -> None:
         profile_for("generic", {"references": {"paths": {"Encounter": {element: ["Account"]}}}})
 
 
+@cache
 def fetcher(vendor: str) -> ReferenceFetcher:
-    return ReferenceFetcher(None, BASE, PROFILES[vendor], Capability())  # type: ignore[arg-type]
+    """One that has sent nothing: it only divides what is due."""
+    connection = Connection(name="site", vendor=vendor, base_url=BASE, auth="none")
+    client = EhrClient(connection, PROFILES[vendor], clock=lambda: 0.0, sleep=anyio.sleep, rng=random.Random(1))
+    return ReferenceFetcher(client, Capability())
 
 
 @pytest.mark.parametrize(("vendor", "most"), [("cerner", 50), ("epic", 1), ("generic", 50)])

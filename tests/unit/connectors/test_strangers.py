@@ -20,12 +20,12 @@ from connectors.fhir.bulk.manifest import manifest_from
 from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.capability import capability_from
 from connectors.fhir.errors import ProtocolError
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.patients.merges import aliases_in
 from connectors.fhir.records import UnreadableResourceError, deletions_from, page_from
 from connectors.fhir.search.inspection import Inspection
 from connectors.fhir.search.verdicts import SearchTally
 from connectors.fhir.transport.call import Reply
+from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.transport.retry_table import issue_codes
 from connectors.fhir.vendors import PROFILES
 from snapshots.unit import Unit, UnitKind

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from connectors.fhir.fhir_base import FhirBase
 from connectors.fhir.records import record_from
+from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.validation import Validator
 
 BASE = FhirBase("https://ehr.example.org/fhir")

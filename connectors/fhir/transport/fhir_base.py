@@ -31,23 +31,31 @@ class FhirBase:
 
     def __init__(self, url: str, moved: Mapping[str, str] = NOT_MOVED) -> None:
         """`url` is the base as configured, `moved` as `links` has it; raises UnsafeLinkError where it is no http(s) URL."""
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._moved = moved
-        self._written = f"{self._url}/"
+        self._written = f"{self.url}/"
         self._authority, self._path = _place(self._written)
         # the id of the Patient that a literal reference names on this base; None where it names none of ours. A version is of the
         # same Patient; a contained one (`#p`), a `urn:`, a search (`Patient?identifier=…`) name no id of ours. The references of
         # a chart are the same few texts: remembered, each costs a tenth
         self.patient = lru_cache(maxsize=_REMEMBERED)(self._patient)
 
+    def resolve(self, link: str) -> str:
+        """Return a link of the EHR as an absolute URL; raises as `links.resolve` does."""
+        return resolve(link, self.url, self._moved)
+
+    def safe(self, link: str) -> str:
+        """Return the URL to request for a link of the EHR; raises as `links.safe_url` does."""
+        return safe_url(link, self.url, self._moved)
+
     def below(self, link: str) -> str | None:
         """What of a link, absolute or relative, follows this base: `Patient/p1`, with its query; None where it lies elsewhere."""
         if link.startswith(self._written):
             return link[len(self._written) :].partition("#")[0]
         try:
-            authority, path = _place(resolve(link, self._url, self._moved))
+            authority, path = _place(self.resolve(link))
             if authority != self._authority:  # plain http of a server that is reached by https at another port
-                authority, path = _place(safe_url(link, self._url, self._moved))
+                authority, path = _place(self.safe(link))
         except UnsafeLinkError:
             return None
         return path[len(self._path) :] if authority == self._authority and path.startswith(self._path) else None
