@@ -12,9 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from threading import Event
-from typing import Any
 
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 
 from snapshots.copying import CHUNK_BYTES, Copying, Opened, ReadingSession, Rows, Sessions, copied_rows
 from snapshots.errors import store_border
@@ -114,7 +113,7 @@ class CopyStream:
     def _copying(self, session: ReadingSession, piece: _Piece) -> Copying:
         unwanted = Event()
         statement = self._statement(self._queries[piece.query])
-        return session.copy(self._copied(session.conn, statement, piece.stretch, unwanted), unwanted)
+        return session.copy(self._copied(session, statement, piece.stretch, unwanted), unwanted)
 
     def _statement(self, query: sql.Composable) -> sql.Composable:
         """Return the COPY of a query, with as many rows as may still come."""
@@ -126,16 +125,17 @@ class CopyStream:
         return sql.SQL(_SQL["copy_csv"]).format(query=query, header=header)
 
     async def _copied(
-        self, conn: AsyncConnection[Any], statement: sql.Composable, stretch: Stretch, unwanted: Event
+        self, session: ReadingSession, statement: sql.Composable, stretch: Stretch, unwanted: Event
     ) -> AsyncGenerator[Rows, None]:
-        if self._by_key is not None:
-            await conn.execute(_SQL["by_key"], {"sort": "off", **asdict(stretch)})
-        copied = copied_rows(conn, statement, unwanted, of_json=self._of_json, opened=self._opened)
+        wanted = None if self._by_key is None else stretch
+        if session.stretch != wanted:
+            sort = "on" if wanted is None else "off"
+            await session.conn.execute(_SQL["by_key"], {"sort": sort, **asdict(stretch)})
+            session.stretch = wanted
+        copied = copied_rows(session.conn, statement, unwanted, of_json=self._of_json, opened=self._opened)
         async with aclosing(copied) as copied:
             async for rows in copied:
                 yield rows
-        if self._by_key is not None:
-            await conn.execute(_SQL["by_key"], {"sort": "on", **asdict(WHOLE)})
 
     def _chunks(self, rows: Rows) -> Iterator[bytes]:
         """Give the rows as chunks that end where their own sizes say, however they were read; what is left waits."""

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 from psycopg import AsyncConnection, errors, generators, pq, sql, waiting
 from psycopg.abc import Buffer, PQGen
 
+from snapshots.stretches import Stretch
+
 CHUNK_BYTES = 256 * 1024
 CHUNKS_AHEAD = 8  # read and not yet taken: the memory of each session
 _BINARY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
@@ -43,6 +45,7 @@ class ReadingSession:
     def __init__(self, conn: AsyncConnection[Any]) -> None:
         self.conn = conn
         self.is_lent = False
+        self.stretch: Stretch | None = None  # of ids, by the key, as its settings are now; None: all ids, in any order
         self._at_work: Copying | None = None
 
     @property
