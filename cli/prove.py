@@ -15,16 +15,13 @@ from cli.choosing import choose_connections
 from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.in_store import import_connectors, opened_store
-from cli.invocation import Invocation, invocation_of
+from cli.invocation import invocation_of
 from cli.log_lines import start_logging
-from cli.progress import Show, run_progress
+from cli.progress import run_progress
 from cli.render import certificate_as_json, emit_json
 from cli.supervise import supervise
 from cli.type_words import OnlyTypesOption, checked_types
 from cli.wanted import Wanted
-from config.connections import Connection
-from config.settings import Settings
-from snapshots.actor import Actor
 from snapshots.proof import Certificate
 
 EXAMPLES = (
@@ -79,20 +76,17 @@ def prove(
     chosen = choose_connections(settings, invocation.tenant, [connection])[0]
     size = None if everyone else sample or DEFAULT_SAMPLE
     actor = actor_of(invocation, settings, reads_charts=True)
+    wanted = Wanted(types=checked_types(types))
     with run_progress(terminal=invocation.terminal) as show:
-        certificate = supervise(
-            lambda: _prove(
-                settings,
-                chosen,
-                actor,
-                sample=size,
-                seed=seed,
-                types=checked_types(types),
-                invocation=invocation,
-                show=show,
-            ),
-            resume="nothing was changed: run the same command again",
-        )
+
+        async def proved() -> Certificate:
+            start_logging(invocation)
+            async with opened_store(settings, chosen.tenant, actor, meanwhile=import_connectors) as store:
+                from cli.wiring import prove_connection  # noqa: PLC0415  was imported while the store opened
+
+                return await prove_connection(chosen, store, wanted, show, sample=size, seed=seed)
+
+        certificate = supervise(proved, resume="nothing was changed: run the same command again")
     if invocation.json:
         emit_json({"status": certificate.verdict, "certificate": certificate_as_json(certificate)})
     else:
@@ -104,21 +98,3 @@ def code_of(certificate: Certificate) -> ExitCode:
     """Return the exit code of a proof: 3 if something is missing, else 6 if it stopped for a sync."""
     code = _CODES[certificate.verdict]
     return ExitCode.BUSY if certificate.gave_way and code != ExitCode.PARTIAL else code
-
-
-async def _prove(
-    settings: Settings,
-    connection: Connection,
-    actor: Actor,
-    *,
-    sample: int | None,
-    seed: int | None,
-    types: tuple[str, ...],
-    invocation: Invocation,
-    show: Show,
-) -> Certificate:
-    start_logging(invocation)
-    async with opened_store(settings, connection.tenant, actor, meanwhile=import_connectors) as store:
-        from cli.wiring import prove_connection  # noqa: PLC0415  was imported while the store opened
-
-        return await prove_connection(connection, store, Wanted(types=types), show, sample=sample, seed=seed)

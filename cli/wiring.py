@@ -35,12 +35,18 @@ from connectors.fhir.submit.submission import SCOPE, Submission
 from connectors.fhir.submit.submit import Submitted, submit
 from connectors.fhir.sync import CohortSource, SyncRequest, sync
 from connectors.fhir.transport.client import EhrClient
-from connectors.fhir.transport.origins import Origins
+from connectors.fhir.transport.origins import Origins, SharedOrigin
 from connectors.fhir.vendors import profile_for
 from snapshots.ledger import OpenRun
 from snapshots.proof import Certificate
 from snapshots.report import RunReport, RunScope
 from snapshots.store import Store
+
+_JITTER = random.Random()  # noqa: S311  spreads retries, nothing secret
+
+
+def _client(server: FhirServer, profile: VendorProfile, shared: SharedOrigin | None = None) -> EhrClient:
+    return EhrClient(server, profile, clock=time.time, sleep=asyncio.sleep, rng=_JITTER, shared=shared)
 
 
 def _cohort(connection: Connection, wanted: Wanted) -> CohortSource | None:
@@ -91,12 +97,12 @@ def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
     )
 
 
-def _log_in(client: EhrClient, connection: Connection, rng: random.Random) -> LogIn:
+def _log_in(client: EhrClient, connection: Connection) -> LogIn:
     credentials = _credentials(connection)
 
     async def log_in_for(types: tuple[str, ...]) -> Callable[[str], bool]:
         sleep = client.waits.sleeper("the login got no answer, or was refused, and will be retried")
-        login = await log_in(client, credentials, types, clock=time.time, sleep=sleep, rng=rng)
+        login = await log_in(client, credentials, types, clock=time.time, sleep=sleep, rng=_JITTER)
         return login.readable
 
     return log_in_for
@@ -133,10 +139,9 @@ async def prove_connection(
 ) -> Certificate:
     """Compare what one connection's EHR has with what the store holds; errors propagate."""
     request = _request(connection, wanted)
-    rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
     async with (
         store.proof(connection.name) as session,
-        EhrClient(connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng) as client,
+        _client(connection, request.profile) as client,
     ):
         client.restore(await store.pace(connection.name))
         async with beating(client.waits, on_progress) as show:
@@ -144,7 +149,7 @@ async def prove_connection(
                 ProofRequest(sync=request, sample=sample, seed=seed),
                 client,
                 session,
-                _log_in(client, connection, rng),
+                _log_in(client, connection),
                 now=lambda: datetime.now(UTC),
                 on_progress=show,
             )
@@ -155,9 +160,8 @@ async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
     wanted = _request(connection, Wanted())
     quick = _quick(wanted.profile)
     request = replace(wanted, profile=quick)
-    rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
-    async with EhrClient(connection, quick, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
-        log_in = _log_in(client, connection, rng)
+    async with _client(connection, quick) as client:
+        log_in = _log_in(client, connection)
         async for step in inquire(request, connection, client, log_in, now=lambda: datetime.now(UTC)):
             yield step
 
@@ -165,9 +169,8 @@ async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
 async def inquire_receiver_of(receiver: Receiver) -> AsyncIterator[Step]:
     """Check that a receiver answers and accepts our login, as quickly."""
     quick = _quick(profile_for(receiver.profile_name, receiver.profile))
-    rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
-    async with EhrClient(receiver, quick, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
-        enter = partial(_log_in_to, receiver, client, rng)
+    async with _client(receiver, quick) as client:
+        enter = partial(_log_in_to, receiver, client)
         async for step in inquire_receiver(receiver, client, enter, now=lambda: datetime.now(UTC)):
             yield step
 
@@ -188,10 +191,10 @@ def _quick(profile: VendorProfile) -> VendorProfile:
     )
 
 
-async def _log_in_to(receiver: Receiver, client: EhrClient, rng: random.Random) -> Login:
+async def _log_in_to(receiver: Receiver, client: EhrClient) -> Login:
     sleep = client.waits.sleeper("the login got no answer, or was refused, and will be retried")
     credentials = _credentials(receiver, scopes=(SCOPE,))
-    return await log_in(client, credentials, (), clock=time.time, sleep=sleep, rng=rng)
+    return await log_in(client, credentials, (), clock=time.time, sleep=sleep, rng=_JITTER)
 
 
 async def submit_to(
@@ -218,9 +221,8 @@ async def submit_to(
         file_request_headers=tuple(sorted(headers.items())),
     )
     profile = profile_for(receiver.profile_name, receiver.profile)
-    rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
-    async with EhrClient(receiver, profile, clock=time.time, sleep=asyncio.sleep, rng=rng) as client:
-        await _log_in_to(receiver, client, rng)
+    async with _client(receiver, profile) as client:
+        await _log_in_to(receiver, client)
         return await submit(
             submission, client, clock=time.time, sleep=asyncio.sleep, on_progress=on_progress, keep=keep
         )
@@ -255,17 +257,16 @@ async def _run(
     origins: Origins | None = None,
 ) -> RunReport:
     request = _request(connection, wanted)
-    rng = random.Random()  # noqa: S311  jitter of retries, nothing secret
     shared = origins.of(connection.base_url) if origins is not None else None
     async with (
-        EhrClient(connection, request.profile, clock=time.time, sleep=asyncio.sleep, rng=rng, shared=shared) as client,
+        _client(connection, request.profile, shared) as client,
         beating(client.waits, on_progress) as show,
     ):
         return await sync(
             request,
             wrap(client),
             open_run,
-            _log_in(client, connection, rng),
+            _log_in(client, connection),
             now=lambda: datetime.now(UTC),
             sleep=asyncio.sleep,
             on_progress=show,

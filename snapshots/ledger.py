@@ -69,78 +69,19 @@ class OpenRun:
         self._open = session.open
         self._taking: Taking | None = None  # known after the first write
         self._ways = WayNumbers(session)
-        self._started_at = started_at
-        self._idle = idle
-        self._planned = planned
-        self._left_behind = left_behind
-        self._roster = RunRoster(session)
-        self._pace = StoredPace(session)
-        self._evidence = StoredEvidence(session)
-
-    @property
-    def id(self) -> int:
-        """The run's number."""
-        return self._open.run
-
-    @property
-    def started_at(self) -> datetime:
-        """When the run first started, even if it was resumed."""
-        return self._started_at
-
-    @property
-    def idle(self) -> timedelta:
-        """How long it lay dead before it was resumed, in all."""
-        return self._idle
-
-    @property
-    def selection(self) -> str:
-        """Which patients are requested: a Group, a cohort, the store's, everyone."""
-        return self._open.scope.selection
-
-    @property
-    def planned(self) -> bool:
-        """Whether a resumed run already has its units."""
-        return self._planned
-
-    @property
-    def left_behind(self) -> LeftBehind:
-        """What was given up because the connection's base_url had changed."""
-        return self._left_behind
-
-    @property
-    def knowledge(self) -> StoredKnowledge:
-        """Up to when the run's selection is known to be complete."""
-        return StoredKnowledge(self._session)
-
-    @property
-    def pace(self) -> StoredPace:
-        """The connection's pace, and what the run has sent."""
-        return self._pace
-
-    @property
-    def attachments(self) -> StoredAttachments:
-        """The documents that the run's resources have attached."""
-        return StoredAttachments(self._session)
-
-    @property
-    def references(self) -> StoredReferences:
-        """What the run's resources refer to."""
-        return StoredReferences(self._session)
-
-    @property
-    def jobs(self) -> StoredBulkJobs:
-        """The connection's bulk export jobs."""
-        return StoredBulkJobs(self._session)
-
-    @property
-    def evidence(self) -> StoredEvidence:
-        """What the run missed."""
-        return self._evidence
-
-    @property
-    def roster(self) -> RunRoster:
-        """The patients that the run's selection covers, and their lags."""
-        return self._roster
+        self.id = session.open.run
+        self.selection = session.open.scope.selection
+        self.started_at = started_at
+        self.idle = idle
+        self.planned = planned
+        self.left_behind = left_behind
+        self.knowledge = StoredKnowledge(session)
+        self.roster = RunRoster(session)
+        self.evidence = StoredEvidence(session)
+        self.jobs = StoredBulkJobs(session)
+        self.references = StoredReferences(session)
+        self.attachments = StoredAttachments(session)
+        self.pace = StoredPace(session)
 
     async def __aenter__(self) -> Self:
         return self
@@ -272,7 +213,7 @@ class OpenRun:
             if batch.results:
                 await self._settle(batch)
             await count(self._conn, run, intake)
-            await self._pace.ride_along()
+            await self.pace.ride_along()
 
     async def _prepared(self) -> Taking:
         """Return what is known about the connection, looked up at the first batch. In a transaction of the run."""

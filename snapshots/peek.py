@@ -40,26 +40,17 @@ class OpenRunFound:
 
 
 class Peek:
-    """One session that reads what a run of this scope would find; `Store.peek` makes it."""
+    """One session that reads what a run of this scope would find; `Store.peek` makes it.
+
+    Call only those methods of `roster`, `jobs` and `knowledge` that read.
+    """
 
     def __init__(self, session: RunSession, open_run: OpenRunFound | None = None) -> None:
         self._session = session
         self.open_run = open_run
-
-    @property
-    def roster(self) -> RunRoster:
-        """The patients that the selection covers; call only methods that read."""
-        return RunRoster(self._session)
-
-    @property
-    def jobs(self) -> StoredBulkJobs:
-        """What is stored of the patients that an export names; call only methods that read."""
-        return StoredBulkJobs(self._session)
-
-    @property
-    def knowledge(self) -> StoredKnowledge:
-        """Up to when it is known to be complete; call only methods that read."""
-        return StoredKnowledge(self._session)
+        self.roster = RunRoster(session)
+        self.jobs = StoredBulkJobs(session)
+        self.knowledge = StoredKnowledge(session)
 
     def speak_for(self, knowledge: str) -> None:
         """Choose whose watermarks and roster to read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import psycopg
@@ -20,7 +20,7 @@ from snapshots.errors import StoreUnavailableError, describe_server
 from snapshots.sealed_values import Sealer
 from snapshots.sessions import connect, full_conninfo, pin
 from snapshots.sql import load
-from snapshots.tenancy import TenantSession
+from snapshots.tenancy import OWN_RIGHTS, TenantRoles, TenantSession
 from snapshots.walls import Walls
 
 _SQL = load("sessions")
@@ -29,10 +29,21 @@ WAIT_S = 10.0
 
 
 class SessionPool:
-    """The sessions of one tenant's store, for one actor; `opened_pool` makes it."""
+    """Up to `most` sessions of one tenant's store, for one actor; a caller waits up to `wait_s` for one.
+
+    Use as an async context manager, which closes them all at its end.
+    """
 
     def __init__(
-        self, url: str, tenant: str, actor: Actor, *, walls: Walls, sealer: Sealer | None, most: int, wait_s: float
+        self,
+        url: str,
+        tenant: str,
+        actor: Actor,
+        *,
+        walls: Walls,
+        sealer: Sealer | None = None,
+        most: int = MOST_SESSIONS,
+        wait_s: float = WAIT_S,
     ) -> None:
         self._url = url
         self._tenant = tenant
@@ -55,13 +66,13 @@ class SessionPool:
             name="store",
         )
 
-    async def open(self) -> None:
-        """Begin to lend sessions."""
+    async def __aenter__(self) -> Self:
         await self._pool.open()
+        return self
 
-    async def close(self) -> None:
-        """Close all sessions."""
-        await self._pool.close()
+    async def __aexit__(self, *exc_info: object) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._pool.close()
 
     async def lend(self) -> TenantSession:
         """Lend a session until `take_back`: for a run, whose lock lives in it.
@@ -77,7 +88,10 @@ class SessionPool:
                 f"the store at {describe_server(self._url)} provided no session for {self._wait_s:.0f} s: this process "
                 f"already uses {self._most}, or the server has no more. Run fewer connections at a time."
             ) from None
-        return TenantSession(conn=conn, tenant=self._tenant, actor=self._actor, roles=self._roles, sealer=self._sealer)
+        return self._bound(conn, self._roles)
+
+    def _bound(self, conn: AsyncConnection[Any], roles: TenantRoles = OWN_RIGHTS) -> TenantSession:
+        return TenantSession(conn=conn, tenant=self._tenant, actor=self._actor, roles=roles, sealer=self._sealer)
 
     async def take_back(self, session: TenantSession) -> None:
         """Take a session back, without what its user left in it: locks, settings, temporary tables, an open transaction."""
@@ -103,9 +117,7 @@ class SessionPool:
         """
         conn = await connect(self._url, login=self._login)
         try:
-            yield TenantSession(
-                conn=conn, tenant=self._tenant, actor=self._actor, roles=self._roles, sealer=self._sealer
-            )
+            yield self._bound(conn, self._roles)
         finally:
             with anyio.CancelScope(shield=True):
                 await conn.close()
@@ -115,7 +127,7 @@ class SessionPool:
         """Open a session of the store's owner, behind no wall: for what the tenant's own roles may not do."""
         conn = await connect(self._url)
         try:
-            yield TenantSession(conn=conn, tenant=self._tenant, actor=self._actor, sealer=self._sealer)
+            yield self._bound(conn)
         finally:
             with anyio.CancelScope(shield=True):
                 await conn.close()
@@ -131,24 +143,3 @@ async def clean(conn: AsyncConnection[Any]) -> None:
     except psycopg.Error:
         pass
     await conn.close()
-
-
-@asynccontextmanager
-async def opened_pool(
-    url: str,
-    tenant: str,
-    actor: Actor,
-    *,
-    walls: Walls,
-    sealer: Sealer | None = None,
-    most: int = MOST_SESSIONS,
-    wait_s: float = WAIT_S,
-) -> AsyncIterator[SessionPool]:
-    """Yield a pool of up to `most` sessions, for one of which a caller waits up to `wait_s`; close them at the end."""
-    pool = SessionPool(url, tenant, actor, walls=walls, sealer=sealer, most=most, wait_s=wait_s)
-    await pool.open()
-    try:
-        yield pool
-    finally:
-        with anyio.CancelScope(shield=True):
-            await pool.close()

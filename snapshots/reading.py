@@ -45,34 +45,24 @@ class AskedFor:
     before: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
 class Reading:
-    """One transaction that reads patient data: read-only, until `note` says what was read."""
+    """One transaction that reads patient data: read-only, until `note` says what was read. `reading` makes it."""
 
-    def __init__(
-        self,
-        session: TenantSession,
-        action: Action,
-        *,
-        moment: str | None,
-        sealer: Sealer | None,
-        reads: AsyncExitStack,
-        subtransaction: AsyncTransaction,
-        transaction: AsyncExitStack,
-    ) -> None:
-        self._session = session
-        self._action = action
-        self.sealer = sealer  # knows all that is encrypted at this moment; None: the store is plain
-        self.moment = moment  # what it sees, for other sessions; None: its statements see different moments
-        self._reads = reads
-        self._subtransaction = subtransaction
-        self._transaction = transaction
+    session: TenantSession
+    action: Action
+    moment: str | None  # what it sees, for other sessions; None: its statements see different moments
+    sealer: Sealer | None  # knows all that is encrypted at this moment; None: the store is plain
+    reads: AsyncExitStack
+    subtransaction: AsyncTransaction
+    transaction: AsyncExitStack
 
     async def end_reads(self) -> None:
         """End the read-only part. Nothing more can be read."""
-        if self._session.conn.pgconn.transaction_status == pq.TransactionStatus.INERROR:
-            await self._reads.__aexit__(Rollback, Rollback(self._subtransaction), None)
+        if self.session.conn.pgconn.transaction_status == pq.TransactionStatus.INERROR:
+            await self.reads.__aexit__(Rollback, Rollback(self.subtransaction), None)
         else:
-            await self._reads.aclose()
+            await self.reads.aclose()
 
     async def note(self, read: WhatWasRead) -> None:
         """Add the read to the audit; it is there once this transaction has committed.
@@ -80,11 +70,11 @@ class Reading:
         A read that was broken off, or that Postgres refused, is noted as well: part of it may have been given.
         """
         await self.end_reads()
-        await note(self._session, self._action, read)
+        await note(self.session, self.action, read)
 
     async def end(self) -> None:
         """Commit. From here on the read is in the audit, and its result may be shown."""
-        await self._transaction.aclose()
+        await self.transaction.aclose()
 
 
 @asynccontextmanager
@@ -105,8 +95,8 @@ async def reading(session: TenantSession, action: Action, *, repeatable_read: bo
         subtransaction = await reads.enter_async_context(session.conn.transaction())
         await session.conn.execute(_SQL["read_only"])
         yield Reading(
-            session,
-            action,
+            session=session,
+            action=action,
             moment=moment,
             sealer=await sealer_of_moment(session),
             reads=reads,

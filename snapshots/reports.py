@@ -6,7 +6,7 @@ Patients appear as keyed hashes: an engineer with the database can find the pati
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
@@ -28,20 +28,22 @@ def patient_hash(secret: UUID, patient_id: str) -> str:
     return blake2b(patient_id.encode(), key=secret.bytes, digest_size=_HASH_DIGITS // 2).hexdigest()
 
 
-def hole_scope(
-    secret: UUID, *, kind: str, patient_id: str | None, of_chart: str | None, template: str, split: str, place: int
-) -> str:
+def hole_scope(secret: UUID, unit: Mapping[str, Any]) -> str:
     """Name what a unit would have fetched: "patient ~3f2a9c41, category=laboratory", "Observation file 3", "read 2".
 
-    `kind`: of `UnitKind`, or one that an earlier chartferry had.
+    `unit` is a row of `holes`. Its kind is of `UnitKind`, or one that an earlier chartferry had; `nth` counts the run's units of
+    this kind.
     """
+    kind, patient_id, nth = unit["kind"], unit["patient_id"], unit["nth"]
     if kind == UnitKind.ATTACHMENT:
-        document = f"document {place}"
-        return document if of_chart is None else f"patient ~{patient_hash(secret, of_chart)}, {document}"
+        document = f"document {nth}"
+        return (
+            document if unit["of_chart"] is None else f"patient ~{patient_hash(secret, unit['of_chart'])}, {document}"
+        )
     if patient_id is None:
-        return template or f"{kind} {place}"
+        return unit["template"] or f"{kind} {nth}"
     named = f"patient ~{patient_hash(secret, patient_id)}"
-    return f"{named}, {split}" if split else named
+    return f"{named}, {unit['split']}" if unit["split"] else named
 
 
 async def recent_runs(conn: AsyncConnection[Any], *, limit: int, connection: str | None) -> list[int]:
@@ -90,33 +92,14 @@ async def _holes(conn: AsyncConnection[Any], wanted: dict[str, list[int]]) -> di
     row = await (await conn.execute(_SQL["report_key"])).fetchone()
     secret: UUID = row[0] if row else UUID(int=0)
     holes: dict[int, list[Hole]] = defaultdict(list)
-    async for (
-        run,
-        kind,
-        resource_type,
-        patient_id,
-        of_chart,
-        template,
-        split,
-        reason,
-        ending,
-        place,
-    ) in await conn.execute(_SQL["holes"], wanted):
-        scope = hole_scope(
-            secret,
-            kind=kind,
-            patient_id=patient_id,
-            of_chart=of_chart,
-            template=template,
-            split=split,
-            place=place,
-        )
-        holes[run].append(
-            Hole(
-                resource_type=resource_type,
-                scope=scope,
-                reason=reason or "no reason was given",
-                ending=Ending(ending or Ending.FAILED),
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        async for unit in await cursor.execute(_SQL["holes"], wanted):
+            holes[unit["run"]].append(
+                Hole(
+                    resource_type=unit["resource_type"],
+                    scope=hole_scope(secret, unit),
+                    reason=unit["reason"] or "no reason was given",
+                    ending=Ending(unit["ending"] or Ending.FAILED),
+                )
             )
-        )
     return holes

@@ -31,7 +31,7 @@ from snapshots.pace import connections_down, pace_of
 from snapshots.patient_index import find_patients, index_missing
 from snapshots.patient_terms import Term
 from snapshots.peek import Peek, peek
-from snapshots.pool import SessionPool, opened_pool
+from snapshots.pool import SessionPool
 from snapshots.proof_session import ProofSession, open_proof
 from snapshots.reader import Snapshot
 from snapshots.reading import WhatWasRead, named_patients, reading
@@ -284,7 +284,7 @@ async def open_store(
     tenant_schema(tenant)
     async with running_server(url) as server:
         walls, sealer = await _prepare(server, tenant, actor, keyring, with_login=server != url, encrypts=encrypts)
-        async with opened_pool(server, tenant, actor, walls=walls, sealer=sealer) as pool:
+        async with SessionPool(server, tenant, actor, walls=walls, sealer=sealer) as pool:
             yield Store(server, tenant, pool)
 
 

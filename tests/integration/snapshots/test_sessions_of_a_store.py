@@ -6,7 +6,7 @@ import pytest
 
 from snapshots.actor import Actor
 from snapshots.errors import ConnectionBusyError, StoreUnavailableError
-from snapshots.pool import opened_pool
+from snapshots.pool import SessionPool
 from snapshots.walls import Walls
 from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import scope
@@ -20,7 +20,7 @@ APP += "current_setting('app.current_user_roles', true)"
 
 async def test_a_transaction_knows_tenant_actor_and_roles_and_leaves_none_of_them_behind(store_url: str) -> None:
     async with (
-        opened_pool(store_url, "default", ANA, walls=Walls(names=None), most=1) as sessions,
+        SessionPool(store_url, "default", ANA, walls=Walls(names=None), most=1) as sessions,
         sessions.session() as session,
     ):
         async with session.transaction():
@@ -30,7 +30,7 @@ async def test_a_transaction_knows_tenant_actor_and_roles_and_leaves_none_of_the
 
 
 async def test_a_returned_session_keeps_no_locks_settings_or_tables(store_url: str) -> None:
-    async with opened_pool(store_url, "default", ANA, walls=Walls(names=None), most=1) as sessions:
+    async with SessionPool(store_url, "default", ANA, walls=Walls(names=None), most=1) as sessions:
         async with sessions.session() as session:
             first = session.conn
             await first.execute("SELECT pg_advisory_lock(7)")
@@ -46,7 +46,7 @@ async def test_a_returned_session_keeps_no_locks_settings_or_tables(store_url: s
 
 
 async def test_a_session_broken_off_in_a_transaction_is_not_lent_again(store_url: str) -> None:
-    async with opened_pool(store_url, "default", ANA, walls=Walls(names=None), most=1) as sessions:
+    async with SessionPool(store_url, "default", ANA, walls=Walls(names=None), most=1) as sessions:
         async with sessions.session() as session:
             first = session.conn
             await first.execute("BEGIN")
@@ -65,7 +65,7 @@ async def test_a_closed_run_releases_its_lock_at_once(store_url: str) -> None:
 
 async def test_a_request_for_more_sessions_than_exist_is_refused(store_url: str) -> None:
     async with (
-        opened_pool(store_url, "default", ANA, walls=Walls(names=None), most=1, wait_s=0.1) as sessions,
+        SessionPool(store_url, "default", ANA, walls=Walls(names=None), most=1, wait_s=0.1) as sessions,
         sessions.session(),
     ):
         with pytest.raises(StoreUnavailableError, match=r"provided no session.*this process already uses 1"):

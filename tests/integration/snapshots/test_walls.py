@@ -15,7 +15,7 @@ import pytest
 from psycopg import errors, sql
 
 from snapshots.errors import StoreError, StoreQueryError, store_border
-from snapshots.pool import opened_pool
+from snapshots.pool import SessionPool
 from snapshots.record import Batch
 from snapshots.selection import Selection
 from snapshots.tenancy import TenantSession, tenant_schema
@@ -92,7 +92,7 @@ CREATE FUNCTION shared.hole() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER A
 @pytest.fixture
 async def attacker(site: Site, anyio_backend: str) -> AsyncIterator[TenantSession]:
     async with (
-        opened_pool(site.attacker_url, "north", TESTER, walls=site.north, most=1) as pool,
+        SessionPool(site.attacker_url, "north", TESTER, walls=site.north, most=1) as pool,
         pool.session() as session,
     ):
         yield session
@@ -334,7 +334,7 @@ async def test_a_pooled_session_keeps_no_state_of_its_last_user(site: Site) -> N
     """
     names = site.north.names
     assert names is not None
-    async with opened_pool(site.attacker_url, "north", TESTER, walls=site.north, most=1) as pool:
+    async with SessionPool(site.attacker_url, "north", TESTER, walls=site.north, most=1) as pool:
         async with pool.session() as session:
             first = session.conn
             await first.execute(left.replace("WRITER", names.writer))  # type: ignore[call-overload]

@@ -13,9 +13,15 @@ SECRET = UUID(int=7)
 def scope(
     patient_id: str | None, *, kind: str = "search", split: str = "", template: str = "", of_chart: str | None = None
 ) -> str:
-    return hole_scope(
-        SECRET, kind=kind, patient_id=patient_id, of_chart=of_chart, template=template, split=split, place=3
-    )
+    unit = {
+        "kind": kind,
+        "patient_id": patient_id,
+        "of_chart": of_chart,
+        "template": template,
+        "split": split,
+        "nth": 3,
+    }
+    return hole_scope(SECRET, unit)
 
 
 def test_a_patient_in_a_report_is_a_keyed_hash_with_the_missing_split():
