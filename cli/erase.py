@@ -42,15 +42,16 @@ def erase(
         patient,
         lambda store, of, who: store.erase(of, who),
         command="erase",
-        resume="run the same command again",
+        resume="the chart was erased whole, or not at all: run the same command again, which ends what is left to do",
     )
-    status = "partial" if erased.unread or erased.views else "complete" if erased.rows else "nothing"
+    status = "partial" if erased.unread or erased.views or not erased.copies_known else "complete" if erased.rows else "nothing"
     if invocation.json:
         facts = {
             "rows": dict(erased.rows),
             "shared": erased.shared,
             "unread": list(erased.unread),
             "views": list(erased.views),
+            "copies_known": erased.copies_known,
             "resampled": erased.resampled,
         }
         emit_json({"status": status, **facts})
@@ -69,6 +70,10 @@ def _print(name: str, erased: Erased) -> None:
     if erased.rows and not erased.resampled:
         print_line(
             "the planner's samples (pg_stats) may have values of the chart until the tables' owner runs ANALYZE on the schema"
+        )
+    if not erased.copies_known:
+        print_line(
+            "after that the store could not be reached: materialised views may still have the chart. Run the same command again"
         )
     if erased.views:
         print_line(

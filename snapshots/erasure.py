@@ -62,6 +62,7 @@ class Erased(NamedTuple):
     resampled: bool = False
     # materialised ones that could not be refreshed: they may still have rows of the patient
     views: tuple[str, ...] = ()
+    copies_known: bool = True  # whether the store could still tell, after the commit, which views there are
 
 
 async def erase(session: TenantSession, connection: str, patient: str) -> Erased:

@@ -22,7 +22,7 @@ from snapshots.beginning import begin, discard, utc_now
 from snapshots.chart_history import ChartHistory, chart_history
 from snapshots.encrypting import begin_encryption
 from snapshots.erasure import Erased, erase, resample
-from snapshots.errors import RunNotFoundError, describe_server, store_border
+from snapshots.errors import RunNotFoundError, StoreError, describe_server, store_border
 from snapshots.given_up import Discarded
 from snapshots.ledger import OpenRun
 from snapshots.migrate import migrate
@@ -197,7 +197,7 @@ class Store:
 
         Values that no key opens cannot be searched for the patient: they stay, unless their resource is the patient's by what is
         plain, and are named. After it has committed, chartferry's materialised views are refreshed, and the planner's samples are
-        renewed, if the login owns them; views that could not be refreshed are named.
+        renewed, if the login owns them; views that could not be refreshed are named. What fails by then raises nothing.
 
         Raises:
             StoreError: nothing is stored of the connection, one of its runs has not ended, or something would remain.
@@ -207,12 +207,19 @@ class Store:
         async with self._pool.session() as session:
             await require_writing(session)
             erased = await erase(session, connection, patient)
+        try:
+            return await self._without_copies(erased)
+        except StoreError:  # it is committed; the caller tells what is left to do
+            return erased._replace(copies_known=False)
+
+    async def _without_copies(self, erased: Erased) -> Erased:
+        """Renew what was made of the rows that are gone, even if nothing was erased now: an earlier call may have been cut here."""
+        async with self._pool.session() as session:
             await seal(session)
             copies = [view.name for view in await SqlViews(session).existing() if view.materialized]
         if not erased.rows and not copies:
             return erased
         async with self._pool.owner_session() as owner:
-            # even if nothing was erased: an earlier call may have been cut here
             left = await SqlViews(owner).refresh_each(copies)
             return erased._replace(views=tuple(left), resampled=await resample(owner, [*erased.rows, *copies]))
 

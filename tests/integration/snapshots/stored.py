@@ -274,11 +274,16 @@ SELECT pid FROM pg_locks WHERE NOT granted AND pid IN (
 
 
 async def killed_at(url: str, held: str, doing: Callable[[], Awaitable[object]]) -> None:
+    """Do something that fails if its server process is killed as it waits for the lock that a statement holds; kill it there."""
+    await cut_at(url, held, lambda: _refused(doing))
+
+
+async def cut_at(url: str, held: str, doing: Callable[[], Awaitable[object]]) -> None:
     """Do something while a statement holds a lock that it needs, and kill its server process as it waits there."""
     async with await psycopg.AsyncConnection.connect(url) as conn, anyio.create_task_group() as group:
         await conn.execute(f"SET search_path = {SCHEMA}; SET app.current_tenant_id = 'default'")  # type: ignore[call-overload]
         await conn.execute(held)  # type: ignore[call-overload]  # a test's own
-        group.start_soon(_refused, doing)
+        group.start_soon(doing)
         await conn.execute("SELECT pg_terminate_backend(%s)", (await who_waits(conn),))
 
 

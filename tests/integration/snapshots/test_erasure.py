@@ -10,6 +10,7 @@ import pytest
 from psycopg import sql
 
 from snapshots.audit_event import Action
+from snapshots.erasure import Erased
 from snapshots.errors import ConnectionBusyError, StoreError
 from snapshots.record import Batch, Quarantined, Record
 from snapshots.sql_views import rows_of
@@ -17,6 +18,7 @@ from snapshots.store import Store
 from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import (
     SCHEMA,
+    cut_at,
     execute,
     full_run,
     killed_at,
@@ -212,6 +214,20 @@ async def test_an_erasure_killed_at_any_statement_has_erased_nothing_and_can_be_
     assert rows(store_url, "SELECT count(*) FROM audit_event") == [(0,)]
     await store.erase("mercy", WHO)
     assert traces(store_url) == {}
+
+
+async def test_an_erasure_that_loses_its_server_after_the_commit_reports_what_it_has_erased(
+    store: Store, store_url: str
+) -> None:
+    await known(store)
+    done: list[Erased] = []
+
+    async def erasing() -> None:
+        done.append(await store.erase("mercy", WHO))
+
+    await cut_at(store_url, "LOCK TABLE audit_seal IN SHARE MODE", erasing)
+    assert (done[0].rows["resource"], done[0].copies_known, traces(store_url)) == (5, False, {})
+    assert await store.erase("mercy", WHO) == Erased({}, 0, ())
 
 
 async def test_the_charts_under_former_ids_of_an_erased_patient_are_erased_with_it(
