@@ -43,11 +43,13 @@ _UNREAD = "unread"  # in the audit, beside the tables
 _TYPES = {"text": "text", "jsonb": "document", "_text": "list"}
 # what no id has (R4, id); a full stop may end a sentence
 _BEFORE, _AFTER = "(^|[^A-Za-z0-9.-]|%[0-9A-Fa-f]{2})", r"(\.*($|[^A-Za-z0-9.-]))"
-# what mentions a patient: a reference, or a search by patient, such as in a URL; in a chain, a full stop is before it.
-# Patterns of LIKE: each costs a search through every text
-_MENTIONS = ("Patient/", "Patient_2_", "atient=", "atient_3_")
+# what mentions a patient: a reference, or a search by patient, such as in a URL; in a chain, a full stop is before it; a search may
+# list several. Patterns of LIKE, which find at least as much: each costs a search through every text
+_MENTIONS = ("Patient/{}", "Patient_2_{}", "atient=%{}", "atient_3_%{}", r"Patient_%\_id%{}")
 _PATTERNED, _LITERAL = re.compile(r"([%_\\])"), r"\\\1"  # of LIKE
-_MENTION = rf"({_BEFORE}Patient(/|%2[Ff])|({_BEFORE}|\.)[Pp]atient(=|%3[Dd]))"
+_LISTED = "(([A-Za-z0-9._~:@/-]|%(2[Ff]|3[Aa]|40|7[Ee]))+(,|%2[Cc]))*"
+_BY_ID = r"Patient(\?|%3[Ff])([^\s\"'<>\\]*(&|;|%26|%3[Bb]))?_id"
+_MENTION = rf"({_BEFORE}Patient(/|%2[Ff])|(({_BEFORE}|\.)[Pp]atient|{_BEFORE}{_BY_ID})(=|%3[Dd]){_LISTED})"
 _NAMING = """(["'/=:,|]|%2[Ff])"""  # what is before an id in input that cannot be read
 _ASCII_ENDS = 128
 
@@ -135,7 +137,7 @@ async def _values(conn: AsyncConnection[Any], connection: int, patient: str) -> 
     ends = [row[0] async for row in await conn.execute(_SQL["longer_ids"], values)]
     return {
         **values,
-        "mentions": [f"%{mention}{_PATTERNED.sub(_LITERAL, patient)}%" for mention in _MENTIONS],
+        "mentions": [f"%{mention.format(_PATTERNED.sub(_LITERAL, patient))}%" for mention in _MENTIONS],
         "trace": trace_of(patient, ends),
         # of bytes, as SQL and as Python turn them into text
         "named": _NAMING + _id(patient, ends, _escaped),
