@@ -94,12 +94,15 @@ DELETE FROM watermark w WHERE w.connection = %(connection)s AND w.resource_type 
 
 -- name: cohorts
 -- Digests of cohorts that may be of these patients alone or among others: of ids, they can be guessed. A cohort whose roster has others
--- only is not among them.
+-- only is not among them, nor is the patient of a pull whose units name another one.
 SELECT DISTINCT r.cohort_digest FROM run r WHERE r.connection = %(connection)s AND r.cohort_digest <> '' AND (
     EXISTS (
         SELECT FROM roster m WHERE m.connection = r.connection AND strpos(m.selection, r.cohort_digest) > 0
             AND m.patient_id = ANY(%(patients)s::text[])
     ) OR NOT EXISTS (SELECT FROM roster m WHERE m.connection = r.connection AND strpos(m.selection, r.cohort_digest) > 0)
+    AND NOT (r.kind = 'pull' AND coalesce(
+        (SELECT bool_and(u.patient_id <> ALL (%(patients)s::text[])) FROM unit u WHERE u.run = r.id AND u.patient_id IS NOT NULL), false
+    ))
 )
 
 -- name: forget_cohorts
