@@ -7,12 +7,13 @@ backup in each audit.
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -24,12 +25,14 @@ from snapshots.tenants import open_tenants
 
 _MAGIC = b"PGDMP"  # how pg_dump's custom format begins
 _MAKING = ".restoring"
+_PART = ".backup-part"
 
 
 def back_up(directory: Path, file: Path, actor: Actor) -> int:
     """Write the embedded store of a directory to a file, as of one moment, even while others use it; return its size in bytes.
 
-    The file appears only when it is whole and the audit of each tenant has the backup, and only for this account. Blocks.
+    The audit of each tenant has the backup before anything is read. The file appears only when it is whole, and only for this
+    account; a call that was killed leaves a part of it under another name, which the next one deletes. Blocks.
 
     Raises:
         StoreError: there is no store, the file could not be written, or a tenant's audit cannot note the backup.
@@ -38,10 +41,11 @@ def back_up(directory: Path, file: Path, actor: Actor) -> int:
         raise StoreError(f"there is no embedded store in {directory} to back up.")
     with _part_of(file) as part:
         with embedded_postgres(directory) as url:
+            noted = anyio.run(_note, url, actor, ())
             _dump(programs_of(directory), url, part)
             with _files(file), part.open("rb") as written:
                 os.fsync(written.fileno())
-            anyio.run(_note, url, actor)  # after the dump, so that no tenant of it was made later
+            anyio.run(_note, url, actor, noted)  # tenants that were made meanwhile
         with _files(file):
             size = part.stat().st_size
             part.replace(file)
@@ -112,9 +116,9 @@ def upgrade(directory: Path, programs: Path | None = None) -> Path | None:
     return former
 
 
-async def _note(url: str, actor: Actor) -> None:
+async def _note(url: str, actor: Actor, noted: Collection[str]) -> list[str]:
     async with open_tenants(url, actor) as there:
-        await there.note_backup()
+        return await there.note_backup(noted)
 
 
 def _dump(programs: Path, url: str, file: Path) -> None:
@@ -131,14 +135,32 @@ def _fill(directory: Path, url: str, file: Path) -> None:
 
 @contextmanager
 def _part_of(file: Path) -> Iterator[Path]:
-    """An empty file beside another, for this account only, which is gone at the end unless it was renamed."""
+    """An empty file beside another, for this account only, which is gone at the end unless it was renamed.
+
+    Those that killed calls have left there are deleted: nobody holds their locks.
+    """
+    prefix = f".{file.name}."
     with _files(file):
-        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # mode 0600
-        os.close(descriptor)
+        for left in file.parent.glob(f"{glob.escape(prefix)}*{_PART}"):
+            _delete_unless_locked(left)
+        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=_PART, dir=file.parent)  # mode 0600
+    with suppress(OSError):  # a file system without locks keeps what is left there
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _delete_unless_locked(part: Path) -> None:
+    with suppress(OSError):  # another call's, or another account's
+        descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def _make(file: Path, making: Path, directory: Path) -> None:
@@ -195,6 +217,7 @@ def _run(program: Path, *args: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            umask=0o077,
             check=False,
         )
     if done.returncode:

@@ -145,13 +145,14 @@ class Tenants:
                 # in the same transaction: only the schema's comment names them
                 return [role for role in sorted(walls.existing) if not await self._dropped_role(role)]
 
-    async def note_backup(self) -> None:
-        """Note in the audit of each tenant that all its charts were read for a backup.
+    async def note_backup(self, noted: Collection[str] = ()) -> list[str]:
+        """Note in the audit of each tenant, except for those already noted, that all its charts are read for a backup; return all.
 
         Raises:
             StoreError: the tables of a tenant are too old for that. It may be noted of others.
         """
-        for name, _ in await self._named():
+        names = [name for name, _ in await self._named()]
+        for name in sorted(set(names) - set(noted)):
             session = self._session(name)
             with store_border(f"noting the backup in the audit of tenant {name}"):
                 if await version_of(session, tenant_schema(name)) < _BACKUP_KNOWN:
@@ -163,6 +164,7 @@ class Tenants:
                     connections = [row[0] async for row in await self._conn.execute(_SQL["connections"])]
                     await note(session, Action.BACKUP, WhatWasRead(connections=connections, everyone=True))
             await seal(session)
+        return names
 
     async def _require_idle(self, name: str) -> None:
         """Raise ConnectionBusyError while a run of the tenant is in progress."""
