@@ -44,7 +44,13 @@ def erase(
         command="erase",
         resume="the chart was erased whole, or not at all: run the same command again, which ends what is left to do",
     )
-    status = "partial" if erased.unread or erased.views or not erased.copies_known else "complete" if erased.rows else "nothing"
+    status = (
+        "partial"
+        if erased.unread or erased.views or not erased.copies_known
+        else "complete"
+        if erased.rows
+        else "nothing"
+    )
     if invocation.json:
         facts = {
             "rows": dict(erased.rows),

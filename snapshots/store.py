@@ -213,7 +213,7 @@ class Store:
             return erased._replace(copies_known=False)
 
     async def _without_copies(self, erased: Erased) -> Erased:
-        """Renew what was made of the rows that are gone, even if nothing was erased now: an earlier call may have been cut here."""
+        """Renew what was made of the rows that are gone, even by an earlier call that was cut here."""
         async with self._pool.session() as session:
             await seal(session)
             copies = [view.name for view in await SqlViews(session).existing() if view.materialized]

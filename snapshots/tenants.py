@@ -146,7 +146,7 @@ class Tenants:
                 return [role for role in sorted(walls.existing) if not await self._dropped_role(role)]
 
     async def note_backup(self, noted: Collection[str] = ()) -> list[str]:
-        """Note in the audit of each tenant, except for those already noted, that all its charts are read for a backup; return all.
+        """Note in the audit of each tenant that is not noted yet that all its charts are read for a backup; return all tenants.
 
         Raises:
             StoreError: the tables of a tenant are too old for that. It may be noted of others.

@@ -144,7 +144,8 @@ async def test_no_name_of_a_cohort_is_left_from_which_an_erased_id_could_be_gues
 ) -> None:
     alone, beside, both, others, listed = "a10e", "be51", "b07h", "07he", "f11e"
     for kind, cohort, patients in (
-        ("pull", alone, [WHO]), ("pull", beside, [OTHER]), ("sync", both, [WHO, OTHER]), ("sync", others, [OTHER]), ("sync", listed, [WHO, OTHER]),
+        ("pull", alone, [WHO]), ("pull", beside, [OTHER]),
+        ("sync", both, [WHO, OTHER]), ("sync", others, [OTHER]), ("sync", listed, [WHO, OTHER]),
     ):  # fmt: skip
         name = "file:1" if cohort == listed else f"patients:{cohort}"
         async with await store.begin_run(scope(kind=kind, selection=name, cohort=cohort)) as run:

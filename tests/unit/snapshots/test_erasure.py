@@ -15,8 +15,17 @@ BEFORE = st.sampled_from(
     ["", " ", "/", "?", "&", "&amp;", '"', "=", "https://ehr/fhir/", "Observation?subject:", "see "]
 )
 MENTIONS = st.sampled_from(
-    ["Patient/", "patient=", "Patient=", "patient=Patient/", "patient=0,", "patient=Patient/0,a~b,https://ehr/Patient/c,"]
-    + ["Patient?_id=", "Patient?name=x&amp;_id=0,"]
+    [
+        *(
+            "Patient/",
+            "patient=",
+            "Patient=",
+            "patient=Patient/",
+            "patient=0,",
+            "patient=Patient/0,a~b,https://ehr/Patient/c,",
+        ),
+        *("Patient?_id=", "Patient?name=x&amp;_id=0,"),
+    ]
 )
 AFTER = st.sampled_from(["", " ", "/_history/2", "&code=x", '"', ".", ". Then", ",13", "#x", "|1"])
 
