@@ -43,8 +43,8 @@ _UNREAD = "unread"  # in the audit, beside the tables
 _TYPES = {"text": "text", "jsonb": "document", "_text": "list"}
 # what no id has (R4, id); a full stop may end a sentence
 _BEFORE, _AFTER = "(^|[^A-Za-z0-9.-]|%[0-9A-Fa-f]{2})", r"(\.*($|[^A-Za-z0-9.-]))"
-# what mentions a patient: a reference, or a search by patient, such as in a URL; in a chain, a full stop is before it, and others may
-# be listed before the id. Patterns of LIKE, which find at least as much: each costs a search through every text
+# what mentions a patient: a reference, or a search by patient, such as in a URL; in a chain, a full stop is before it, and others
+# may be listed before the id. Patterns of LIKE, which find at least as much: each costs a search through every text
 _MENTIONS = ("Patient/{}", "Patient_2_{}", "atient=%{}", "atient_3_%{}", r"Patient_%\_id%{}")
 _PATTERNED, _LITERAL = re.compile(r"([%_\\])"), r"\\\1"  # of LIKE
 _LISTED = "(([A-Za-z0-9._~:@/-]|%(2[Ff]|3[Aa]|40|7[Ee]))+(,|%2[Cc]))*"
