@@ -154,17 +154,23 @@ SELECT nspname::text, obj_description(oid, 'pg_namespace') FROM pg_namespace WHE
 
 -- name: breaches
 -- What somebody has opened in the walls of a schema, each as the statement that closes it: rights of its roles beyond `granted`, any right
--- of everybody's or of another tenant's roles, and policies beside ours (the rows of each permissive one show). Its roles may also
--- read a site's own views.
+-- of everybody's or of another tenant's roles, also on tables to come, what these roles own, and policies beside ours (the rows of each
+-- permissive one show). Its roles may also read a site's own views.
 WITH ours AS (SELECT r.oid, r.rolname, r.rolname = %(login)s AS is_login FROM pg_roles r WHERE r.rolname = ANY(%(names)s::text[])),
     holder AS (
         SELECT oid, rolname::text AS role, quote_ident(rolname) AS name, rolname = ANY(%(names)s::text[]) AS is_ours
         FROM pg_roles WHERE rolname = ANY(%(names)s::text[] || %(others)s::text[])
         UNION ALL SELECT 0, NULL, 'PUBLIC', false
     ),
+    owner AS (  -- who should be it: whoever else owns most
+        SELECT c.relowner AS oid FROM pg_class c WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace AND c.relkind IN ('r', 'p')
+            AND c.relowner NOT IN (SELECT oid FROM holder)
+        GROUP BY c.relowner ORDER BY count(*) DESC LIMIT 1
+    ),
     held AS (
         SELECT c.oid AS relation, c.relkind, NULL::name AS "column", 0 AS attnum, a.grantee, a.privilege_type AS privilege, a.is_grantable
-        FROM pg_class c CROSS JOIN aclexplode(c.relacl) a WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace
+        FROM pg_class c CROSS JOIN aclexplode(c.relacl) a
+        WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace AND a.grantee <> c.relowner
         UNION ALL
         SELECT c.oid, c.relkind, k.attname, k.attnum, a.grantee, a.privilege_type, a.is_grantable
         FROM pg_class c JOIN pg_attribute k ON k.attrelid = c.oid CROSS JOIN aclexplode(k.attacl) a
@@ -181,8 +187,21 @@ WITH ours AS (SELECT r.oid, r.rolname, r.rolname = %(login)s AS is_login FROM pg
             AND NOT (h.is_ours AND d.relkind IN ('v', 'm', 'f') AND d.privilege = 'SELECT' AND NOT d.is_grantable)
         GROUP BY d.relation, d.relkind, h.name, g.role, d.privilege
     )
-SELECT format('ALTER ROLE %%I NOSUPERUSER NOBYPASSRLS NOCREATEROLE', r.rolname) FROM pg_roles r JOIN ours USING (oid)
-WHERE r.rolsuper OR r.rolbypassrls OR r.rolcreaterole
+SELECT format('ALTER ROLE %%I NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOREPLICATION', r.rolname) FROM pg_roles r JOIN ours USING (oid)
+WHERE r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolreplication
+UNION ALL
+SELECT format('ALTER SCHEMA %%I OWNER TO %%I', n.nspname, pg_get_userbyid(o.oid)) FROM pg_namespace n CROSS JOIN owner o
+WHERE n.nspname = %(schema)s AND n.nspowner IN (SELECT oid FROM holder)
+UNION ALL
+SELECT format('ALTER TABLE %%s OWNER TO %%I', c.oid::regclass, pg_get_userbyid(o.oid)) FROM pg_class c CROSS JOIN owner o
+WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace AND c.relkind IN ('r', 'p', 'm') AND c.relowner IN (SELECT oid FROM holder)
+UNION ALL
+SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %%I%%s REVOKE %%s ON %%s FROM %%s', pg_get_userbyid(d.defaclrole), ' IN SCHEMA ' || quote_ident(n.nspname),
+    string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type), k.kind, h.name)
+FROM pg_default_acl d JOIN owner o ON o.oid = d.defaclrole LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
+JOIN (VALUES ('r', 'TABLES'), ('S', 'SEQUENCES'), ('n', 'SCHEMAS')) k (type, kind) ON k.type = d.defaclobjtype
+CROSS JOIN aclexplode(d.defaclacl) a JOIN holder h ON h.oid = a.grantee
+WHERE d.defaclnamespace = 0 OR n.nspname = %(schema)s GROUP BY d.defaclrole, n.nspname, k.kind, h.name
 UNION ALL
 SELECT format('REVOKE %%I FROM %%I', g.rolname, o.rolname)
 FROM ours o JOIN pg_auth_members m ON m.member = o.oid JOIN pg_roles g ON g.oid = m.roleid
@@ -198,5 +217,5 @@ UNION ALL
 SELECT format('REVOKE %%s%%s ON SCHEMA %%I FROM %%s', CASE WHEN as_granted THEN 'GRANT OPTION FOR ' ELSE '' END, a.privilege_type, n.nspname, h.name)
 FROM pg_namespace n CROSS JOIN aclexplode(n.nspacl) a JOIN holder h ON h.oid = a.grantee
 CROSS JOIN LATERAL (SELECT a.privilege_type = 'USAGE' AND coalesce(h.role IN (%(reader)s, %(writer)s), false)) g (as_granted)
-WHERE n.nspname = %(schema)s AND (a.is_grantable OR NOT as_granted)
+WHERE n.nspname = %(schema)s AND (a.is_grantable OR NOT as_granted) AND a.grantee <> n.nspowner
 ORDER BY 1

@@ -221,7 +221,16 @@ async def walls_of(url: str, tenant: str = "south") -> Walls:
 
 # what an administrator may do by mistake -> how it is closed
 BREACHES: dict[str, str | tuple[str, ...]] = {
-    "ALTER ROLE {reader} BYPASSRLS": "ALTER ROLE {reader} NOSUPERUSER NOBYPASSRLS NOCREATEROLE",
+    "ALTER ROLE {reader} BYPASSRLS": "ALTER ROLE {reader} NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOREPLICATION",
+    "ALTER ROLE {writer} REPLICATION": "ALTER ROLE {writer} NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOREPLICATION",
+    "ALTER TABLE tenant_south.run OWNER TO {reader}": "ALTER TABLE tenant_south.run OWNER TO {owner}",
+    "ALTER SCHEMA tenant_south OWNER TO {northern}": "ALTER SCHEMA tenant_south OWNER TO {owner}",
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA tenant_south GRANT SELECT, DELETE ON TABLES TO PUBLIC": (
+        "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA tenant_south REVOKE DELETE, SELECT ON TABLES FROM PUBLIC"
+    ),
+    "ALTER DEFAULT PRIVILEGES GRANT USAGE ON SEQUENCES TO PUBLIC": (
+        *("ALTER DEFAULT PRIVILEGES FOR ROLE {owner} REVOKE USAGE ON SEQUENCES FROM PUBLIC",) * 3,  # of each tenant
+    ),
     "GRANT {writer} TO {reader}": "REVOKE {writer} FROM {reader}",
     "GRANT SELECT ON ALL TABLES IN SCHEMA tenant_south TO {reader}": "REVOKE SELECT ON {partitions} FROM {reader}",
     "GRANT SELECT ON tenant_south.resource_patient TO PUBLIC": "REVOKE SELECT ON tenant_south.resource_patient FROM PUBLIC",
@@ -276,10 +285,12 @@ async def test_what_somebody_opened_in_a_tenants_walls_is_listed_with_what_close
                 "northern": ((await walls_of(fresh_url, "north")).names or ("",))[0],
                 "partitions": (conn.execute(PARTITIONS).fetchone() or ("",))[0],
                 "sequences": (conn.execute(SEQUENCES).fetchone() or ("",))[0],
+                "owner": (conn.execute("SELECT current_user").fetchone() or ("",))[0],
             }
             conn.execute(mistake.format(**names))  # type: ignore[call-overload]
             conn.execute(
-                f"CREATE ROLE {bi}; GRANT USAGE ON SCHEMA tenant_south TO {bi}; GRANT SELECT ON tenant_south.run TO {bi}"
+                f"CREATE ROLE {bi}; GRANT USAGE ON SCHEMA tenant_south TO {bi}; GRANT SELECT ON tenant_south.run TO {bi};"
+                f"ALTER DEFAULT PRIVILEGES IN SCHEMA tenant_south GRANT SELECT ON TABLES TO {bi}"
             )
             try:
                 told = [one for tenant in await there.existing() for one in tenant.breaches]
