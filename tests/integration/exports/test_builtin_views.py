@@ -166,6 +166,81 @@ def test_social_security_numbers_are_exported_only_on_request(run_view: RunView)
     assert found["patient"][0]["identifiers"] == ["5", "6"]
 
 
+# what a resource has several of, each with a part that the others lack; and what the columns show
+SEVERAL: list[tuple[str, Json, Json]] = [
+    (
+        "observation",
+        {"valueCodeableConcept": {"coding": [{"code": "H"}, {"system": "http://x", "code": "9", "display": "nine"}]}},
+        {"value_system": None, "value_code": "H", "value_display": None},
+    ),
+    (
+        "medication_request",
+        {"dosageInstruction": [{"doseAndRate": [{"doseQuantity": {"value": 5}}, {"doseQuantity": {"unit": "mg"}}]}]},
+        {"dose_value": 5, "dose_unit": None},
+    ),
+    (
+        "encounter",
+        {
+            "type": [{"coding": [{"code": "a"}]}, {"text": "B"}],
+            "location": [{"location": {"display": "here"}}, {"location": {"reference": "Location/1"}}],
+        },
+        {"type_code": "a", "type_text": None, "location_key": None, "location_display": "here"},
+    ),
+    (
+        "coverage",
+        {"class": [{"type": {"coding": [{"code": "plan"}]}, "value": "1"},
+                   {"type": {"coding": [{"code": "plan"}]}, "name": "Gold"}]},
+        {"plan_number": "1", "plan_name": None},
+    ),
+    (
+        "omop_condition_occurrence",
+        {"code": {"coding": [{"system": "http://x"}, {"system": "http://y", "code": "1"}]}},
+        {"condition_source_value": "1", "condition_source_vocabulary": "http://y"},
+    ),
+    (
+        "patient",
+        {
+            "address": [{"use": "old", "city": "There"}, {"city": "Here"}],
+            "telecom": [{"system": "phone", "use": "old", "value": "1"}, {"system": "phone", "value": "2"}],
+        },
+        {"city": "Here", "phone": "2"},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "wanted"), SEVERAL)
+def test_the_columns_of_one_item_stay_together(name: str, content: Json, wanted: Json, run_view: RunView) -> None:
+    view = load_view(name)
+    (row, *_) = run_view(view.definition, [{"resourceType": view.resource, "id": "r", **content}])
+    assert {column: row[column] for column in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "dead"),
+    [
+        ({"deceasedDateTime": "2020"}, True),
+        ({"deceasedBoolean": True}, True),
+        ({"deceasedBoolean": False}, False),
+        ({}, None),
+    ],
+)
+def test_a_patient_with_a_time_of_death_is_dead(content: Json, dead: bool | None, run_view: RunView) -> None:
+    (row,) = run_view(load_view("patient").definition, [{"resourceType": "Patient", "id": "p", **content}])
+    assert row["deceased"] is dead
+
+
+def test_omop_has_no_visit_that_was_not_made_and_no_drug_that_was_forbidden(run_view: RunView) -> None:
+    visits = [
+        {"resourceType": "Encounter", "id": status, "status": status}
+        for status in ("finished", "cancelled", "planned", "entered-in-error", "in-progress")
+    ]
+    rows = run_view(load_view("omop_visit_occurrence").definition, visits)
+    assert [row["visit_occurrence_id"] for row in rows] == ["finished", "in-progress"]
+    drugs = [{"resourceType": "MedicationRequest", "id": str(no), "doNotPerform": no} for no in (True, False)]
+    rows = run_view(load_view("omop_drug_exposure").definition, drugs)
+    assert [row["drug_exposure_id"] for row in rows] == ["False"]
+
+
 def test_each_observation_and_each_component_gives_a_row(synthea_dir: Path, run_view: RunView) -> None:
     resources = load(synthea_dir, "Observation")
     expected = []
