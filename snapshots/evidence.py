@@ -74,6 +74,10 @@ async def missed_any(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> bool
     return row is None or bool(row[0])
 
 
+def _lists_members(whole: Sequence[Whole]) -> bool:
+    return any(one.resource_type == PATIENT and one.scope is WayScope.MEMBERS for one in whole)
+
+
 async def whole_listings(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> list[Whole]:
     """Return the types that the run has listed completely, in files or directory listings."""
     row = await (await conn.execute(_SQL["blocked"], own)).fetchone()
@@ -124,11 +128,8 @@ class StoredEvidence:
             whole = await whole_listings(self._conn, own)
             if whole:
                 await self._compare(own)
-            patients_listed = any(
-                one.resource_type == PATIENT and one.scope is WayScope.MEMBERS for one in whole
-            ) or await self._requested_patients(own)
-            row = await (await self._conn.execute(_SQL["group_read"], own)).fetchone()
-            group_read = row is not None and bool(row[0])
+            patients_listed = _lists_members(whole) or await self._requested_patients(own)
+            group_read = await self._read_group(own)
             for one in whole:
                 values = {**own, "resource_type": one.resource_type, "way": one.way, "group_read": group_read}
                 if one.scope is WayScope.EVERYTHING:
@@ -146,6 +147,10 @@ class StoredEvidence:
 
     async def _requested_patients(self, own: Mapping[str, Any]) -> bool:
         row = await (await self._conn.execute(_SQL["requested_patients"], own)).fetchone()
+        return row is not None and bool(row[0])
+
+    async def _read_group(self, own: Mapping[str, Any]) -> bool:
+        row = await (await self._conn.execute(_SQL["group_read"], own)).fetchone()
         return row is not None and bool(row[0])
 
     async def due(self, readable: Sequence[str] | None, limit: int) -> list[AbsentRow]:
@@ -188,7 +193,8 @@ class StoredEvidence:
     async def note_listings(self, at: datetime) -> None:
         """Note the ways by which this run has listed types in full; they replace those of the selection's earlier full runs.
 
-        An export of nothing changes nothing.
+        An export of nothing changes nothing. Nor does one of members of whom nobody knows who they are: the Group could not be
+        read, and Patients were requested and not listed whole.
         """
         async with self._session.transaction("noting full listings") as own:
             await self._conn.execute(_CLOSING["plan_freely"])
@@ -196,7 +202,8 @@ class StoredEvidence:
             if row is None or not row[0]:
                 return
             whole = await whole_listings(self._conn, own)
-            pairs = [(one.resource_type, one.way) for one in whole]
+            known = _lists_members(whole) or await self._read_group(own) or not await self._requested_patients(own)
+            pairs = [(one.resource_type, one.way) for one in whole if known or one.scope is not WayScope.MEMBERS]
             pairs += [(one.resource_type, one.way_of_none) for one in whole if one.way_of_none is not None]
             values = {**own, "types": [kind for kind, _ in pairs], "ways": [way for _, way in pairs], "at": at}
             await self._conn.execute(_SQL["retire_listings"], values)

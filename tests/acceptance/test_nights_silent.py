@@ -133,6 +133,34 @@ def test_a_full_export_without_the_requested_patients_proves_nothing_of_missing_
     assert whole(nights)
 
 
+def test_rows_beside_a_group_export_that_brings_no_patients_any_more_are_read_after_the_period(stage: Stage) -> None:
+    home = Ask("group:A", "bulk", (*CHART, CONDITION))
+    nights = stage.nights(Site(home=home, levels=("group",), readable_groups=False))
+    nights.happens(*pats("p1"), obs("o1", "p1"), Add(CONDITION, "c1", "p1"), Join("A", "p1"))
+    nights.sync()
+    nights.happens(DropPatient("p1"), obs("o2", "p1"))  # whose chart goes on
+    for _ in range(10):
+        night = nights.sync(since="none")
+        assert (night.status, "Patient no-file failed" in night.holes) == ("partial", True)
+    # of Patients and Conditions no other row can be read, so that nobody can tell whether theirs are gone
+    assert (night.live, night.dead) == ({"Observation/o2", "Condition/c1", "Patient/p1"}, {"Observation/o1"})
+    assert any(note.startswith("no listing of this connection can show 1 Condition, 1 Patient") for note in night.notes)
+
+
+def test_an_export_that_brings_no_patients_for_weeks_deletes_no_row_that_can_be_read(stage: Stage) -> None:
+    home = Ask("group:A", "bulk", (*CHART, CONDITION))
+    nights = stage.nights(Site(home=home, levels=("group",), readable_groups=False))
+    nights.happens(*pats("p1", "p2"), *(obs(f"o{n}", "p1") for n in range(4)), Add(CONDITION, "c1", "p1"))
+    nights.happens(Join("A", "p1"), Join("A", "p2"))
+    nights.sync()
+    nights.happens(Drop(CONDITION, "c1"))
+    for _ in range(12):
+        night = nights.sync(since="none", faults=(Sick(("Patient/*", "Condition/*", "Observation/o1")),))
+        assert nights.at_ehr <= night.live
+    assert night.status == "partial"
+    nights.end()
+
+
 def test_a_search_that_returns_only_another_type_is_a_hole_each_night(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), reconcile_every_d=60))
     found = Answer(200, _bundle([{"resourceType": "List", "id": "l1", "status": "current"}], None, None, []))

@@ -441,13 +441,17 @@ class Oracle:
     def all_is_well(self, ask: s.Ask) -> bool:
         """Whether nothing is left that a sound run must name as a hole: everybody asked for is there, nothing is withheld.
 
-        Who is gone beside the chart is no hole for ever, unless nobody else's read shows what a 404 means.
+        Who is gone beside the chart is no hole for ever, unless nobody else's read shows what a 404 means. An export that was asked
+        for Patients and brings none is one each night.
         """
         rows = self._ehr.rows
         asked = self._ehr.patients_of(ask, [id_ for kind, id_ in self._view.stored().live if kind == s.PATIENT])
         there = all((s.PATIENT, one) in rows for one in asked)
         orphans = any((s.PATIENT, one) not in rows for row in rows.values() for one in row.patients)
-        others = any(key[0] == s.PATIENT for key in self._ehr.visible(ask, self._ehr.reach(ask), asked))
+        reach = self._ehr.reach(ask)
+        others = any(key[0] == s.PATIENT for key in self._ehr.visible(ask, reach, asked))
+        if not others and reach != "crawl" and s.PATIENT in ask.types:
+            return False
         return there and (others or not orphans) and not any(row.withheld for row in rows.values())
 
 
