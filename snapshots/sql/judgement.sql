@@ -7,11 +7,16 @@ SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind IN ('contro
 -- What this run knows of each row that it missed, or heard of: all that decides its fate, and a number for each way in which rows
 -- are alike in that.
 CREATE TEMPORARY TABLE circumstance ON COMMIT DROP AS
-SELECT *, dense_rank() OVER (ORDER BY resource_type, way, everything, strict, said, asked, received, elsewhere, dead, before, way_again,
-    member, chart_came, others_came, controlled, of_mass) AS nth
+SELECT *, dense_rank() OVER (ORDER BY resource_type, way, everything, strict, of_unknown, said, asked, received, elsewhere, dead, before,
+    way_again, member, chart_came, others_came, controlled, of_mass) AS nth
 FROM (
     SELECT a.resource_type, a.id, a.way, a.said, a.asked,
         coalesce(w.scope = 'everything', false) AS everything, coalesce(w.strict, true) AS strict,
+        -- an export of a Group that could not be read, without Patients: whose rows it does not bring may have left
+        coalesce(w.scope = 'members', false) AND NOT EXISTS (SELECT FROM group_member m WHERE m.run = %(run)s) AND NOT EXISTS (
+            SELECT FROM unit u WHERE u.run = %(run)s
+                AND (u.kind IN ('file', 'no-file') AND u.resource_type = 'Patient' OR u.kind = 'cohort' AND u.patient_id IS NOT NULL)
+        ) AS of_unknown,
         r.last_changed_run = %(run)s AND r.deleted_at IS NULL OR EXISTS (
             SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = a.resource_type AND s.id = a.id
         ) AS received,
@@ -69,11 +74,11 @@ FROM (
 
 -- name: alike
 -- How many rows are in each circumstance.
-SELECT resource_type, way, everything, strict, said, asked, received, elsewhere, dead, before, way_again, member, chart_came,
-    others_came, controlled, of_mass, count(*)::int
+SELECT resource_type, way, everything, strict, of_unknown, said, asked, received, elsewhere, dead, before, way_again, member,
+    chart_came, others_came, controlled, of_mass, count(*)::int
 FROM circumstance
-GROUP BY nth, resource_type, way, everything, strict, said, asked, received, elsewhere, dead, before, way_again, member, chart_came,
-    others_came, controlled, of_mass
+GROUP BY nth, resource_type, way, everything, strict, of_unknown, said, asked, received, elsewhere, dead, before, way_again, member,
+    chart_came, others_came, controlled, of_mass
 ORDER BY nth
 
 -- name: note_fates

@@ -161,6 +161,20 @@ def test_an_export_that_brings_no_patients_for_weeks_deletes_no_row_that_can_be_
     nights.end()
 
 
+def test_rows_of_a_patient_who_left_an_unreadable_group_stay_live_if_neither_patients_nor_rows_are_read(
+    stage: Stage,
+) -> None:
+    home = Ask("group:A", "bulk", (OBSERVATION,))
+    nights = stage.nights(Site(home=home, levels=("group",), readable_groups=False, reads=False))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2"), Join("A", "p1"), Join("A", "p2"))
+    nights.sync()
+    nights.happens(Leave("A", "p2"))
+    first, second, third = (nights.sync(since="none") for _ in range(3))
+    assert (first.status, first.evidence, second.status) == ("partial", {"Observation/o2": "doubted"}, "complete")
+    assert (third.status, third.dead, third.live) == ("complete", set(), {"Observation/o1", "Observation/o2"})
+    assert any("no listing of this connection can show 1 Observation" in note for note in third.notes)
+
+
 def test_a_search_that_returns_only_another_type_is_a_hole_each_night(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl", CHART), reconcile_every_d=60))
     found = Answer(200, _bundle([{"resourceType": "List", "id": "l1", "status": "current"}], None, None, []))

@@ -109,3 +109,14 @@ def test_the_last_row_of_a_type_stays_live_and_named_after_it_was_deleted(stage:
         night = nights.sync(since="none")
         assert (night.status, night.live - nights.at_ehr, night.evidence) == ("complete", {"Device/d1"}, {})
     assert any("no listing of this connection can show 1 Device" in note for note in night.notes)
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_new_member_is_exported_in_full_if_patients_are_no_longer_read(stage: Stage, status: int) -> None:
+    nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",), reconcile_every_d=60))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1", 0), obs("old", "p2"), Join("A", "p1"))
+    unjudged(nights)
+    nights.happens(Join("A", "p2"))
+    odd(nights).hook = withdrawn(PATIENT, status)
+    night = unjudged(nights)
+    assert (night.status, nights.at_ehr - night.live) == ("complete", set())

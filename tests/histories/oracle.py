@@ -441,8 +441,8 @@ class Oracle:
     def all_is_well(self, ask: s.Ask) -> bool:
         """Whether nothing is left that a sound run must name as a hole: everybody asked for is there, nothing is withheld.
 
-        Who is gone beside the chart is no hole for ever, unless nobody else's read shows what a 404 means. An export that was asked
-        for Patients and brings none is one each night.
+        Who is gone beside the chart is no hole for ever, unless nobody else's read shows what a 404 means. An export that was
+        asked for Patients and brings none is one each night.
         """
         rows = self._ehr.rows
         asked = self._ehr.patients_of(ask, [id_ for kind, id_ in self._view.stored().live if kind == s.PATIENT])

@@ -19,6 +19,7 @@ from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import CohortFinder
 from connectors.fhir.patients.merges import with_survivors
+from connectors.fhir.patients.permission import any_readable
 from connectors.fhir.profile import BulkLevel
 from connectors.fhir.run import EhrRun
 from connectors.fhir.search.gathering import PageGatherer
@@ -28,9 +29,10 @@ from connectors.fhir.search.units import UnitPlan
 from snapshots.patient import Alias
 from snapshots.record import Batch, Record
 from snapshots.unit import Ending, Unit, UnitKind, UnitResult, UnitState, unit_key
-from snapshots.witness import Deletion
+from snapshots.witness import AbsentRow, Deletion
 
 _NOT_THERE = frozenset({Ending.NOT_FOUND, Ending.GONE, Ending.MERGED})
+_CONTROLS = 3  # members who are read to learn whether a 404 can be believed: some may have been deleted meanwhile
 _REFUSED = "the export has no Patient with this id, and the server does not show it to this client (HTTP 403)"
 _UNMERGED = (
     "was merged into another patient, and is a separate patient again: the next export is a full one; sync again"
@@ -189,8 +191,8 @@ async def not_exportable(
     `members`: those of the Group, if a Group is exported.
 
     Withheld are patients who answer 403 and of whom nothing is stored; only a full export could show that this is wrong, so
-    each is a hole of this run. Members of a Group may also be deleted, unknown, or merged into another member. A patient that
-    cannot be read for another reason is in neither set.
+    each is a hole of this run. Members of a Group may also be deleted, unknown, or merged into another member; the first two
+    are believed if another member can be read. A patient that cannot be read for another reason is in neither set.
     """
     answers = await _ask(run, capability, sorted(new), () if members is None else new)
     refused = set(await run.store.jobs.never_stored(sorted(answers.refused)))
@@ -200,7 +202,16 @@ async def not_exportable(
         await run.store.plan(_unit(_key(one), one) for one in sorted(refused))
     results = ((one, answers.judged(one, members)) for one in new)
     absent = {one for one, result in results if result is not None and result.state is UnitState.SETTLED}
+    unknown = {one for one in absent if answers.results[one].ended is not Ending.MERGED}
+    if unknown and not await _reads_patients(run, members, new):
+        absent -= unknown
     return NotExportable(refused, absent)
+
+
+async def _reads_patients(run: EhrRun, members: Collection[str], new: Collection[str]) -> bool:
+    """Whether a member of the last full export can be read; else Patients may be withdrawn from reads, and a 404 says nothing."""
+    listed = sorted((await run.store.roster.covered()).intersection(members).difference(new))[:_CONTROLS]
+    return await any_readable(run.client, [AbsentRow("Patient", one, one) for one in listed])
 
 
 async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) -> None:

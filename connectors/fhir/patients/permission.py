@@ -26,13 +26,13 @@ class _Key(msgspec.Struct):
 _KEY = msgspec.json.Decoder(_Key)
 
 
-async def any_readable(client: EhrClient, withheld: Iterable[AbsentRow]) -> bool:
-    """Read withheld rows one by one, until one can be read. An error of any kind is no permission.
+async def any_readable(client: EhrClient, rows: Iterable[AbsentRow]) -> bool:
+    """Read rows one by one, until one can be read. An error of any kind is no permission.
 
     Raises:
         AuthError: there is no login.
     """
-    for row in withheld:
+    for row in rows:
         path = f"{row.resource_type}/{quote(row.id, safe='')}"
         call = client.fhir_call(path, f"GET /{row.resource_type}/{{id}}", patient=row.patient_id)
         try:

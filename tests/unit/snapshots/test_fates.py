@@ -12,8 +12,8 @@ from snapshots.fates import GONE, Circumstance, Fate, Open, decided, told
 from snapshots.witness import Said
 
 MISSED = Circumstance(
-    resource_type="Observation", way=1, everything=True, strict=True, said=None, asked=False, received=False, elsewhere=False,
-    dead=False, before=None, way_again=False, member=False, chart_came=False, others_came=True, controlled=True,
+    resource_type="Observation", way=1, everything=True, strict=True, of_unknown=False, said=None, asked=False, received=False,
+    elsewhere=False, dead=False, before=None, way_again=False, member=False, chart_came=False, others_came=True, controlled=True,
     of_mass=False, rows=1,
 )  # fmt: skip
 READ = {"asked": True, "received": True}
@@ -37,6 +37,9 @@ def fate(*, is_pull: bool = False, **changes: Any) -> Fate:
         ({"asked": True, "said": Said.UNANSWERED}, Fate.DOUBTED),
         ({"before": Open.DOUBTED}, Fate.SETTLED),
         ({"before": Open.NOT_FOUND}, Fate.SETTLED),
+        ({"everything": False, "of_unknown": True}, Fate.DOUBTED),
+        ({"everything": False, "of_unknown": True, "before": Open.DOUBTED}, Fate.DROPPED),
+        ({"everything": False, "of_unknown": True, **NOT_THERE}, Fate.CONFIRMED),
         ({"before": Open.DOUBTED, "asked": True, "said": Said.UNANSWERED}, Fate.DOUBTED),
         ({"before": Open.DOUBTED, "asked": True}, Fate.DOUBTED),
         ({"said": Said.DELETED}, Fate.CONFIRMED),
@@ -101,8 +104,8 @@ def test_rows_missed_twice_and_not_requested_are_gone_only_if_the_requested_rows
     assert decided([twice, MISSED._replace(**asked_for)], is_pull=False)[0] is believed
 
 
-FLAGS = ("everything", "strict", "asked", "received", "elsewhere", "dead", "way_again", "member", "chart_came", "others_came",
-    "controlled", "of_mass")  # fmt: skip
+FLAGS = ("everything", "strict", "of_unknown", "asked", "received", "elsewhere", "dead", "way_again", "member", "chart_came",
+    "others_came", "controlled", "of_mass")  # fmt: skip
 ANY = st.builds(
     lambda flags, **rest: MISSED._replace(**dict(zip(FLAGS, flags, strict=True)), **rest),
     st.tuples(*[st.booleans() for _ in FLAGS]),
