@@ -32,7 +32,7 @@ TYPES = (
 def run(place: Workplace) -> list[Figure]:
     """Measure the baseline once, pull and delivery several times; the figures are medians."""
     data = make_data_set(place.folder / "chart", generate_chart(seed=7, megabytes=CHART_MB))
-    pulls, pull_peaks, asked = [], [], 0
+    pulls, pull_peaks, in_a_pull = [], [], 0
     ehr_config = {"open": True, "latency_s": LATENCY_S, "bandwidth_bytes_s": BANDWIDTH, "page_size": PAGE}
     with mock_ehr(vendor="generic", data=data.gz, **ehr_config) as ehr:
         patient = ehr["patient_ids"][0]
@@ -46,7 +46,7 @@ def run(place: Workplace) -> list[Figure]:
             })  # fmt: skip
             out = place.folder / f"pulled-{turn}.ndjson.gz"
             done = place.chartferry(config, "pull", "ehr", patient, "--out", str(out), "--json")
-            asked = done.json["run"]["requests"]
+            in_a_pull = done.json["run"]["requests"]
             pulls.append(done.seconds)
             pull_peaks.append(done.peak_mb)
     deliveries, sizes, peaks = [], [], []
@@ -65,7 +65,7 @@ def run(place: Workplace) -> list[Figure]:
         Figure(
             name="chart: chartferry pull, same EHR", value=median(pulls), unit="s", limit=baseline,
             limit_name="sequential, uncompressed", samples=tuple(pulls), peak_mb=max(pull_peaks),
-            note=f"{baseline / median(pulls):.1f} times as fast, {asked} requests",
+            note=f"{baseline / median(pulls):.1f} times as fast, {in_a_pull} requests",
         ),
         Figure(
             name="chart: delivery of the stored snapshot", value=median(deliveries), unit="s", limit=baseline,

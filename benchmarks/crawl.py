@@ -155,8 +155,8 @@ def received(report: Mapping[str, Any]) -> int:
 def _storeless(place: Workplace, base_url: str, patients: Sequence[str]) -> Mapping[str, float]:
     named = str(cohort(place.folder, patients))
     command = [sys.executable, "-m", "benchmarks.fetch_only", base_url, named, str(CONCURRENCY), *TYPES]
-    told: Mapping[str, float] = json.loads(measure(command, Path(__file__).parents[1]).output)
-    return told
+    figures: Mapping[str, float] = json.loads(measure(command, Path(__file__).parents[1]).output)
+    return figures
 
 
 def _rows_limit(place: Workplace, data: DataSet) -> float:

@@ -54,11 +54,11 @@ def lean_ehr(data: Path, **settings: Any) -> Iterator[dict[str, Any]]:
         try:
             process.stdin.write(json.dumps({"data": str(data), **settings}) + "\n")
             process.stdin.flush()
-            told = json.loads(process.stdout.readline())
-            yield told
+            figures = json.loads(process.stdout.readline())
+            yield figures
         finally:
             process.stdin.close()
-            told.update(json.loads(process.stdout.readline()))
+            figures.update(json.loads(process.stdout.readline()))
             process.wait(30)
 
 
@@ -163,8 +163,8 @@ class Answers:
         if search is None:
             return self._unknown
         if search[2] == b"_id":
-            asked = search[3].replace(b"%2C", b",").split(b",")
-            rows = [self._by_id[search[1], one] for one in asked if (search[1], one) in self._by_id]
+            ids = search[3].replace(b"%2C", b",").split(b",")
+            rows = [self._by_id[search[1], one] for one in ids if (search[1], one) in self._by_id]
             return render("200 OK", self._bundle(rows, b""))
         number = _NUMBER.search(target)
         return self.pages.get((search[1], search[3], int(number[1]) if number else 1), self._empty)

@@ -75,9 +75,9 @@ def _listen() -> socket.socket:
 
 def main() -> None:
     """Serve with the settings in the first line of input until the input ends."""
-    asked = json.loads(sys.stdin.readline())
-    latency_s = asked.pop("latency_s", 0.0)
-    app = create_app(MockConfig(**asked | {"data": Path(asked["data"])}))
+    settings = json.loads(sys.stdin.readline())
+    latency_s = settings.pop("latency_s", 0.0)
+    app = create_app(MockConfig(**settings | {"data": Path(settings["data"])}))
     ehr = app.state.ehr
     sockets = [_listen(), _listen()]
     ehr.set_origins(*(f"http://127.0.0.1:{each.getsockname()[1]}" for each in sockets))

@@ -200,8 +200,8 @@ def _struck(place: Workplace, fault: _Fault, client: _Chartferry | _SmartFetch) 
         second = _run(fault, client, served, None)
     client.close()
     if fault.killed_at is not None:
-        return f"{_told(second, 'rerun: ')}, {second.twice} searches sent again"
-    return "; ".join(part for part in (_told(first, ""), also, _told(second, "rerun: ")) if part)
+        return f"{_described(second, 'rerun: ')}, {second.twice} searches sent again"
+    return "; ".join(part for part in (_described(first, ""), also, _described(second, "rerun: ")) if part)
 
 
 def _run(fault: _Fault, client: _Chartferry | _SmartFetch, served: Served, killed_at: int | None) -> _Run:
@@ -217,17 +217,17 @@ def _run(fault: _Fault, client: _Chartferry | _SmartFetch, served: Served, kille
             process.send_signal(signal.SIGKILL)
         code = process.wait(_LONGEST_S)
     seconds = time.perf_counter() - begins
-    asked = list(served.log)[at:]
+    requests = list(served.log)[at:]
     missing = len(source - client.has())
-    twice = sum(entry.purpose == "search" and entry.target in before for entry in asked)
+    twice = sum(entry.purpose == "search" and entry.target in before for entry in requests)
     return _Run(code, seconds, missing, client.broken_lines, twice)
 
 
-def _told(run: _Run, prefix: str) -> str:
+def _described(run: _Run, prefix: str) -> str:
     whole = "nothing missing" if not run.missing else f"{run.missing:,} rows missing"
     if run.broken_lines:
         whole += f", {run.broken_lines} broken lines in its files"
-    said = "exit 0" if run.code == 0 else f"exit {run.code}"
+    ending = "exit 0" if run.code == 0 else f"exit {run.code}"
     if run.code == 0 and run.missing:
-        said = "exit 0, SILENTLY"
-    return f"{prefix}{said}, {whole}, {run.seconds:.0f} s"
+        ending = "exit 0, SILENTLY"
+    return f"{prefix}{ending}, {whole}, {run.seconds:.0f} s"

@@ -55,24 +55,24 @@ async def kickoff(request: Request) -> Response:
             raise Refused(manner.not_found(False), "unknown group")
     client = grant.client_id if grant else None
     _one_at_a_time(ehr, client, group)
-    asked = await _asked(request, level, lenient="handling=lenient" in prefer)
+    wanted = await _kickoff_of(request, level, lenient="handling=lenient" in prefer)
     if ehr.config.soarian:
-        _no_duplicate(ehr, client, asked)
-    job = begin(ehr, asked, group, grant, str(request.url))
+        _no_duplicate(ehr, client, wanted)
+    job = begin(ehr, wanted, group, grant, str(request.url))
     job.separate = ehr.config.separate_status and "separate-export-status" in prefer
     location = ehr.origin + ehr.layout.status.format(job=job.id)
     headers = {"Content-Location": location}
     if job.separate:
         headers["Preference-Applied"] = "respond-async, separate-export-status"
     if ehr.config.soarian:
-        job.question = _question(asked)
+        job.question = _question(wanted)
         return json_answer(outcome(issue("information", "informational", "The export was accepted")), 202, headers)
     if manner.kickoff_body:
         return json_answer({"ExportRequestID": job.id, "total": job.patients}, 202, headers, manner.content_type)
     return empty_answer(202, headers)
 
 
-async def _asked(request: Request, level: BulkLevel, *, lenient: bool) -> Kickoff:
+async def _kickoff_of(request: Request, level: BulkLevel, *, lenient: bool) -> Kickoff:
     """Read the request, and refuse what this server does not accept."""
     ehr: Ehr = request.app.state.ehr
     if ehr.config.bulk_version == _STU4 and request.method != "POST":
@@ -96,19 +96,19 @@ async def _asked(request: Request, level: BulkLevel, *, lenient: bool) -> Kickof
     patient_list = level == "patient" and ehr.manner.patient_list_only
     if patient_list and (request.method != "POST" or not params.get("patient")):
         raise Refused(fhir_refusal(400, "required", "POST with a list of patients is required"), "no patient list")
-    asked = Kickoff(level, params, tuple(given) if given else None, lenient)
+    wanted = Kickoff(level, params, tuple(given) if given else None, lenient)
     if not patient_list:
-        ehr.manner.check_kickoff(asked)
-    return asked
+        ehr.manner.check_kickoff(wanted)
+    return wanted
 
 
-def _question(asked: Kickoff) -> tuple[object, ...]:
-    return (asked.params.get("_since"), asked.params.get("_type"))
+def _question(wanted: Kickoff) -> tuple[object, ...]:
+    return (wanted.params.get("_since"), wanted.params.get("_type"))
 
 
-def _no_duplicate(ehr: Ehr, client: str | None, asked: Kickoff) -> None:
+def _no_duplicate(ehr: Ehr, client: str | None, wanted: Kickoff) -> None:
     """Soarian: refuse the same `_since` and `_type` until the old job is deleted (vendor-facts 2.7)."""
-    if any(job.client_id == client and job.question == _question(asked) for job in ehr.jobs.values()):
+    if any(job.client_id == client and job.question == _question(wanted) for job in ehr.jobs.values()):
         raise Refused(fhir_refusal(409, "duplicate", "A job with these parameters exists"), "duplicate")
 
 

@@ -22,10 +22,10 @@ _STU4 = 4
 _OBSERVATION_VALUE = "http://terminology.hl7.org/CodeSystem/v3-ObservationValue"
 
 
-def begin(ehr: Ehr, asked: Kickoff, group: Row | None, grant: Grant | None, url: str) -> Job:
+def begin(ehr: Ehr, wanted: Kickoff, group: Row | None, grant: Grant | None, url: str) -> Job:
     """Make the job of a kick-off, with its files as of now."""
     patients = ehr.members(group) if group is not None else ehr.dataset.patient_ids
-    named = [value.rpartition("/")[2] for value in asked.params.get("patient", ())]
+    named = [value.rpartition("/")[2] for value in wanted.params.get("patient", ())]
     if named:
         if not set(named) <= set(patients):
             raise Refused(fhir_refusal(400, "not-found", "A patient is unknown or not a member"), "unknown patient")
@@ -34,10 +34,10 @@ def begin(ehr: Ehr, asked: Kickoff, group: Row | None, grant: Grant | None, url:
     client = grant.client_id if grant else None
     now = ehr.now()
     job = Job(job_id, client, group.id if group else None, url, ehr.instant(), now, len(patients), [])
-    scope_key = (asked.level, tuple(patients) if named or group is not None else None)
-    question = (ehr.dataset.version, hash(scope_key), hash(str(sorted(asked.params.items()))))
-    found = [(kind, _rows(ehr, kind, asked, patients)) for kind in _export_types(ehr, asked, grant)]
-    organized_by = asked.params.get("organizeOutputBy", (None,))[0]
+    scope_key = (wanted.level, tuple(patients) if named or group is not None else None)
+    question = (ehr.dataset.version, hash(scope_key), hash(str(sorted(wanted.params.items()))))
+    found = [(kind, _rows(ehr, kind, wanted, patients)) for kind in _export_types(ehr, wanted, grant)]
+    organized_by = wanted.params.get("organizeOutputBy", (None,))[0]
     if organized_by is not None:
         job.organized_by = organized_by
         found = [("", _blocks(organized_by, [row for _, rows in found for row in rows]))]
@@ -49,8 +49,8 @@ def begin(ehr: Ehr, asked: Kickoff, group: Row | None, grant: Grant | None, url:
             )
     if organized_by is not None:
         _continue(job.files, organized_by)
-    job.partial = ehr.config.partial_manifests and asked.params.get("allowPartialManifests") == ("true",)
-    if ehr.config.deleted_file and "_since" in asked.params and ehr.dataset.deleted:
+    job.partial = ehr.config.partial_manifests and wanted.params.get("allowPartialManifests") == ("true",)
+    if ehr.config.deleted_file and "_since" in wanted.params and ehr.dataset.deleted:
         job.deleted.append(BulkFile(secrets.token_hex(12), "Bundle", _tombstones(ehr), ("deleted", job_id)))
     if ehr.config.error_file:
         job.errors.append(BulkFile(secrets.token_hex(12), "OperationOutcome", [_error_row()], ("error", job_id)))
@@ -67,30 +67,30 @@ def _error_row() -> Row:
     return row_of(orjson.dumps(body))
 
 
-def _export_types(ehr: Ehr, asked: Kickoff, grant: Grant | None) -> list[str]:
+def _export_types(ehr: Ehr, wanted: Kickoff, grant: Grant | None) -> list[str]:
     compartment = ehr.dataset.patient_types | {"Patient"}
     everything = (
         set(ehr.types)
-        if asked.level == "system" or ehr.manner.bulk_beyond_compartment
+        if wanted.level == "system" or ehr.manner.bulk_beyond_compartment
         else compartment & set(ehr.types)
     )
     offered = everything if ehr.manner.bulk_types is None else everything & ehr.manner.bulk_types
-    if asked.types is None:
+    if wanted.types is None:
         offered -= ehr.manner.bulk_only_if_named
     else:
         known = set(ehr.types) | (ehr.manner.bulk_types or frozenset())
-        if not set(asked.types) <= known and not asked.lenient and not ehr.manner.drops_unknown_types:
+        if not set(wanted.types) <= known and not wanted.lenient and not ehr.manner.drops_unknown_types:
             raise Refused(fhir_refusal(400, "invalid", "_type contains an unsupported resource type"), "unknown _type")
-        offered = offered & set(asked.types)
+        offered = offered & set(wanted.types)
     allowed = {kind for kind in offered if may(ehr, grant, kind, "r")}
-    if asked.types is not None and allowed != offered:
+    if wanted.types is not None and allowed != offered:
         raise Refused(ehr.manner.forbidden(ehr.manner.scope_refusal_text), "scope")
     return sorted(allowed)
 
 
-def _rows(ehr: Ehr, kind: str, asked: Kickoff, patients: Sequence[str]) -> list[Row]:
+def _rows(ehr: Ehr, kind: str, wanted: Kickoff, patients: Sequence[str]) -> list[Row]:
     # Group: only those in the data; a group that the mock invents for the export is not data
-    if kind == "Group" or asked.level == "system" or kind not in ehr.dataset.patient_types | {"Patient"}:
+    if kind == "Group" or wanted.level == "system" or kind not in ehr.dataset.patient_types | {"Patient"}:
         rows = ehr.dataset.of_type(kind)
     elif len(patients) == len(ehr.dataset.patient_ids):
         rows = [row for row in ehr.dataset.of_type(kind) if row.patient is not None]
@@ -98,20 +98,20 @@ def _rows(ehr: Ehr, kind: str, asked: Kickoff, patients: Sequence[str]) -> list[
         rows = [row for patient in patients for row in ehr.dataset.of_patient(kind, patient)]
     if ehr.config.unlisted:
         rows = [row for row in rows if f"{row.type}/{row.id}" not in ehr.config.unlisted]
-    for value in asked.params.get("_since", ()):
+    for value in wanted.params.get("_since", ()):
         moment = instant(value)
         if moment is None:
             raise Refused(fhir_refusal(400, "invalid", "_since is not an instant"), "bad _since")
         rows = [row for row in rows if updated_fits(row, f"gt{moment.isoformat()}")]
-    for value in asked.params.get("_until", ()):
+    for value in wanted.params.get("_until", ()):
         moment = instant(value)
         if moment is None:
             raise Refused(fhir_refusal(400, "invalid", "_until is not an instant"), "bad _until")
         rows = [row for row in rows if updated_fits(row, f"lt{moment.isoformat()}")]
-    filters = [one for value in asked.params.get("_typeFilter", ()) for one in _split(ehr, value)]
+    filters = [one for value in wanted.params.get("_typeFilter", ()) for one in _split(ehr, value)]
     queries = [read_query(unquote(one.partition("?")[2])) for one in filters if one.partition("?")[0] == kind]
     rows = [row for row in rows if not queries or any(matches(row, query, None) for query in queries)]
-    elements = [one for value in asked.params.get("_elements", ()) for one in value.split(",")]
+    elements = [one for value in wanted.params.get("_elements", ()) for one in value.split(",")]
     return [_subset(row, elements) for row in rows] if elements else rows
 
 

@@ -163,10 +163,10 @@ def _ranged(request: Request, content: bytes, headers: dict[str, str], media: st
     """Answer a Range of one open interval whose If-Range matches with the rest of the file (RFC 9110, 13.1.5 and 14)."""
     tag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
     headers |= {"Accept-Ranges": "bytes", "ETag": tag}
-    asked = request.headers.get("range", "")
-    if not asked.startswith("bytes=") or not asked.endswith("-") or request.headers.get("if-range", tag) != tag:
+    range_ = request.headers.get("range", "")
+    if not range_.startswith("bytes=") or not range_.endswith("-") or request.headers.get("if-range", tag) != tag:
         return _FileBytes(content, headers, media)
-    start = int(asked.removeprefix("bytes=").removesuffix("-"))
+    start = int(range_.removeprefix("bytes=").removesuffix("-"))
     if start >= len(content):
         return Response(b"", 416, {"Content-Range": f"bytes */{len(content)}"})
     headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"

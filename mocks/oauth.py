@@ -171,7 +171,7 @@ def _check_claims(ehr: Ehr, claims: dict[str, Any], client: str) -> None:
     ehr.used_jtis[jti] = exp
 
 
-def _granted(ehr: Ehr, asked: list[str]) -> list[str]:
+def _granted(ehr: Ehr, requested: list[str]) -> list[str]:
     manner = ehr.manner
     versions = ehr.config.scope_versions or manner.scope_versions
     if manner.scopes == "registered":  # follows the app's registration, not the request (TM, vendor-facts 1.3)
@@ -179,10 +179,10 @@ def _granted(ehr: Ehr, asked: list[str]) -> list[str]:
         return [
             f"system/{kind}.{access}" for kind in kinds for access in (("r", "s") if "v2" in versions else ("read",))
         ]
-    if not asked:
+    if not requested:
         raise _LoginError("invalid_scope", "scope is required")
     kept = []
-    for scope in asked:
+    for scope in requested:
         found = _SCOPE.match(scope)
         if found is None:
             if manner.needs_launch and scope == "launch":

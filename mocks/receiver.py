@@ -63,7 +63,7 @@ class Job:
 
 @dataclass
 class Receiver:
-    """A running mock receiver. `asked` counts requests by operation; `jobs` are the submissions, by their id."""
+    """A running mock receiver. `requests` counts them by operation; `jobs` are the submissions, by their id."""
 
     client_id: str
     jwks: Mapping[str, Any]
@@ -73,7 +73,7 @@ class Receiver:
     origin: str = ""
     jobs: dict[str, Job] = field(default_factory=dict)
     received: dict[tuple[str, str], Any] = field(default_factory=dict)
-    asked: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
     lose_answers: int = 0  # of how many submissions the connection answers 500 after it took them
     tokens: set[str] = field(default_factory=set)
     used_jtis: set[str] = field(default_factory=set)
@@ -135,8 +135,8 @@ def _line(code: str) -> bytes:
 
 
 def _fetched(url: str, headers: Mapping[str, str]) -> bytes:
-    asked = urllib.request.Request(url, headers={"Accept-Encoding": "gzip", **headers})  # noqa: S310 - a mock
-    with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "gzip", **headers})  # noqa: S310 - a mock
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
         body: bytes = answer.read()
         return gzip.decompress(body) if answer.headers.get("Content-Encoding") == "gzip" else body
 
@@ -225,7 +225,7 @@ async def _parameters(request: Request) -> tuple[dict[str, Any], dict[str, str]]
 
 async def _submit(request: Request) -> Response:
     receiver = _receiver(request)
-    receiver.asked["submit"] += 1
+    receiver.requests["submit"] += 1
     found, headers = await _parameters(request)
     if not {"submissionStatus", "manifestUrl"} & found.keys():
         raise _refusal(400, "required", "submissionStatus or manifestUrl is required")
@@ -247,7 +247,7 @@ async def _submit(request: Request) -> Response:
 
 async def _kick_off_status(request: Request) -> Response:
     receiver = _receiver(request)
-    receiver.asked["status"] += 1
+    receiver.requests["status"] += 1
     found, _ = await _parameters(request)
     if request.headers.get("prefer") != "respond-async":
         raise _refusal(400, "invalid", "Prefer: respond-async is required")

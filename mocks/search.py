@@ -117,8 +117,8 @@ def _own_patient_only(ehr: Ehr, grant: Grant | None, query: SearchQuery) -> None
     if grant is None or grant.patient is None:
         return
     if query.resource_type == "Patient":
-        asked = query.one("_id") or query.one("identifier")
-        if asked is None:
+        wanted = query.one("_id") or query.one("identifier")
+        if wanted is None:
             text = (
                 "Patient searching disabled."
                 if query.one("name") or query.one("family")
@@ -126,12 +126,12 @@ def _own_patient_only(ehr: Ehr, grant: Grant | None, query: SearchQuery) -> None
             )
             raise Refused(ehr.manner.forbidden(text), "patient search")
     else:
-        asked = query.patient
-        if asked is None and query.by_patient:
+        wanted = query.patient
+        if wanted is None and query.by_patient:
             raise Refused(ehr.manner.forbidden("Patient identifier not supplied."), "no patient")
     if (
-        asked is not None
-        and asked.rpartition("|")[2] != grant.patient
+        wanted is not None
+        and wanted.rpartition("|")[2] != grant.patient
         and (query.by_patient or query.resource_type == "Patient")
     ):
         raise Refused(ehr.manner.forbidden("Token not allowed access to this patient."), "other patient")
@@ -140,13 +140,13 @@ def _own_patient_only(ehr: Ehr, grant: Grant | None, query: SearchQuery) -> None
 def _begin(ehr: Ehr, query: SearchQuery) -> bytes:
     rows = ehr.manner.found(query, find(ehr, query))
     default, greatest = ehr.manner.count(query.resource_type)
-    asked = whole_number(query, "_count")
-    if asked == 0 or (ehr.manner.counts and query.one("_summary") == "count"):
+    count = whole_number(query, "_count")
+    if count == 0 or (ehr.manner.counts and query.one("_summary") == "count"):
         return _bundle(ehr, [], [("self", f"{ehr.base_url}/{query.resource_type}?{query.raw}")], len(rows), [])
-    size = (ehr.config.page_size or default or max(len(rows), 1)) if asked is None else asked
+    size = (ehr.config.page_size or default or max(len(rows), 1)) if count is None else count
     if default == 0:
         size = max(len(rows), 1)  # this type is never paged
-    if greatest is not None and asked is not None:
+    if greatest is not None and count is not None:
         size = min(size, greatest)
     if len(rows) > ehr.config.max_rows and ehr.manner.too_many_answers_413:
         raise Refused(fhir_refusal(413, "too-costly", "The result set is too large."), "too many rows")
@@ -190,10 +190,10 @@ async def server_page(request: Request) -> Response:
     """Answer GET {base}?_getpages=…, the address of the server's pages."""
     ehr: Ehr = request.app.state.ehr
     authenticate(request)
-    asked = request.query_params
-    handle = asked.get("_getpages", "")
+    query = request.query_params
+    handle = query.get("_getpages", "")
     session = ehr.sessions.get(handle)
-    numbers = [asked.get("_getpagesoffset", "0"), asked.get("_count", "20")]
+    numbers = [query.get("_getpagesoffset", "0"), query.get("_count", "20")]
     if session is None or session.expires_at <= ehr.now() or not all(number.isdecimal() for number in numbers):
         raise Refused(ehr.manner.session_expired(), "pages are gone")
     session.start, session.size = int(numbers[0]), max(1, int(numbers[1]))

@@ -109,5 +109,5 @@ class MemoryRunStore(RunStore):
 
     def _report(self, status: str, notes: Sequence[str]) -> RunReport:
         received = Counter(resource_type for resource_type, _ in self.records)
-        told = tuple(dict.fromkeys((*self._notes, *notes, *self._remarks())))
-        return RunReport(id=self.id, connection="memory", status=status, mode="crawl", resources=received, notes=told)
+        whole = tuple(dict.fromkeys((*self._notes, *notes, *self._remarks())))
+        return RunReport(id=self.id, connection="memory", status=status, mode="crawl", resources=received, notes=whole)

@@ -207,8 +207,8 @@ def in_process(*words: str, stdin: str = "") -> Done:
         unittest.mock.patch.object(sys, "stdin", given),
     ):
         code = call(words)
-    said, told = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
-    return Done(int(code), said, told)
+    output, errors = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    return Done(int(code), output, errors)
 
 
 def _toml(value: Any) -> str:

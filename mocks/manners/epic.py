@@ -108,8 +108,8 @@ def _check(query: SearchQuery) -> None:
     if kind == "Observation":
         if not query.one("category") and not query.one("code"):
             raise _refuse(400, "required", "59108", "no category", diagnostics="Must have either code or category.")
-        asked = {part.rpartition("|")[2] for part in (query.one("category") or "").split(",")}
-        if asked & _BROKEN_CATEGORIES:
+        categories = {part.rpartition("|")[2] for part in (query.one("category") or "").split(",")}
+        if categories & _BROKEN_CATEGORIES:
             raise _refuse(500, "exception", "59177", "broken category")
     if kind == "EpisodeOfCare" and not query.one("type"):
         raise _refuse(400, "required", "59108", "no type")

@@ -137,8 +137,8 @@ def _laboratory(sitting: Sitting, measure: Measure, value: float) -> Json:
 
 def _line(result: Json) -> str:
     measured = result.get("valueQuantity")
-    said = result.get("valueString", "") if measured is None else f"{measured['value']} {measured['unit']}"
-    return f"{result['code']['text']}: {said}"
+    value = result.get("valueString", "") if measured is None else f"{measured['value']} {measured['unit']}"
+    return f"{result['code']['text']}: {value}"
 
 
 def _report(sitting: Sitting, category: list[Json], code: Json, results: list[Json]) -> Json:

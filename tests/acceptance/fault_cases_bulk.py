@@ -15,7 +15,7 @@ def files_again(night: Night) -> None:
 
 
 def one_kickoff(night: Night) -> None:
-    assert night.asked("kickoff") == 1
+    assert night.requests("kickoff") == 1
 
 
 def no_token_at_the_object_store(night: Night) -> None:
@@ -25,9 +25,9 @@ def no_token_at_the_object_store(night: Night) -> None:
 
 
 def one_type_parameter(night: Night) -> None:
-    asked = [entry.target for entry in night.served.log if entry.purpose == "kickoff"]
-    assert [target.count("_type=") for target in asked] == [1]
-    assert "," in asked[0].partition("_type=")[2]
+    targets = [entry.target for entry in night.served.log if entry.purpose == "kickoff"]
+    assert [target.count("_type=") for target in targets] == [1]
+    assert "," in targets[0].partition("_type=")[2]
 
 
 def nobody_of_nothing(night: Night) -> None:
@@ -35,11 +35,11 @@ def nobody_of_nothing(night: Night) -> None:
 
 
 def many_requests(night: Night) -> None:
-    assert night.asked("file") > 600
+    assert night.requests("file") > 600
 
 
 def deletions_tried(night: Night) -> None:
-    assert night.asked("delete") >= 1
+    assert night.requests("delete") >= 1
 
 
 CASES = (

@@ -20,7 +20,7 @@ def set_knobs(served: Served, **knobs: Any) -> None:
 
 
 def one_kickoff_or_none(night: Night) -> None:
-    assert night.asked("kickoff") <= 1
+    assert night.requests("kickoff") <= 1
 
 
 def restrict_the_first_patient(code: str) -> Any:

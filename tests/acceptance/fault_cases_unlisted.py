@@ -29,7 +29,7 @@ def holds_it_indeed(served: Served) -> None:
 
 def few_logins(night: Night) -> None:
     """A token that says nothing of its life is not asked for before each request."""
-    assert night.asked("token") <= 10
+    assert night.requests("token") <= 10
 
 
 def asked_little(night: Night) -> None:

@@ -14,7 +14,7 @@ def asked_little(night: Night) -> None:
 
 
 def logged_in_again(night: Night) -> None:
-    assert night.asked("token") > 1
+    assert night.requests("token") > 1
 
 
 CASES = (

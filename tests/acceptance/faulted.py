@@ -55,7 +55,7 @@ class Night:
         return [hole for run in self.report.get("runs", ()) for hole in run["holes"]]
 
     @property
-    def said(self) -> str:
+    def words(self) -> str:
         """Every word for a human: holes, notes, errors."""
         runs = self.report.get("runs", ())
         parts = [*(hole["reason"] for hole in self.holes), *(note for run in runs for note in run.get("notes", ()))]
@@ -63,7 +63,7 @@ class Night:
         parts += [error["error"] for error in self.report.get("errors", ())]
         return "\n".join(parts)
 
-    def asked(self, purpose: str) -> int:
+    def requests(self, purpose: str) -> int:
         """How many requests of a purpose the EHR saw."""
         return sum(entry.purpose == purpose for entry in self.served.log)
 
@@ -173,7 +173,7 @@ class Faulted:
         assert night.code == case.code, f"{night.report}\n{night.stderr[-2000:]}"
         named = frozenset(hole["type"] for hole in night.holes)
         assert named == case.holes if case.holes is not None else named, night.holes
-        assert re.search(case.says, night.said), night.said
+        assert re.search(case.says, night.words), night.words
         assert "Traceback" not in night.stderr
         missing = {key[0] for key in self._missing(named, case.tolerates)}
         if case.code in {COMPLETE, PARTIAL}:

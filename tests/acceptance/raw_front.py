@@ -21,7 +21,7 @@ _MAX_HEAD = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Said:
+class Answer:
     """One answer of the mock, whole."""
 
     status: int
@@ -36,47 +36,53 @@ class Said:
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-Wording = Callable[[Said, socket.socket], bool]  # writes the answer; False: the connection ends
+Wording = Callable[[Answer, socket.socket], bool]  # writes the answer; False: the connection ends
 
 
-def plain(said: Said, out: socket.socket) -> bool:
-    out.sendall(said.head(f"Content-Length: {len(said.body)}") + said.body)
+def plain(answer: Answer, out: socket.socket) -> bool:
+    out.sendall(answer.head(f"Content-Length: {len(answer.body)}") + answer.body)
     return True
 
 
 def sometimes(wording: Wording, every: int) -> Wording:
     """Each n-th answer so, the others plainly."""
-    return lambda said, out: (wording if said.number % every == 0 else plain)(said, out)
+    return lambda answer, out: (wording if answer.number % every == 0 else plain)(answer, out)
 
 
-def until_closed(said: Said, out: socket.socket) -> bool:
+def until_closed(answer: Answer, out: socket.socket) -> bool:
     """HTTP/1.0: the body ends where the connection does."""
-    out.sendall(said.head("Connection: close", version="HTTP/1.0") + said.body)
+    out.sendall(answer.head("Connection: close", version="HTTP/1.0") + answer.body)
     return False
 
 
-def chunks(said: Said, out: socket.socket) -> bool:
+def chunks(answer: Answer, out: socket.socket) -> bool:
     """Chunked, in crooked sizes, with an extension and a trailer, as the RFC allows."""
-    out.sendall(said.head("Transfer-Encoding: chunked", "Trailer: X-Checksum"))
-    for at in range(0, len(said.body), 997):
-        piece = said.body[at : at + 997]
+    out.sendall(answer.head("Transfer-Encoding: chunked", "Trailer: X-Checksum"))
+    for at in range(0, len(answer.body), 997):
+        piece = answer.body[at : at + 997]
         out.sendall(b"%X;name=value\r\n" % len(piece) + piece + b"\r\n")
     out.sendall(b"0\r\nX-Checksum: none\r\n\r\n")
     return True
 
 
-def chunks_without_end(said: Said, out: socket.socket) -> bool:
+def chunks_without_end(answer: Answer, out: socket.socket) -> bool:
     """All of the body in chunks, and then the connection closes without the last, empty one."""
     out.sendall(
-        said.head("Transfer-Encoding: chunked") + b"%X\r\n" % max(len(said.body), 1) + (said.body or b" ") + b"\r\n"
+        answer.head("Transfer-Encoding: chunked")
+        + b"%X\r\n" % max(len(answer.body), 1)
+        + (answer.body or b" ")
+        + b"\r\n"
     )
     return False
 
 
-def chunks_for_ever(said: Said, out: socket.socket) -> bool:
+def chunks_for_ever(answer: Answer, out: socket.socket) -> bool:
     """The body in a chunk, and then silence while the connection stays."""
     out.sendall(
-        said.head("Transfer-Encoding: chunked") + b"%X\r\n" % max(len(said.body), 1) + (said.body or b" ") + b"\r\n"
+        answer.head("Transfer-Encoding: chunked")
+        + b"%X\r\n" % max(len(answer.body), 1)
+        + (answer.body or b" ")
+        + b"\r\n"
     )
     with contextlib.suppress(OSError):
         out.settimeout(30)
@@ -84,56 +90,59 @@ def chunks_for_ever(said: Said, out: socket.socket) -> bool:
     return False
 
 
-def longer_than_it_is(said: Said, out: socket.socket) -> bool:
+def longer_than_it_is(answer: Answer, out: socket.socket) -> bool:
     """A Content-Length of more than comes."""
-    out.sendall(said.head(f"Content-Length: {len(said.body) + 100}") + said.body)
+    out.sendall(answer.head(f"Content-Length: {len(answer.body) + 100}") + answer.body)
     return False
 
 
-def shorter_than_it_is(said: Said, out: socket.socket) -> bool:
+def shorter_than_it_is(answer: Answer, out: socket.socket) -> bool:
     """A Content-Length of less than comes: the rest stands where the next answer should."""
-    out.sendall(said.head(f"Content-Length: {max(len(said.body) - 50, 0)}") + said.body)
+    out.sendall(answer.head(f"Content-Length: {max(len(answer.body) - 50, 0)}") + answer.body)
     return True
 
 
-def two_lengths(said: Said, out: socket.socket) -> bool:
+def two_lengths(answer: Answer, out: socket.socket) -> bool:
     """Two Content-Lengths that differ: request smuggling's way in."""
-    out.sendall(said.head(f"Content-Length: {len(said.body)}", f"Content-Length: {len(said.body) + 7}") + said.body)
-    return False
-
-
-def interim(said: Said, out: socket.socket) -> bool:
-    """Interim answers before the answer: 100 that nobody asked for, and early hints."""
-    out.sendall(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")
-    return plain(said, out)
-
-
-def flood(said: Said, out: socket.socket) -> bool:
-    """Headers without end."""
     out.sendall(
-        said.head(*(f"X-Noise-{n}: {'x' * 900}" for n in range(300)), f"Content-Length: {len(said.body)}") + said.body
+        answer.head(f"Content-Length: {len(answer.body)}", f"Content-Length: {len(answer.body) + 7}") + answer.body
     )
     return False
 
 
-def no_reason(said: Said, out: socket.socket) -> bool:
+def interim(answer: Answer, out: socket.socket) -> bool:
+    """Interim answers before the answer: 100 that nobody asked for, and early hints."""
+    out.sendall(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")
+    return plain(answer, out)
+
+
+def flood(answer: Answer, out: socket.socket) -> bool:
+    """Headers without end."""
+    out.sendall(
+        answer.head(*(f"X-Noise-{n}: {'x' * 900}" for n in range(300)), f"Content-Length: {len(answer.body)}")
+        + answer.body
+    )
+    return False
+
+
+def no_reason(answer: Answer, out: socket.socket) -> bool:
     """A status line without a reason, header names in odd case, spaces where none belong."""
-    head = said.head(f"CONTENT-length:   {len(said.body)}  ").replace(said.reason.encode(), b"", 1)
-    out.sendall(head + said.body)
+    head = answer.head(f"CONTENT-length:   {len(answer.body)}  ").replace(answer.reason.encode(), b"", 1)
+    out.sendall(head + answer.body)
     return True
 
 
-def trickle(said: Said, out: socket.socket) -> bool:
+def trickle(answer: Answer, out: socket.socket) -> bool:
     """One byte, a moment, one byte: never silent for long, and never done."""
-    out.sendall(said.head(f"Content-Length: {len(said.body)}"))
+    out.sendall(answer.head(f"Content-Length: {len(answer.body)}"))
     with contextlib.suppress(OSError):
-        for at in range(len(said.body)):
-            out.sendall(said.body[at : at + 1])
+        for at in range(len(answer.body)):
+            out.sendall(answer.body[at : at + 1])
             time.sleep(0.1)
     return False
 
 
-def nothing_at_all(said: Said, out: socket.socket) -> bool:
+def nothing_at_all(answer: Answer, out: socket.socket) -> bool:
     """Not HTTP: a banner of something else on that port."""
     out.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
     return False
@@ -169,11 +178,11 @@ class _Conversation(socketserver.BaseRequestHandler):
                 method, target, _ = line.decode("latin-1").split()
                 headers = http.client.parse_headers(source)
                 body = source.read(int(headers.get("Content-Length", 0)))
-                said = self._ask(method, target, headers, body)
-                if not self.server.wording(said, self.request):
+                answer = self._ask(method, target, headers, body)
+                if not self.server.wording(answer, self.request):
                     return
 
-    def _ask(self, method: str, target: str, headers: http.client.HTTPMessage, body: bytes) -> Said:
+    def _ask(self, method: str, target: str, headers: http.client.HTTPMessage, body: bytes) -> Answer:
         conn = http.client.HTTPConnection(self.server.upstream)
         try:
             conn.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
@@ -183,7 +192,7 @@ class _Conversation(socketserver.BaseRequestHandler):
             conn.endheaders(body or None)
             answer = conn.getresponse()
             kept = tuple((name, value) for name, value in answer.getheaders() if name.lower() not in _HOP)
-            return Said(answer.status, answer.reason, kept, answer.read(), self.server.number())
+            return Answer(answer.status, answer.reason, kept, answer.read(), self.server.number())
         finally:
             conn.close()
 

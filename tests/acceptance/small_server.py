@@ -21,7 +21,7 @@ class Small:
 
     base: str = ""
     answer: Callable[[str, dict[str, str]], Any] = lambda path, query: None
-    asked: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
     @property
     def served(self) -> Any:
@@ -70,7 +70,7 @@ def small_server() -> Iterator[Small]:
             form = self.rfile.read(length).decode() if length else ""
             url = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(f"{url.query}&{form}").items()}
-            small.asked.append(url.path)
+            small.paths.append(url.path)
             found = small.answer(url.path.removesuffix("/_search"), query)
             status, body, headers = (
                 found if isinstance(found, tuple) else (200 if found is not None else 404, found, {})

@@ -71,10 +71,10 @@ def test_an_unavailable_moment_is_refused_by_name(site: Site) -> None:
     with mock("generic") as served:
         site.connect(served)
         site.sync()
-    asked = ("export", "--out", str(site.folder / "out"), "--as-of")
-    assert "has no run 99" in site.run(*asked, "99").stderr
-    assert site.run(*asked, "1999-01-01T00:00:00Z").code == 4
-    assert "which time zone?" in site.run(*asked, "2026-01-01T00:00:00").stderr
+    command = ("export", "--out", str(site.folder / "out"), "--as-of")
+    assert "has no run 99" in site.run(*command, "99").stderr
+    assert site.run(*command, "1999-01-01T00:00:00Z").code == 4
+    assert "which time zone?" in site.run(*command, "2026-01-01T00:00:00").stderr
 
 
 def test_a_custom_view_makes_a_table(site: Site) -> None:

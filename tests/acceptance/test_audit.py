@@ -20,15 +20,15 @@ def test_the_audit_says_who_saw_a_patient_and_is_verified_and_exported(site: Sit
     assert site.run("pull", name, "-", "--stored", "--out", "-", stdin=patient).code == 0
     assert site.run("snapshots", name, "-", stdin=patient).code == 0
 
-    asked = ("audit", "--patient", "-", "--from", began, "--json")
-    reads = site.run(*asked, stdin=patient).json["reads"]
+    command = ("audit", "--patient", "-", "--from", began, "--json")
+    reads = site.run(*command, stdin=patient).json["reads"]
     assert [(one["actor"] == "ana", one["action"], one["reason"]) for one in reads] == [
         (True, "export", "study 12"),
         (False, "pull", None),
         (False, "snapshots", None),
     ]
     assert reads[0]["account"] == reads[1]["actor"]
-    assert [one["action"] for one in site.run(*asked, stdin=other).json["reads"]] == ["export"]
+    assert [one["action"] for one in site.run(*command, stdin=other).json["reads"]] == ["export"]
     shown = site.run("audit", "--patient", "-", stdin=patient)
     assert (shown.code, "study 12" in shown.stdout, patient in shown.stdout) == (0, True, False)
     assert site.run("audit", "--patient", "-", "--to", began, stdin=patient).code == 4

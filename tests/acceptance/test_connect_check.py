@@ -165,7 +165,7 @@ def test_a_receivers_login_is_checked_without_sending_data(site: Site) -> None:
         assert {step: one["verdict"] for (where, step), one in steps.items() if where == "receivers.registry"} == {
             "key": "ok", "dns": "ok", "tcp": "ok", "token": "ok",
         }  # fmt: skip
-        assert not receiver.asked["submit"] + receiver.asked["status"]
+        assert not receiver.requests["submit"] + receiver.requests["status"]
         site.add(table.format("stranger", receiver.base_url, "someone-else"))
         site.add(table.format("nobody", "http://127.0.0.1:9/fhir", "chartferry"))
         steps = check(site, 5)

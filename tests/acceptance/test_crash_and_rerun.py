@@ -44,7 +44,7 @@ def settled(store_url: str, served: Served) -> set[str]:
     return {url or f"{served.base_url}/{path}" for path, url in found}
 
 
-def asked(served: Served) -> list[str]:
+def requested_urls(served: Served) -> list[str]:
     """URLs of the searches, reads and files that were asked for; further pages of a search belong to its first."""
     origin = "/".join(served.base_url.split("/", 3)[:3])
     wanted = {"search", "read", "file"}
@@ -71,10 +71,10 @@ def test_after_a_sigkill_the_rerun_loses_duplicates_and_repeats_nothing_settled(
         code = KillAfter(site, served.log, purpose, nth).wait()
         assert code == -signal.SIGKILL, "the run ended before it could be killed"
         committed = settled(store_url, served)
-        before = set(asked(served))
+        before = set(requested_urls(served))
         served.log.clear()
         report = site.sync()
-        again = asked(served)
+        again = requested_urls(served)
         expected = reachable(served)
     assert report["status"] == "complete"
     assert site.exported() == expected

@@ -24,11 +24,11 @@ def test_a_diff_of_two_nights_lists_patients_and_elements_and_values_only_on_req
     assert masked.stdout.endswith("\nCondition: 1 changed, 1 deleted\n")
     assert "2001-01-01" not in masked.stdout
     assert '-> "2001-01-01"' in site.run("diff", name, "1", "2", "--values").stdout
-    told = site.run("diff", name, "1", "2", "--values", "--patient", "-", "--json", stdin=patient).json
-    one = next(one for one in told["differences"] if one["change"] == "changed")
+    listed = site.run("diff", name, "1", "2", "--values", "--patient", "-", "--json", stdin=patient).json
+    one = next(one for one in listed["differences"] if one["change"] == "changed")
     element = next(each for each in one["elements"] if each["pointer"] == "/recordedDate")
     assert (one["type"], one["id"], one["patient"], element["new"]) == ("Condition", changed.id, patient, "2001-01-01")
-    assert told["counts"]["Condition"]["changed"] == 1
+    assert listed["counts"]["Condition"]["changed"] == 1
     bare = site.run("diff", name, "1", "2", "--types", "Condition", "--json").stdout
     assert ("2001-01-01" in bare, '"pointer": "/recordedDate"' in bare) == (False, True)
     assert [one["action"] for one in site.run("audit", "--patient", patient, "--json").json["reads"]][-1] == "diff"

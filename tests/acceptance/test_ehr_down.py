@@ -79,9 +79,9 @@ class Shy:
         token = {"access_token": "x", "token_type": "bearer", "expires_in": 300}
         if path == "/metadata":
             return (503, b"", {}) if self.fails else statement("Patient", "Goal")
-        asked = {"/.well-known/smart-configuration": self._smart, "/token": token}
+        login = {"/.well-known/smart-configuration": self._smart, "/token": token}
         rows = {"/Patient": bundle(row("Patient", "p1")), "/Goal": bundle(row("Goal", "g1", "p1"))}
-        return asked.get(path) or rows.get(path) or {"/Patient/p1": row("Patient", "p1")}.get(path)
+        return login.get(path) or rows.get(path) or {"/Patient/p1": row("Patient", "p1")}.get(path)
 
 
 LOGIN = {"client_id": "c", "client_secret": "env:A_SECRET"}
@@ -115,7 +115,7 @@ def test_a_login_that_needs_failing_metadata_names_the_setting(site: Site, monke
         lost = site.sync("lost", code=5)["runs"][0]
         token = {"login.token_url": f"{small.base}/token"}
         site.connect(small.served, "told", mode="crawl", types=["Patient", "Goal"], profile=token, **LOGIN)
-        told = site.sync("told")["runs"][0]
+        run = site.sync("told")["runs"][0]
     assert "where to log in is not known" in lost["error"]
     assert "profile.login.token_url" in lost["error"]
-    assert told["status"] == "complete"
+    assert run["status"] == "complete"

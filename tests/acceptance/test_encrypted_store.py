@@ -31,12 +31,12 @@ def values(element: Any) -> Iterator[str]:
         yield element
 
 
-def said_of_people(served: Served) -> set[str]:
+def words_about_people(served: Served) -> set[str]:
     people = [one for (kind, _), one in source(served, ["Patient", "RelatedPerson"]).items()]
     found = {text for person in people for element in ELEMENTS for text in values(person.get(element))}
-    said = {text for text in found if len(text) > 5}  # a shorter number stands somewhere in any dump
-    assert len(said) > 20
-    return said
+    words = {text for text in found if len(text) > 5}  # a shorter number stands somewhere in any dump
+    assert len(words) > 20
+    return words
 
 
 def dumped(store_url: str) -> str:
@@ -49,10 +49,10 @@ def test_a_dump_after_a_sync_names_no_patient_and_an_export_equals_the_ehr(site:
         name = site.connect(served)
         site.sync()
         again = site.sync()
-        dump, said = dumped(store_url), said_of_people(served)
+        dump, words = dumped(store_url), words_about_people(served)
         exported = site.exported("--format", "ndjson")
         chart = site.run("pull", name, served.patient_ids[0], "--stored", "--out", "-")
-    assert [text for text in sorted(said) if text in dump] == []
+    assert [text for text in sorted(words) if text in dump] == []
     assert [(run["new"], run["changed"]) for run in again["runs"]] == [(0, 0)]
     assert exported == reachable(served)
     assert "~sealed:" not in chart.stdout
@@ -62,8 +62,8 @@ def test_encrypting_existing_charts_changes_nothing_else(site: Site, store_url: 
     with mock("epic", documents=True, patients=3) as served:
         name = site.connect(served)
         site.sync()
-        said = said_of_people(served)
-        assert any(text in dumped(store_url) for text in said)
+        words = words_about_people(served)
+        assert any(text in dumped(store_url) for text in words)
         site.encrypt(KEY)
         refused = site.run("sync")
         checked = [site.run("config", "check", "--connect")]
@@ -77,7 +77,7 @@ def test_encrypting_existing_charts_changes_nothing_else(site: Site, store_url: 
     assert [one.code for one in checked] == [5, 0]
     assert ["rotate-store` encrypts" in checked[0].stdout, "the keys fit" in checked[1].stdout] == [True, True]
     assert (done.code, "VACUUM FULL" in done.stdout) == (0, True), done.stdout
-    assert [text for text in sorted(said) if text in dump] == []
+    assert [text for text in sorted(words) if text in dump] == []
     assert [(run["new"], run["changed"]) for run in again["runs"]] == [(0, 0)]
     assert proved.code == 0, proved.stderr
     assert exported == reachable(served)
@@ -101,14 +101,14 @@ def test_an_erasure_that_could_not_search_everything_says_so(site: Site, store_u
     assert again.json["unread"][0].endswith(", /name/0/family")
 
 
-@pytest.mark.parametrize(("key", "told"), [(None, "no keys are configured"), (OTHER, "key k1 is not the one")])
-def test_without_the_key_nothing_is_read_or_written(site: Site, key: str | None, told: str) -> None:
+@pytest.mark.parametrize(("key", "message"), [(None, "no keys are configured"), (OTHER, "key k1 is not the one")])
+def test_without_the_key_nothing_is_read_or_written(site: Site, key: str | None, message: str) -> None:
     site.encrypt(KEY)
     assert site.run("runs").code == 4
     site.encrypt(key)
     for words in (["runs"], ["export", "--out", "out"]):
         done = site.run(*words)
-        assert (done.code, told in done.stderr) == (5, True), done.stderr
+        assert (done.code, message in done.stderr) == (5, True), done.stderr
     assert not (site.folder / "out").exists()
 
 

@@ -32,10 +32,10 @@ def test_f49_a_second_worker_is_turned_away_and_begins_no_second_export(site: Si
         first = site.start("sync", "--json")
         until(lambda: served.log.of("kickoff"), first)
         second = in_process("sync", "--json", "--config", str(site.folder / "chartferry.toml"))
-        said, _ = first.communicate()
+        output, _ = first.communicate()
         kickoffs = sum(entry.purpose == "kickoff" for entry in served.log)
         expected = reachable(served)
-    assert (second.code, first.returncode, kickoffs) == (BUSY, 0, 1), said
+    assert (second.code, first.returncode, kickoffs) == (BUSY, 0, 1), output
     assert "busy" in second.stdout
     stored = live(store_url)
     assert {key: stored.get(key) for key in expected} == expected

@@ -21,8 +21,8 @@ def test_a_patient_is_found_by_search_terms_and_stdout_has_only_the_id(site: Sit
         site.sync()
         who, person = next(iter(source(served, ["Patient"]).items()))
     mrn, family, born = person["identifier"][0], person["name"][0]["family"], person["birthDate"]
-    told = f"{mrn['system']}|{mrn['value']}"
-    found = site.run("find", name, "--mrn", "-", stdin=told)
+    term = f"{mrn['system']}|{mrn['value']}"
+    found = site.run("find", name, "--mrn", "-", stdin=term)
     assert (found.code, found.stdout) == (0, f"{who[1]}\n")
     named = site.run("find", name, "--name", "-", "--birth-date", "-", "--json", stdin=f"{family.upper()}\n{born}\n")
     assert named.json == {"status": "complete", "count": 1, "patients": [who[1]]}
@@ -34,7 +34,7 @@ def test_a_patient_is_found_by_search_terms_and_stdout_has_only_the_id(site: Sit
 
 
 def test_an_invalid_search_term_is_refused_without_being_quoted(site: Site) -> None:
-    for words, said in (
+    for words, message in (
         (("--ssn", "12-secret"), "9 digits"),
         (("--mrn", "secret"), "SYSTEM|VALUE"),
         (("--name", "secret", "--birth-date", "3.2.1950"), "YYYY-MM-DD"),
@@ -43,4 +43,4 @@ def test_an_invalid_search_term_is_refused_without_being_quoted(site: Site) -> N
         ((), "exactly one of"),
     ):
         refused = site.run("find", "mercy", *words)
-        assert (refused.code, said in refused.stderr, "secret" in refused.stderr) == (2, True, False)
+        assert (refused.code, message in refused.stderr, "secret" in refused.stderr) == (2, True, False)

@@ -144,9 +144,9 @@ def test_only_the_ehrs_own_answer_says_that_a_row_is_gone_or_withheld(site: Site
             assert "no longer at the EHR" not in str(proof)
             assert "withheld" not in str(run["notes"])
         night.unlisted, night.never = EMPTY, EMPTY
-        small.asked.clear()
+        small.paths.clear()
         run = site.sync()["runs"][0]
-        assert small.asked.count(f"/Goal/{NOBODYS_ID}") == 1
+        assert small.paths.count(f"/Goal/{NOBODYS_ID}") == 1
     assert (run["status"], run["deleted"]) == ("complete", 1)
 
 
@@ -157,7 +157,7 @@ def test_an_outcome_confirms_a_deletion_without_a_further_request(site: Site) ->
         site.sync()
         night.listed, night.unlisted = GOALS[:1], OUTCOME
         run = site.sync()["runs"][0]
-        assert not any(NOBODYS_ID in path for path in small.asked)
+        assert not any(NOBODYS_ID in path for path in small.paths)
     assert (run["status"], run["deleted"]) == ("complete", 1)
 
 
@@ -201,5 +201,5 @@ def test_a_gateways_page_at_the_status_url_keeps_the_job_for_the_next_sync(site:
         away.clear(), away.append(False)
         healed = site.sync()["runs"][0]
     assert "runs discard" in run["error"]
-    assert small.asked.count("/Patient/$export") == 1
+    assert small.paths.count("/Patient/$export") == 1
     assert (healed["id"], healed["status"]) == (run["id"], "complete")

@@ -33,8 +33,8 @@ def test_a_reader_without_a_permitted_role_gets_masks_and_breaking_the_glass_is_
     assert {one["family"] for one in masked["name"]} == {"***"}  # type: ignore[attr-defined]
     (row,) = csv_rows(out / "patient.csv.gz")
     assert (row["family_name"], row["birth_date"], row["gender"]) == ("***", "", person["gender"])
-    said = json.loads((out / "manifest.json").read_bytes())["masked"]
-    assert (said["mask"], {"family_name", "birth_date"} <= {*said["columns"]["patient"]}) == ("***", True)
+    stated = json.loads((out / "manifest.json").read_bytes())["masked"]
+    assert (stated["mask"], {"family_name", "birth_date"} <= {*stated["columns"]["patient"]}) == ("***", True)
     for words in (("--publish", "new/set"), ("--to", "postgresql://nobody@localhost:1/none", "--format", "postgres")):
         refused = site.run("export", *words, "--as", "ben")
         assert (refused.code, "masked for you" in refused.stderr) == (2, True), refused.stderr

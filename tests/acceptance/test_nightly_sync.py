@@ -142,11 +142,11 @@ def test_nothing_that_a_sync_prints_contains_a_patient_or_token(site: Site, vend
     with mock(vendor) as served:
         site.connect(served)
         done = site.run("sync", "--json")
-        said = done.stdout + done.stderr
+        output = done.stdout + done.stderr
         names = [written(row.raw)["name"][0]["family"] for row in served.dataset.of_type("Patient")]
-        assert not any(word in said for word in (*served.patient_ids, *names))
-    assert "eyJ" not in said
-    assert "patient=" not in said
+        assert not any(word in output for word in (*served.patient_ids, *names))
+    assert "eyJ" not in output
+    assert "patient=" not in output
 
 
 def test_nightly_changes_of_ignored_meta_make_no_versions(site: Site, store_url: str) -> None:

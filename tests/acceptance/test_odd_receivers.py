@@ -37,11 +37,11 @@ def submitted(folder: Path, answer: Answer) -> tuple[Done, list[str]]:
             "profile = { retry.base_s = 0.01, retry.max_tries = 2, poll.first_s = 0.01, poll.floor_s = 0 }\n"
         )
         words = ("--manifest-url", MANIFEST, "--fhir-base-url", "https://ehr.example.org/fhir")
-        return site.run("submit", "dataset", "registry", *words), asked_of(small)
+        return site.run("submit", "dataset", "registry", *words), paths_of(small)
 
 
-def asked_of(small: Small) -> list[str]:
-    return [path.removeprefix("/") for path in small.asked]
+def paths_of(small: Small) -> list[str]:
+    return [path.removeprefix("/") for path in small.paths]
 
 
 def known(result: Any, **files: bytes) -> Answer:
@@ -56,8 +56,8 @@ def known(result: Any, **files: bytes) -> Answer:
 
 
 def test_an_already_accepted_submission_is_only_checked(tmp_path: Path) -> None:
-    done, asked = submitted(tmp_path, known(RESULT))
-    assert (done.code, asked) == (0, ["$bulk-submit-status", "submissions/1"]), done.stderr
+    done, paths = submitted(tmp_path, known(RESULT))
+    assert (done.code, paths) == (0, ["$bulk-submit-status", "submissions/1"]), done.stderr
     assert "nothing was sent again" in done.stdout
 
 
@@ -72,8 +72,8 @@ def test_an_already_accepted_submission_is_only_checked(tmp_path: Path) -> None:
     ],
 )
 def test_nothing_is_sent_unless_the_receiver_says_that_the_submission_is_unknown(tmp_path: Path, refusal: Any) -> None:
-    done, asked = submitted(tmp_path, lambda path, _: refusal if path == "/$bulk-submit-status" else None)
-    assert (done.code, set(asked)) == (5, {"$bulk-submit-status"}), done.stdout
+    done, paths = submitted(tmp_path, lambda path, _: refusal if path == "/$bulk-submit-status" else None)
+    assert (done.code, set(paths)) == (5, {"$bulk-submit-status"}), done.stdout
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_an_answer_without_a_result_is_no_success(tmp_path: Path, result: Any) -
 
 
 def test_a_result_whose_pages_go_in_a_circle_is_no_success(tmp_path: Path) -> None:
-    done, asked = submitted(tmp_path, known({**RESULT, "link": [{"relation": "next", "url": STATUS_URL}]}))
-    assert (done.code, "form a loop" in done.stderr, asked.count("submissions/1")) == (5, True, 1)
+    done, paths = submitted(tmp_path, known({**RESULT, "link": [{"relation": "next", "url": STATUS_URL}]}))
+    assert (done.code, "form a loop" in done.stderr, paths.count("submissions/1")) == (5, True, 1)
 
 
 def test_a_status_at_another_origin_is_not_requested(tmp_path: Path) -> None:

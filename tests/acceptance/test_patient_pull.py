@@ -36,10 +36,10 @@ def test_a_pull_writes_one_patients_whole_chart_to_one_file_and_requests_nobody_
         done = site.run("pull", name, patient, "--out", "chart.ndjson.gz")
         assert done.code == 0, done.stderr
         expected = chart_of(reachable(served), patient)
-        asked = " ".join(entry.target for entry in list(served.log))
+        targets = " ".join(entry.target for entry in list(served.log))
     pulled = by_key(gzip.decompress((site.folder / "chart.ndjson.gz").read_bytes()).splitlines())
     assert pulled == expected
-    assert not any(other in asked for other in others)
+    assert not any(other in targets for other in others)
     assert patient not in done.stdout + done.stderr
 
 
@@ -61,13 +61,13 @@ def test_an_unknown_patient_is_reported_in_one_line(site: Site, vendor: str) -> 
     with mock(vendor) as served:
         name = site.connect(served)
         done = site.run("pull", name, "nobody-here", "--out", "chart.ndjson.gz")
-        told = site.run("pull", name, "nobody-here", "--out", "chart.ndjson.gz", "--json")
-    assert (done.code, told.code, json.loads(told.stdout)["status"]) == (4, 4, "nothing")
-    assert "nobody-here" not in done.stdout + done.stderr + told.stdout + told.stderr
-    said = [
+        as_json = site.run("pull", name, "nobody-here", "--out", "chart.ndjson.gz", "--json")
+    assert (done.code, as_json.code, json.loads(as_json.stdout)["status"]) == (4, 4, "nothing")
+    assert "nobody-here" not in done.stdout + done.stderr + as_json.stdout + as_json.stderr
+    lines = [
         line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("hole", "note", f"{name}: the"))
     ]
-    assert said == [f"{name}: the EHR does not know this patient; check the id (a FHIR id, not an MRN)"]
+    assert lines == [f"{name}: the EHR does not know this patient; check the id (a FHIR id, not an MRN)"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_pull_without_a_patient_or_writable_file_sends_no_request(
 ) -> None:
     with small_server() as small:
         done = site.run("pull", site.connect(small.served), *words)
-        assert small.asked == []
+        assert small.paths == []
     assert (done.code, says in done.stderr) == (code, True), done.stderr
 
 

@@ -66,9 +66,9 @@ def test_rows_lost_from_the_store_are_missing_and_change_the_exit_code(site: Sit
     assert finding["at_ehr"] == finding["stored"] + 1
     assert "1 missing in the store" in finding["reason"]
     assert of_type(certificate, "Condition")["missing"] == 1
-    for said in (done.stdout + done.stderr, json.dumps(certificate)):
-        assert lost not in said
-        assert patient not in said
+    for text in (done.stdout + done.stderr, json.dumps(certificate)):
+        assert lost not in text
+        assert patient not in text
     assert finding["scope"] in site.run("runs", str(certificate["run"])).stdout
 
 
@@ -212,8 +212,8 @@ def test_questions_unanswered_for_some_patients_are_named_in_the_verdict(site: S
         done = site.run("prove", name, "--all")
         certificate = prove(site, name, "--all", code=0)
     assert done.code == 0
-    asked = len(served.patient_ids)
-    assert f"equal as far as could be asked (1 of {asked} questions of Condition could not)" in done.stdout
+    patients = len(served.patient_ids)
+    assert f"equal as far as could be asked (1 of {patients} questions of Condition could not)" in done.stdout
     assert "proved equal" not in done.stdout
     assert certificate["could_not_be_asked"] == 1
 
@@ -313,10 +313,10 @@ def test_a_sample_asks_about_its_patients_only_and_states_its_seed(site: Site) -
         site.sync()
         served.log.clear()
         first = prove(site, name, "--sample", "2", code=0)
-        asked = " ".join(entry.target for entry in list(served.log))
+        targets = " ".join(entry.target for entry in list(served.log))
         again = prove(site, name, "--sample", "2", "--seed", str(first["seed"]), code=0)
     assert (first["patients"], first["of_patients"], first["seed"]) == (2, 6, first["run"])
-    assert sum(patient in asked for patient in served.patient_ids) == 2
+    assert sum(patient in targets for patient in served.patient_ids) == 2
     assert [one["at_ehr"] for one in again["types"]] == [one["at_ehr"] for one in first["types"]]
 
 

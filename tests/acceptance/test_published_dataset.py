@@ -15,19 +15,19 @@ def test_a_follower_equals_the_ehr_each_morning(site: Site) -> None:
     with mock("generic", patients=3) as served, static(dataset) as url:
         site.connect(served)
         follower = Follower(url)
-        said: list[str] = []
+        outputs: list[str] = []
         for night in range(3):
             if night:
                 first, second, *_ = served.dataset.of_type("Condition")
                 served.dataset.delete("Condition", first.id)
                 served.dataset.replace(second.raw.replace(b'"resourceType"', b'"language":"en","resourceType"', 1))
             site.sync()
-            said.append(site.run("export", "--publish", "dataset", "--json").json["published"])
+            outputs.append(site.run("export", "--publish", "dataset", "--json").json["published"])
             follower.poll()
             ehrs = set(source(served, ["Condition"]))
             assert {key for key in follower.copy if key[0] == "Condition"} == ehrs
             assert night == 0 or follower.copy["Condition", second.id]["language"] == "en"
-        assert said == ["snapshot", "increment", "increment"]
+        assert outputs == ["snapshot", "increment", "increment"]
         assert follower.copy.keys() == site.exported().keys()
         for where in ("dataset", url):
             done = site.run("verify", where)
@@ -57,7 +57,7 @@ def test_verifying_an_empty_place_says_that_there_is_nothing(site: Site) -> None
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (None, "no manifest at"),
         ((500, b"", {}), "answers 500"),
@@ -68,11 +68,11 @@ def test_verifying_an_empty_place_says_that_there_is_nothing(site: Site) -> None
         ((200, b"{}", {}), "manifest.json"),
     ],
 )
-def test_messages_show_only_the_path_of_a_url(site: Site, answer: object, said: str) -> None:
+def test_messages_show_only_the_path_of_a_url(site: Site, answer: object, message: str) -> None:
     with small_server() as small:
         small.answer = lambda path, _: answer
         where = f"{small.base.replace('://', '://ana:hunter2@')}/manifest.json?sig=hunter2"
         for words in (("verify", where), ("verify", where.replace("ana:hunter2@", ""))):
             done = site.run(*words)
             assert (done.code, "hunter2" in done.stdout + done.stderr) == (5, False), done.stderr
-    assert said in done.stderr
+    assert message in done.stderr

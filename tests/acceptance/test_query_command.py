@@ -29,10 +29,10 @@ def test_the_query_of_the_page_runs_as_written(site: Site) -> None:
     assert counted == {
         one: sum(row["gender"] == one for row in patients) for one in {row["gender"] for row in patients}
     }
-    asked = ("a1c.sql", "--param", "since=1900-01-01", "--out", "a1c.csv.gz")
-    done = site.run("query", *asked)
+    words = ("a1c.sql", "--param", "since=1900-01-01", "--out", "a1c.csv.gz")
+    done = site.run("query", *words)
     assert done.code in {0, 4}, done.stderr
-    assert site.run("export", "--out", "out", "--query", *asked[:3]).code == done.code
+    assert site.run("export", "--out", "out", "--query", *words[:3]).code == done.code
     assert csv_rows(site.folder / "out" / "a1c.csv.gz") == csv_rows(site.folder / "a1c.csv.gz")
 
 

@@ -22,12 +22,12 @@ def test_setting_up_without_network_says_so_in_one_line_each_time(tmp_path: Path
     kept = {
         key: value for key, value in os.environ.items() if "proxy" not in key.lower() and not key.startswith("PIP_")
     }
-    for settings, said in SAID:
+    for settings, message in SAID:
         done = subprocess.run(
             ["./run", "setup"], cwd=tmp_path, env={**kept, **settings}, capture_output=True, text=True, check=False
         )
         assert done.returncode == 1
         *progress, last = done.stderr.splitlines()
-        assert last.startswith(said)
+        assert last.startswith(message)
         assert "Installing the" in progress[-1]
         assert "hunter2" not in done.stderr

@@ -19,17 +19,17 @@ BOM = b"\xef\xbb\xbf"
 
 
 def test_case_01_an_error_file_that_is_one_pretty_printed_outcome_deletes_nothing_and_is_a_hole(site: Site) -> None:
-    said = {"severity": "error", "code": "exception", "diagnostics": "one Condition could not be written"}
+    issue = {"severity": "error", "code": "exception", "diagnostics": "one Condition could not be written"}
     with small_server() as small:
         export = Export(small)
         site.connect(small.served, types=["Patient", "Condition"])
         site.sync()
         export.files["Condition"] = lines(CONDITIONS[0])
-        export.files["errors"] = json.dumps({"resourceType": "OperationOutcome", "issue": [said]}, indent=2).encode()
+        export.files["errors"] = json.dumps({"resourceType": "OperationOutcome", "issue": [issue]}, indent=2).encode()
         export.more = {"error": [{**export.listed("errors")[0], "count": 1}]}
-        small.asked.clear()
+        small.paths.clear()
         run = site.sync(code=3)["runs"][0]
-        assert small.asked.count("/files/errors") == 1
+        assert small.paths.count("/files/errors") == 1
         export.files["Condition"], export.more = lines(CONDITIONS[0]), {}
         healed = site.sync()["runs"][0]
     assert (run["status"], run["deleted"], run["quarantined"]) == ("partial", 0, 0)

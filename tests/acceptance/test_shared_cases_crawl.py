@@ -118,9 +118,9 @@ def test_case_12_attachments_with_invalid_content_types_are_fetched_and_noted(si
         small.answer = answer
         site.connect(small.served)
         run = site.sync()["runs"][0]
-        asked = sorted(one for one in small.asked if one.startswith("/Binary/"))
+        requested = sorted(one for one in small.paths if one.startswith("/Binary/"))
     assert run["status"] == "complete"
-    assert asked == [f"/Binary/b{n}" for n in range(4)]
+    assert requested == [f"/Binary/b{n}" for n in range(4)]
     assert "attachments: 4 in all: 1 stored, 3 stored (its content type is not a media type)" in run["notes"]
 
 

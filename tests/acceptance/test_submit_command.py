@@ -55,7 +55,7 @@ def test_a_receiver_gets_the_whole_dataset_and_a_second_call_sends_nothing(site:
         assert (job.base["submissionStatus"], job.base["manifestUrl"]) == ("completed", url)
         assert job.base["fhirBaseUrl"].startswith("http")
         again = site.run("submit", url, "registry", "--json").json
-        assert (again["sent"], again["status"], receiver.asked["submit"]) == (False, "complete", 1)
+        assert (again["sent"], again["status"], receiver.requests["submit"]) == (False, "complete", 1)
 
 
 def test_refusals_are_counted_by_code_and_kept_only_on_request(site: Site) -> None:
@@ -66,16 +66,16 @@ def test_refusals_are_counted_by_code_and_kept_only_on_request(site: Site) -> No
         assert done.json["issues"] == [{"severity": "error", "code": "business-rule", "count": len(refused)}]
         kept = (site.folder / "outcomes.ndjson").read_text().splitlines()
         assert len(kept) == len(refused)
-        said = site.run("submit", url, "registry")
-        assert (said.code, f"refused {len(refused)}" in said.stdout) == (3, True)
-        assert not any(id_ in said.stdout + said.stderr for _, id_ in refused)
+        printed = site.run("submit", url, "registry")
+        assert (printed.code, f"refused {len(refused)}" in printed.stdout) == (3, True)
+        assert not any(id_ in printed.stdout + printed.stderr for _, id_ in refused)
 
 
 def test_a_lost_answer_causes_no_second_submission(site: Site) -> None:
     with published(site) as (receiver, url):
         receiver.lose_answers = 1
         done = site.run("submit", url, "registry", "--json")
-        assert (done.code, receiver.asked["submit"], len(receiver.jobs)) == (0, 1, 1), done.stderr
+        assert (done.code, receiver.requests["submit"], len(receiver.jobs)) == (0, 1, 1), done.stderr
 
 
 def test_a_submission_that_the_receiver_refuses_fails_with_its_issue_code(site: Site) -> None:
@@ -98,13 +98,13 @@ def test_a_local_folder_needs_its_served_url_and_headers_give_access(site: Site)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("dataset", "regitsry"), "did you mean registry?"),
         (("nowhere", "registry"), "no manifest at nowhere/manifest.json"),
     ],
 )
-def test_a_typo_is_refused_before_anything_is_sent(site: Site, words: tuple[str, ...], said: str) -> None:
+def test_a_typo_is_refused_before_anything_is_sent(site: Site, words: tuple[str, ...], message: str) -> None:
     site.add('[receivers.registry]\nbase_url = "http://127.0.0.1:9"\nsubmitter = "urn:x|1"\n')
     done = site.run("submit", *words)
-    assert (done.code in {2, 5}, said in done.stderr) == (True, True), done.stderr
+    assert (done.code in {2, 5}, message in done.stderr) == (True, True), done.stderr

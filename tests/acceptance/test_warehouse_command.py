@@ -36,7 +36,7 @@ def test_views_are_loaded_into_another_database_and_later_only_changes(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--format", "postgres"), "needs --to"),
         (("--format", "postgres,csv", "--to", "service=x"), "and no other format"),
@@ -57,8 +57,8 @@ def test_views_are_loaded_into_another_database_and_later_only_changes(
     ],
 )
 def test_an_impossible_load_is_refused_before_anything_is_read(
-    tmp_path: Path, words: tuple[str, ...], said: str
+    tmp_path: Path, words: tuple[str, ...], message: str
 ) -> None:
     done = Site(tmp_path, "postgresql://127.0.0.1:9/nowhere").run("export", *words)
-    assert (done.code, said in " ".join(done.stderr.split())) == (2, True), done.stderr
+    assert (done.code, message in " ".join(done.stderr.split())) == (2, True), done.stderr
     assert "hunter2" not in done.stderr

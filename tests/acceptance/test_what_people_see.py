@@ -88,6 +88,6 @@ def test_waits_for_answers_and_pauses_are_shown_while_they_last(site: Site) -> N
     config = MockConfig(vendor="epic", patients=1, jwks=key_pair("epic").jwks, faults=(silent, pause))
     with serve(config) as served:
         site.connect(served, profile={"limits.max_concurrency": 1})
-        said = site.run("sync").stderr
-    waits = [line.partition("waiting: ")[2].rpartition(", ")[0] for line in said.splitlines() if "waiting: " in line]
+        shown = site.run("sync").stderr
+    waits = [line.partition("waiting: ")[2].rpartition(", ")[0] for line in shown.splitlines() if "waiting: " in line]
     assert set(waits) == {"the EHR refused the request, or did not answer it yet; trying again", "the EHR's answer"}

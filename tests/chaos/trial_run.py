@@ -81,11 +81,11 @@ class Outcome:
         return f"seed {self.trial.seed}: runs {runs}; {self.faults} faults, {self.killed} kills, {self.seconds:.1f} s"
 
 
-def _command(folder: str, said: str) -> None:
+def _command(folder: str, output: str) -> None:
     """What the process of a run does."""
     os.chdir(folder)
     for number in (1, 2):
-        os.dup2(os.open(f"{said}.{number}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+        os.dup2(os.open(f"{output}.{number}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
     from cli.command_line import call
 
     os._exit(call(["sync", "--json"]))
@@ -155,8 +155,8 @@ class TrialRun:
         """One run, ended by force where a kill says so; what it leaves is judged by what it said."""
         before = _settled(self.url, self._served)
         self._served.log.clear()
-        said = str(self._folder / "said")
-        process = _CONTEXT.Process(target=_command, args=(str(self._folder), said))
+        output = str(self._folder / "said")
+        process = _CONTEXT.Process(target=_command, args=(str(self._folder), output))
         process.start()
         if kill is not None:
             self._kill(process, kill)
@@ -168,7 +168,7 @@ class TrialRun:
         code = process.exitcode
         process.close()
         self.outcome.codes.append(code)
-        self._judge(code, said, before, kill)
+        self._judge(code, output, before, kill)
         return code
 
     def _kill(self, process: Any, kill: Kill) -> None:
@@ -183,8 +183,8 @@ class TrialRun:
         else:
             self._postgres.crash()
 
-    def _judge(self, code: int, said: str, before: set[str], kill: Kill | None) -> None:
-        errors = Path(f"{said}.2").read_text()
+    def _judge(self, code: int, output: str, before: set[str], kill: Kill | None) -> None:
+        errors = Path(f"{output}.2").read_text()
         if code not in {0, PARTIAL, FAILED, KILLED} or "Traceback" in errors:
             raise ChaosError(f"a run ended with {code}:\n{errors[-1500:]}")
         again = before & set(_asked(self._served)) - _controls(self.url, self._served)
@@ -198,7 +198,7 @@ class TrialRun:
                 )
         holes: set[str] = set()
         if code == PARTIAL:
-            run = json.loads(Path(f"{said}.1").read_text())["runs"][0]
+            run = json.loads(Path(f"{output}.1").read_text())["runs"][0]
             holes = {hole["type"] for hole in run["holes"]}
         if code in {0, PARTIAL}:
             self._judge_rows(holes)

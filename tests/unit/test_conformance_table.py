@@ -26,8 +26,8 @@ def names_in(path: Path) -> frozenset[str]:
 def names_a_test(row: list[str]) -> bool:
     _, rule, held, _, test = row
     path, _, name = test.strip("`").partition("::")
-    said = rule and re.fullmatch(r"yes|(yes|narrower) \([a-z]\)", held) and name.startswith("test_")
-    return bool(said) and name in names_in(ROOT / "tests" / path)
+    whole = rule and re.fullmatch(r"yes|(yes|narrower) \([a-z]\)", held) and name.startswith("test_")
+    return bool(whole) and name in names_in(ROOT / "tests" / path)
 
 
 def test_every_rule_names_an_existing_test() -> None:
@@ -50,5 +50,5 @@ def test_rules_are_numbered_uniquely_and_without_gaps() -> None:
 
 def test_every_exception_to_a_house_rule_states_its_reason() -> None:
     marks = {mark for row in ROWS for mark in re.findall(r"\(([a-z])\)", row[2])}
-    told = set(re.findall(r"(?:^|\. |\)\. )\(([a-z])\)", PAGE, re.MULTILINE))
-    assert marks == told
+    reasons = set(re.findall(r"(?:^|\. |\)\. )\(([a-z])\)", PAGE, re.MULTILINE))
+    assert marks == reasons

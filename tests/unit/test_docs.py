@@ -74,9 +74,9 @@ def test_every_built_in_view_is_documented() -> None:
 
 def test_every_command_in_the_readme_exists() -> None:
     commands = set(command().commands)
-    said = set(re.findall(r"^\.venv/bin/chartferry (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE))
-    assert said
-    assert said <= commands
+    named = set(re.findall(r"^\.venv/bin/chartferry (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert named
+    assert named <= commands
 
 
 def test_every_dependency_has_its_reason() -> None:

@@ -45,9 +45,9 @@ class Remark(NamedTuple):
 
     @property
     def keys(self) -> set[str]:
-        said = [*_KEYS_MARKED.findall(self.words), *_KEYS_WITH_SECTION.findall(self.words)]
+        found = [*_KEYS_MARKED.findall(self.words), *_KEYS_WITH_SECTION.findall(self.words)]
         bare = set(_KEYS_IN_BRACKETS.findall(self.words)) & SOURCES
-        return bare.union(*(re.findall(_KEY, keys) for keys in said))
+        return bare.union(*(re.findall(_KEY, keys) for keys in found))
 
 
 def _python(path: Path) -> Iterator[Remark]:
@@ -115,8 +115,10 @@ def values_without_evidence(source: str) -> list[str]:
             first, last = field.lineno, field.value.end_lineno or field.lineno
             while lines[first - 1].lstrip().startswith("#"):
                 first -= 1
-            said = " ".join(line.partition("#")[2] for line in lines[first : last + 1])
-            if field.arg not in {"name", "label"} and not re.search(r"\[[DRI]\]|vendor-facts|R4|specification", said):
+            comments = " ".join(line.partition("#")[2] for line in lines[first : last + 1])
+            if field.arg not in {"name", "label"} and not re.search(
+                r"\[[DRI]\]|vendor-facts|R4|specification", comments
+            ):
                 found.append(str(field.arg))
     return found
 
@@ -169,9 +171,9 @@ def test_every_key_on_the_page_is_in_its_table_and_every_key_of_the_table_is_use
 @pytest.mark.parametrize("number", SECTIONS)
 def test_every_fact_has_its_confidence_and_its_source(number: str) -> None:
     source = re.compile(rf"\[I\]|\[[DR]\] (?:{_KEY}|GitHub|no document was recorded)")
-    told = [fact for section, fact in facts() if section == number]
-    assert told
-    assert [fact for fact in told if not source.search(fact)] == []
+    of_section = [fact for section, fact in facts() if section == number]
+    assert of_section
+    assert [fact for fact in of_section if not source.search(fact)] == []
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)

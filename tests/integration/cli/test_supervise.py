@@ -99,7 +99,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "closed", "code", "said"),
+    ("words", "closed", "code", "message"),
     [
         ("--version", ">&-", 5, "cannot write: stdout is closed"),
         ("views list --json", ">&-", 5, "cannot write: stdout is closed"),
@@ -107,11 +107,11 @@ def folder(tmp_path: Path) -> Path:
         ("pull somewhere -", "<&-", 2, "stdin names no patient"),
     ],
 )
-def test_a_closed_standard_stream_is_no_bug(words: str, closed: str, code: int, said: str, folder: Path) -> None:
+def test_a_closed_standard_stream_is_no_bug(words: str, closed: str, code: int, message: str, folder: Path) -> None:
     command = f"'{sys.executable}' -c 'from cli.main import main; main()' {words} {closed}"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == code
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Exception" not in done.stderr
 
 

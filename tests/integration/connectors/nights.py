@@ -26,18 +26,20 @@ class Nights:
         if served.vendor == "va":
             self._profile["login.audience"] = served.audience
 
-    async def sync(self, *patients: str, later: timedelta = timedelta(), **asked: Any) -> RunReport:
+    async def sync(self, *patients: str, later: timedelta = timedelta(), **settings: Any) -> RunReport:
         """Crawl these patients as a cohort file that stays the same file; without any, whom the request says."""
         self.clock.moment += later
         self.served.log.clear()
         served = self.served
         chosen = profile_for(served.vendor, grouped(self._profile))
         if patients:
-            asked["cohort"] = CohortSource(values=patients, name="cohort")
-        request = SyncRequest(connection="site", base_url=served.base_url, profile=chosen, **{"mode": "crawl", **asked})
+            settings["cohort"] = CohortSource(values=patients, name="cohort")
+        request = SyncRequest(
+            connection="site", base_url=served.base_url, profile=chosen, **{"mode": "crawl", **settings}
+        )
         return await whole_run(request, signing(served.vendor, served.client_id), self.kept, self.clock)
 
-    def asked(self, kind: str, patient: str = "") -> list[str]:
+    def targets(self, kind: str, patient: str = "") -> list[str]:
         """Targets of the last run's requests of a type that name a patient."""
         return [
             entry.target

@@ -14,7 +14,7 @@ _PAGE = 10
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """One request."""
 
     method: str
@@ -24,14 +24,14 @@ class Asked:
     base: str
 
 
-Hook = Callable[[Asked], bytes | None]
+Hook = Callable[[Request], bytes | None]
 
 
 def answer(body: object, status: int = 200, headers: dict[str, str] | None = None) -> bytes:
     """A whole HTTP answer: `body` as JSON, or bytes as they are."""
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    told = {"Content-Type": "application/fhir+json", "Content-Length": str(len(raw)), **(headers or {})}
-    head = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+    fields = {"Content-Type": "application/fhir+json", "Content-Length": str(len(raw)), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {status} As It Is\r\n{head}\r\n".encode() + raw
 
 
@@ -61,7 +61,7 @@ def small_chart(patients: int = 2, observations: int = 25) -> dict[str, list[dic
 
 @dataclass
 class RawServer:
-    """What a test gets: where it is, what it holds, and what was asked."""
+    """What a test gets: where it is, what it holds, and what was requested."""
 
     base_url: str = ""
     vendor: str = "generic"
@@ -69,39 +69,39 @@ class RawServer:
     group_id: str = ""
     patient_ids: tuple[str, ...] = ()
     rows: dict[str, list[dict]] = field(default_factory=small_chart)
-    hook: Hook = lambda asked: None
-    asked: list[Asked] = field(default_factory=list)
+    hook: Hook = lambda request: None
+    requests: list[Request] = field(default_factory=list)
 
     def keys(self) -> set[tuple[str, str]]:
         """Type and id of everything that it holds."""
         return {(row["resourceType"], row["id"]) for rows in self.rows.values() for row in rows}
 
-    def matches(self, asked: Asked) -> list[dict]:
+    def matches(self, request: Request) -> list[dict]:
         """What a search of one type should find."""
-        kind = asked.path.strip("/").partition("/")[0]
-        patient = asked.query.get("patient")
+        kind = request.path.strip("/").partition("/")[0]
+        patient = request.query.get("patient")
         return [r for r in self.rows.get(kind, []) if patient in (None, r.get("subject", {}).get("reference", "/")[8:])]
 
-    def reply(self, asked: Asked) -> bytes:
+    def reply(self, request: Request) -> bytes:
         """The hook's answer, else the right one."""
-        self.asked.append(asked)
-        found = self.hook(asked)
+        self.requests.append(request)
+        found = self.hook(request)
         if found is not None:
             return found
-        if asked.path.endswith("smart-configuration"):
-            return answer({"token_endpoint": f"{asked.base}/token"})
-        if asked.path == "/token":
+        if request.path.endswith("smart-configuration"):
+            return answer({"token_endpoint": f"{request.base}/token"})
+        if request.path == "/token":
             return answer({"access_token": "t", "token_type": "bearer", "expires_in": 300, "scope": "system/*.read"})
-        if asked.path == "/metadata":
+        if request.path == "/metadata":
             return answer(self.statement())
-        kind, _, id_ = asked.path.strip("/").partition("/")
+        kind, _, id_ = request.path.strip("/").partition("/")
         if id_:
             one = [row for row in self.rows.get(kind, []) if row["id"] == id_]
             return answer(one[0]) if one else answer({"resourceType": "OperationOutcome", "issue": []}, 404)
-        start = int(asked.query.get("start", 0))
-        rows = self.matches(asked)
-        kept = "&".join(f"{name}={quote(value)}" for name, value in asked.query.items() if name != "start")
-        more = f"{asked.base}/{kind}?{kept}&start={start + _PAGE}" if start + _PAGE < len(rows) else None
+        start = int(request.query.get("start", 0))
+        rows = self.matches(request)
+        kept = "&".join(f"{name}={quote(value)}" for name, value in request.query.items() if name != "start")
+        more = f"{request.base}/{kind}?{kept}&start={start + _PAGE}" if start + _PAGE < len(rows) else None
         return answer(bundle(rows[start : start + _PAGE], more, len(rows)))
 
     def statement(self) -> dict:
@@ -118,10 +118,10 @@ class RawServer:
 
 
 @contextlib.asynccontextmanager
-async def raw_server(hook: Callable[[RawServer, Asked], bytes | None]) -> AsyncIterator[RawServer]:
+async def raw_server(hook: Callable[[RawServer, Request], bytes | None]) -> AsyncIterator[RawServer]:
     """Serve on a socket of this event loop while the block runs."""
     server = RawServer()
-    server.hook = lambda asked: hook(server, asked)
+    server.hook = lambda request: hook(server, request)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -132,7 +132,7 @@ async def raw_server(hook: Callable[[RawServer, Asked], bytes | None]) -> AsyncI
                 await reader.readexactly(int(headers.get("content-length", 0)))
                 url = urlsplit(target)
                 query = dict(parse_qsl(url.query))
-                writer.write(server.reply(Asked(method, url.path, query, headers, server.base_url)))
+                writer.write(server.reply(Request(method, url.path, query, headers, server.base_url)))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

@@ -82,7 +82,7 @@ async def run(
     profile: dict[str, Any] | None = None,
     scopes: tuple[str, ...] = (),
     on_progress: Callable[[Any], None] = lambda progress: None,
-    **asked: Any,
+    **settings: Any,
 ) -> RunReport:
     """One sync of a mock EHR, with what its vendor's way needs filled in."""
     vendor = served.vendor
@@ -95,6 +95,6 @@ async def run(
     audience = {"login.audience": served.audience} if vendor == "va" else {}
     quick = {"retry.base_s": 0.01, "http.read_timeout_s": 60}
     chosen = profile_for(vendor, grouped({**quick, **audience, **(profile or {})}))
-    request = SyncRequest(connection="site", base_url=served.base_url, profile=chosen, **{**needs, **asked})
+    request = SyncRequest(connection="site", base_url=served.base_url, profile=chosen, **{**needs, **settings})
     login = signing(vendor, served.client_id, scopes)
     return await whole_run(request, login, store, Clock(), on_progress=on_progress)

@@ -163,14 +163,14 @@ class ExportServer:
         other = self.elsewhere.origin if self.elsewhere else ""
         return text.replace("{origin}", self.main.origin).replace("{elsewhere}", other)
 
-    async def sync(self, store: KeptRows, profile: dict[str, Any] | None = None, **asked: Any) -> RunReport:
+    async def sync(self, store: KeptRows, profile: dict[str, Any] | None = None, **settings: Any) -> RunReport:
         """One bulk run, as the command does it; its waits pass at once."""
         assert self.main is not None
         chosen = profile_for(
             "generic", grouped({"bulk.levels": ["patient", "group"], "retry.base_s": 0.01, **(profile or {})})
         )
         base_url = self.main.base_url
-        request = SyncRequest(connection="site", base_url=base_url, profile=chosen, **{"mode": "bulk", **asked})
+        request = SyncRequest(connection="site", base_url=base_url, profile=chosen, **{"mode": "bulk", **settings})
         return await whole_run(
             request,
             signing("generic", "client-1", scopes=("system/*.read",)),

@@ -156,9 +156,9 @@ async def test_missing_or_restricted_documents_are_noted_and_not_requested_while
         "d3": "stored",
     }
     assert (report.status, again.status) == ("complete", "complete")
-    said = " ".join(report.notes)
-    assert "attachments: 3 in all: 1 stored, 1 not there, 1 restricted by the server for this client" in said
-    assert not any(word in said for word in ("gone", "closed", "b3", "d1", "p1"))
+    notes = " ".join(report.notes)
+    assert "attachments: 3 in all: 1 stored, 1 not there, 1 restricted by the server for this client" in notes
+    assert not any(word in notes for word in ("gone", "closed", "b3", "d1", "p1"))
 
 
 async def test_a_failed_document_is_a_hole_that_names_nobody_and_the_next_run_fills_it(
@@ -178,7 +178,7 @@ async def test_a_failed_document_is_a_hole_that_names_nobody_and_the_next_run_fi
         report = await run(served, store)
     assert report.status == "complete"
     assert uses(store_url)["secret-note", 0] == ("stored", b"%PDF-1.4 no", None)
-    assert any("stored (damaged" in said for said in report.notes)
+    assert any("stored (damaged" in one for one in report.notes)
 
 
 @pytest.mark.parametrize("notes", [1, 12])
@@ -250,8 +250,8 @@ async def test_another_server_is_contacted_only_by_policy_and_never_with_the_tok
                 in report.notes
             )
             await run(served, store, profile={"attachments": {"foreign": True}, "links.private_hosts": ["127.0.0.1"]})
-            asked = list(other.log)
-    assert [entry.had_authorization for entry in asked] == [False]
+            requests = list(other.log)
+    assert [entry.had_authorization for entry in requests] == [False]
     assert uses(store_url)["d1", 0][1:] == (b"<p>far", "far")
 
 
@@ -284,9 +284,9 @@ async def test_a_run_killed_while_fetching_documents_requests_no_stored_one_agai
         before = len(served.log)
         served.faults.clear()
         report = await run(served, store)
-        asked = fetched(served, before)
+        requests = fetched(served, before)
     assert report.status == "complete"
-    assert sorted(asked) == sorted({f"b{n}" for n in range(8)} - stored)
+    assert sorted(requests) == sorted({f"b{n}" for n in range(8)} - stored)
     assert all(use[0] == "stored" for use in uses(store_url).values())
 
 
@@ -366,14 +366,14 @@ async def test_the_token_goes_to_no_path_outside_the_base_even_at_its_own_origin
         report = await run(served, store)
         assert [entry.target for entry in served.log if "admin" in entry.target or "Binary" in entry.target] == []
     assert {use[0] for use in uses(store_url).values()} == {"foreign"}
-    (said,) = [note for note in report.notes if note.startswith("attachments")]
-    assert said.startswith(f"attachments: {len(outside)} in all: ")
+    (line,) = [note for note in report.notes if note.startswith("attachments")]
+    assert line.startswith(f"attachments: {len(outside)} in all: ")
     for count, why in (
         (3, "on the EHR's own origin but outside base_url"),
         (1, "on other servers"),
         (4, "their URL is"),
     ):
-        assert f"{count} not requested ({why}" in said
+        assert f"{count} not requested ({why}" in line
 
 
 async def test_a_setting_fetches_documents_beside_the_base_on_the_ehrs_own_origin_with_the_token(
@@ -386,8 +386,8 @@ async def test_a_setting_fetches_documents_beside_the_base_on_the_ehrs_own_origi
             served.dataset.replace(note(f"d{n}", {"contentType": "text/plain", "url": url}))
         served.faults.add(FaultRule(match=Match(path="/files/b1"), action=Action(status=404)))
         report = await run(served, store, profile={"attachments": {"same_origin": True}})
-        asked = [entry for entry in served.log if "/files/" in entry.target or "admin" in entry.target]
-    assert [(entry.target.partition("/files")[2], entry.had_authorization) for entry in asked] == [
+        requests = [entry for entry in served.log if "/files/" in entry.target or "admin" in entry.target]
+    assert [(entry.target.partition("/files")[2], entry.had_authorization) for entry in requests] == [
         ("/b1?version=2", True)
     ]
     assert {key[0]: use[0] for key, use in uses(store_url).items()} == {

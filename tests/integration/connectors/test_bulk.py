@@ -374,11 +374,11 @@ async def test_a_run_killed_within_a_file_continues_within_it(store: KeptRows) -
         before = len(store.live())
         report = await run(served, store, types=("Observation",))
         expected = source(served, ["Observation"])
-        asked = [entry for entry in served.log if entry.purpose == "file"]
+        requests = [entry for entry in served.log if entry.purpose == "file"]
     assert 0 < before < len(expected)
     assert (report.status, report.holes, len(kickoffs(served))) == ("complete", [], 1)
     assert store.live() == expected
-    assert [entry.status for entry in asked] == [200, 206]
+    assert [entry.status for entry in requests] == [200, 206]
     assert "resumed where it stopped" in " ".join(report.notes)
 
 

@@ -222,9 +222,9 @@ async def test_a_server_that_always_says_two_minutes_is_polled_once_early_and_th
 
 
 async def test_an_early_poll_is_sent_even_if_the_kick_off_says_two_minutes(store: KeptRows) -> None:
-    told = {"Retry-After": "120"}
-    polls = [busy(**told), manifest("Patient", "Observation")]
-    async with export_server(kickoffs=[accepted(**told)], polls=polls) as server:
+    headers = {"Retry-After": "120"}
+    polls = [busy(**headers), manifest("Patient", "Observation")]
+    async with export_server(kickoffs=[accepted(**headers)], polls=polls) as server:
         await server.sync(store)
         waits = [wait for wait in server.clock.waits if wait >= 1]
     assert waits == pytest.approx([10, 120], abs=1)
@@ -335,16 +335,16 @@ async def test_an_endless_job_is_left_after_its_time_and_kept_for_the_next_run(s
 # -- manifest
 
 
-@pytest.mark.parametrize("said", [True, "true"])
-async def test_files_get_the_token_where_the_manifest_requires_it(store: KeptRows, said: object) -> None:
-    async with export_server(polls=[manifest("Patient", "Observation", requires=said)]) as server:
+@pytest.mark.parametrize("stated", [True, "true"])
+async def test_files_get_the_token_where_the_manifest_requires_it(store: KeptRows, stated: object) -> None:
+    async with export_server(polls=[manifest("Patient", "Observation", requires=stated)]) as server:
         await server.sync(store)
         assert {bearer(file) for file in server.sent("/files/")} == {"token-1"}
 
 
-@pytest.mark.parametrize("said", [False, "false"])
-async def test_files_never_get_the_token_where_the_manifest_says_so(store: KeptRows, said: object) -> None:
-    async with export_server(polls=[manifest("Patient", "Observation", requires=said)]) as server:
+@pytest.mark.parametrize("stated", [False, "false"])
+async def test_files_never_get_the_token_where_the_manifest_says_so(store: KeptRows, stated: object) -> None:
+    async with export_server(polls=[manifest("Patient", "Observation", requires=stated)]) as server:
         assert (await server.sync(store)).status == "complete"
         assert {bearer(file) for file in server.sent("/files/")} == {None}
 
@@ -414,8 +414,8 @@ async def test_error_files_are_fetched_and_reported_and_the_data_is_kept_at_any_
         report = await server.sync(store)
     assert report.status == ("partial" if severity in {"error", "fatal"} else "complete")
     assert set(store.live()) == BOTH
-    told = [*report.notes, *(hole.reason for hole in report.holes)]
-    assert any("error file has 1 issue," in one or "failed in part: 1 error " in one for one in told)
+    texts = [*report.notes, *(hole.reason for hole in report.holes)]
+    assert any("error file has 1 issue," in one or "failed in part: 1 error " in one for one in texts)
 
 
 async def test_manifest_pages_are_followed_to_the_last_and_waited_for(store: KeptRows) -> None:
@@ -499,11 +499,11 @@ async def test_without_a_transaction_time_the_kick_off_less_a_margin_is_the_next
     )
 
 
-@pytest.mark.parametrize("said", ["2099-01-01T00:00:00Z", "garbage; drop", "2026-03-01", "2026-03-01T00:00:00", 7])
+@pytest.mark.parametrize("stated", ["2099-01-01T00:00:00Z", "garbage; drop", "2026-03-01", "2026-03-01T00:00:00", 7])
 async def test_an_unreadable_or_future_transaction_time_is_reported_and_replaced_by_the_kick_off(
-    store: KeptRows, said: object
+    store: KeptRows, stated: object
 ) -> None:
-    async with export_server(polls=[manifest("Patient", "Observation", transactionTime=said)]) as server:
+    async with export_server(polls=[manifest("Patient", "Observation", transactionTime=stated)]) as server:
         began = server.clock.moment.replace(microsecond=0)
         report = await server.sync(store, {"changes.incremental": True, "changes.overlap_s": 300})
         await server.sync(store, {"changes.incremental": True})
@@ -524,8 +524,8 @@ async def test_a_transaction_time_by_a_servers_own_clock_that_is_ahead_of_ours_i
 async def test_the_oldest_of_several_watermarks_is_found_whatever_their_zones(store: KeptRows) -> None:
     async with export_server() as server:
         both = ("Patient", "Observation")
-        for types, said in ((both, "2026-03-01T01:00:00Z"), (both[:1], "2026-03-01T10:00:00+14:00")):
-            server.polls = [manifest(*types, transactionTime=said)]
+        for types, stated in ((both, "2026-03-01T01:00:00Z"), (both[:1], "2026-03-01T10:00:00+14:00")):
+            server.polls = [manifest(*types, transactionTime=stated)]
             await server.sync(store, {"changes.incremental": True}, types=types)
         await server.sync(store, {"changes.incremental": True}, types=both)
         assert "_since=2026-03-01T10:00:00+14:00" in unquote(server.kicked_off[2].target)

@@ -31,9 +31,9 @@ def assertion_of(login: Seen) -> Any:
 async def test_discovery_is_requested_once_as_json_below_the_base_url_without_a_token(store: KeptRows) -> None:
     async with export_server() as server:
         await server.sync(store)
-        asked = server.sent("/fhir/.well-known/smart-configuration")
-    assert [(one.method, one.headers["accept"]) for one in asked] == [("GET", "application/json")]
-    assert bearer(asked[0]) is None
+        requests = server.sent("/fhir/.well-known/smart-configuration")
+    assert [(one.method, one.headers["accept"]) for one in requests] == [("GET", "application/json")]
+    assert bearer(requests[0]) is None
 
 
 async def test_a_relative_token_endpoint_resolves_against_the_base_url(store: KeptRows) -> None:
@@ -143,9 +143,9 @@ async def test_a_run_logs_in_once_and_uses_that_token_for_everything(store: Kept
     async with export_server() as server:
         await server.sync(store)
         assert server.main is not None
-        asked = [seen for seen in server.main.seen if "token" not in seen.target and "well-known" not in seen.target]
+        requests = [seen for seen in server.main.seen if "token" not in seen.target and "well-known" not in seen.target]
         assert len(server.sent("/token")) == 1
-    assert {bearer(seen) for seen in asked if not seen.target.endswith("/metadata")} == {"token-1"}
+    assert {bearer(seen) for seen in requests if not seen.target.endswith("/metadata")} == {"token-1"}
 
 
 async def test_a_token_about_to_expire_is_renewed_before_it_is_used_again(store: KeptRows) -> None:

@@ -76,7 +76,7 @@ async def test_a_poison_record_costs_itself_and_everything_else_of_its_patient_a
             ("Condition", "the server cannot produce 2 records"),
             ("Observation", "the server cannot produce a record"),
         ]
-        assert len(nights.asked("Observation", "pat-2")) < 100
+        assert len(nights.targets("Observation", "pat-2")) < 100
         object.__setattr__(served.ehr.config, "poison", frozenset())
         healed = await nights.sync(*PATIENTS, types=types)
         assert (healed.status, here(kept, *types)) == ("complete", source(served, *types))
@@ -103,7 +103,7 @@ async def test_a_page_that_takes_too_long_is_requested_smaller(kept: KeptRows) -
         nights = Nights(served, kept)
         report = await nights.sync("pat-1", types=("Patient", "Observation"))
         assert (report.status, here(kept, "Observation")) == ("complete", source(served, "Observation"))
-        assert any("_count=6" in target for target in nights.asked("Observation"))
+        assert any("_count=6" in target for target in nights.targets("Observation"))
 
 
 # -- what is not asked
@@ -117,9 +117,9 @@ async def test_documents_deferred_to_tomorrow_are_not_requested_before_and_fetch
         first = await nights.sync(*PATIENTS, types=types)
         assert {hole.resource_type for hole in first.holes} == {"DocumentReference"}
         assert "paused until" in first.holes[0].reason
-        assert len(nights.asked("DocumentReference")) <= 3
+        assert len(nights.targets("DocumentReference")) <= 3
         second = await nights.sync(*PATIENTS, types=types, later=timedelta(hours=1))
-        assert (nights.asked("DocumentReference"), len(second.holes)) == ([], 3)
+        assert (nights.targets("DocumentReference"), len(second.holes)) == ([], 3)
         object.__setattr__(served.ehr.config, "daily_documents", None)
         third = await nights.sync(*PATIENTS, types=types, later=DAY)
         assert (third.status, here(kept, "DocumentReference")) == ("complete", source(served, "DocumentReference"))
@@ -132,13 +132,13 @@ async def test_break_the_glass_charts_are_requested_once_and_then_only_after_som
         nights = Nights(served, kept)
         types = ("Patient", "Observation")
         report = await nights.sync(*PATIENTS, types=types)
-        assert len(nights.asked("Observation", "pat-2")) == 1
+        assert len(nights.targets("Observation", "pat-2")) == 1
         assert {hole.reason.partition(" (")[0] for hole in report.holes} == {"restricted by the server for this client"}
         assert len(report.holes) == 6
         again = await nights.sync(*PATIENTS, types=types, later=DAY)
-        assert (nights.asked("Observation", "pat-2"), again.status, len(again.holes)) == ([], "partial", 6)
+        assert (nights.targets("Observation", "pat-2"), again.status, len(again.holes)) == ([], "partial", 6)
         await nights.sync(*PATIENTS, types=types, since="none")
-        assert len(nights.asked("Observation", "pat-2")) == 1
+        assert len(nights.targets("Observation", "pat-2")) == 1
         object.__setattr__(served.ehr.config, "restricted", {})
         healed = await nights.sync(*PATIENTS, types=types, later=31 * DAY)
         assert (healed.status, here(kept, *types)) == ("complete", source(served, *types))
@@ -149,7 +149,7 @@ async def test_a_restricted_patient_is_left_alone_in_every_type(kept: KeptRows) 
     with ehr("epic", restricted={"*/pat-2": "4131"}) as served:
         nights = Nights(served, kept, limits__max_concurrency=1)
         report = await nights.sync(*PATIENTS, types=types)
-        assert sum(len(nights.asked(kind, "pat-2")) for kind in types[1:]) <= 2
+        assert sum(len(nights.targets(kind, "pat-2")) for kind in types[1:]) <= 2
         assert {hole.resource_type for hole in report.holes} == set(types[1:])
 
 
@@ -160,7 +160,7 @@ async def test_a_type_forbidden_for_the_app_is_not_requested_for_every_patient(k
         served.faults.add(FaultRule(match=Match(path="/Goal"), action=Action(status=403)))
         nights = Nights(served, kept, limits__max_concurrency=1)
         report = await nights.sync(*everyone, types=("Patient", "Goal"))
-        assert len(nights.asked("Goal")) <= 9, "three, and ever fewer of the others"
+        assert len(nights.targets("Goal")) <= 9, "three, and ever fewer of the others"
         assert len(report.holes) == 20
         served.faults.clear()
         assert (await nights.sync(*everyone, types=("Patient", "Goal"))).status == "complete"
@@ -178,11 +178,11 @@ async def test_a_failed_patient_is_fetched_from_its_lag_and_the_others_increment
         for _ in range(2):
             broken = await nights.sync(*PATIENTS, types=types)
             assert (broken.status, len(broken.holes)) == ("partial", 1)
-            assert all("_lastUpdated=ge" in target for target in nights.asked("Observation"))
+            assert all("_lastUpdated=ge" in target for target in nights.targets("Observation"))
         served.faults.clear()
         served.dataset.replace(row("Observation", "missed", "pat-2", "2026-05-01T00:00:00Z"))
         healed = await nights.sync(*PATIENTS, types=types)
-        assert "pat-2" in nights.asked("Observation")[0]
+        assert "pat-2" in nights.targets("Observation")[0]
         assert (healed.status, here(kept, *types)) == ("complete", source(served, *types))
 
 
@@ -192,9 +192,9 @@ async def test_a_new_patient_is_listed_in_full_and_nobody_else_is(kept: KeptRows
         nights = Nights(served, kept, changes__incremental=True)
         await nights.sync("pat-1", "pat-2", types=types)
         report = await nights.sync("pat-2", "pat-3", types=types)
-        assert not any("_lastUpdated" in target for target in nights.asked("Observation", "pat-3"))
-        assert all("_lastUpdated" in target for target in nights.asked("Observation", "pat-2"))
-        assert nights.asked("Observation", "pat-1") == []
+        assert not any("_lastUpdated" in target for target in nights.targets("Observation", "pat-3"))
+        assert all("_lastUpdated" in target for target in nights.targets("Observation", "pat-2"))
+        assert nights.targets("Observation", "pat-1") == []
         assert here(kept, *types) == source(served, *types)
         assert report.cohort == {"asked": 2, "patients": 2, "new": 1, "removed": 1, "merged": 0}
 
@@ -213,9 +213,9 @@ async def test_epic_is_searched_by_creation_date_and_a_full_listing_finds_change
         served.dataset.replace(lab("old", "2025-06-01T00:00:00Z", 2))
         served.dataset.replace(lab("new", "2026-03-01T00:00:00Z", 1))
         await nights.sync("pat-1", types=types)
-        asked = nights.asked("Observation")
-        assert all("issued=ge2025-12-31T00:00:00Z" in target for target in asked)
-        assert not any("issued" in target for target in nights.asked("Procedure"))
+        targets = nights.targets("Observation")
+        assert all("issued=ge2025-12-31T00:00:00Z" in target for target in targets)
+        assert not any("issued" in target for target in nights.targets("Procedure"))
         assert here(kept, "Observation") == source(served, "Observation")
         assert kept.live()["Observation", "old"]["valueInteger"] == ("number", "1")
         await nights.sync("pat-1", types=types, later=8 * DAY)
@@ -263,8 +263,8 @@ async def test_a_merged_patient_is_an_alias_of_the_survivor_whose_whole_chart_is
         assert (report.status, report.holes) == ("complete", [])
         assert here(kept, *types) == source(served, *types)
         await nights.sync("pat-1", "pat-2", types=types)
-        assert nights.asked("Observation", "pat-1") == []
-        assert len(nights.asked("Observation", "pat-3")) == 6
+        assert nights.targets("Observation", "pat-1") == []
+        assert len(nights.targets("Observation", "pat-3")) == 6
         assert here(kept, *types) == source(served, *types)
 
 
@@ -278,7 +278,7 @@ async def test_a_replaced_patient_leads_to_its_survivor(kept: KeptRows) -> None:
         report = await nights.sync("pat-1", "pat-2", types=types)
         assert report.status == "complete"
         assert here(kept, *types) == source(served, *types)
-        assert not any("_lastUpdated" in target for target in nights.asked("Observation", "pat-3"))
+        assert not any("_lastUpdated" in target for target in nights.targets("Observation", "pat-3"))
 
 
 async def test_a_deleted_patient_is_a_tombstone_with_all_of_its_chart(kept: KeptRows) -> None:
@@ -300,7 +300,7 @@ async def test_patients_are_requested_by_fifties_and_those_missing_from_a_batch_
         report = await nights.sync(*everyone, "nobody", types=("Patient",))
         assert len(here(kept, "Patient")) == 59
         assert len(report.holes) == 2
-        assert len(nights.asked("Patient")) < 20
+        assert len(nights.targets("Patient")) < 20
 
 
 async def test_a_long_search_goes_by_post(kept: KeptRows) -> None:

@@ -41,34 +41,34 @@ async def eighty(store: KeptRows, polls: list[Answer], files: dict[str, list[Ans
 
 
 async def test_a_manifest_that_renews_no_link_is_not_requested_again_for_each_file(store: KeptRows) -> None:
-    asked, report = await eighty(store, [listed()], {name: [outcome(404, "not-found")] for name in NAMES})
+    polls_again, report = await eighty(store, [listed()], {name: [outcome(404, "not-found")] for name in NAMES})
     assert report.status == "partial"
     assert len(report.holes) == FILES
-    assert asked <= 5
+    assert polls_again <= 5
 
 
 async def test_a_manifest_whose_new_links_fail_too_is_not_requested_again_for_each_file(store: KeptRows) -> None:
     polls = [listed(f"?signed={n}") for n in range(2 * FILES)]
-    asked, report = await eighty(store, polls, {name: [outcome(403, "expired")] for name in NAMES})
+    polls_again, report = await eighty(store, polls, {name: [outcome(403, "expired")] for name in NAMES})
     assert len(report.holes) == FILES
-    assert asked <= 5
+    assert polls_again <= 5
 
 
 async def test_an_unavailable_manifest_is_not_requested_again_for_each_file(store: KeptRows) -> None:
     gone = {name: [outcome(410, "expired")] for name in NAMES}
-    asked, report = await eighty(store, [listed(), outcome(404, "not-found")], gone)
+    polls_again, report = await eighty(store, [listed(), outcome(404, "not-found")], gone)
     assert len(report.holes) == FILES
-    assert asked <= 5
+    assert polls_again <= 5
 
 
 async def test_a_manifest_whose_new_links_work_is_requested_again_whenever_they_expire(store: KeptRows) -> None:
     # each link is good for one file: the worst that still works
     ended = outcome(403, "expired")
     files = {name: [ended, ndjson(some(name))] for name in NAMES}
-    asked, report = await eighty(store, [listed(f"?signed={n}") for n in range(2 * FILES)], files)
+    polls_again, report = await eighty(store, [listed(f"?signed={n}") for n in range(2 * FILES)], files)
     assert (report.status, report.holes) == ("complete", [])
     assert sum(kind == "Observation" for kind, _ in store.live()) == FILES
-    assert asked > 1
+    assert polls_again > 1
 
 
 async def test_an_error_file_is_fetched_once_whatever_its_count(store: KeptRows) -> None:

@@ -55,8 +55,8 @@ async def test_a_refused_level_is_reported_and_followed_by_the_profiles_next_one
         report = await server.sync(store, IN_ORDER)
         assert levels(server) == [PATIENT_LEVEL, SYSTEM_LEVEL]
         assert (report.status, report.error) == ("complete", None)
-        said = f"HTTP {refusal.status}" + (" without an export job" if refusal.status == 200 else "")
-        assert any("Patient/$export" in note and said in note for note in report.notes)
+        refused = f"HTTP {refusal.status}" + (" without an export job" if refusal.status == 200 else "")
+        assert any("Patient/$export" in note and refused in note for note in report.notes)
         again = await server.sync(store, IN_ORDER)
     assert again.status == "complete"
     assert again.deleted == 0

@@ -332,10 +332,10 @@ async def test_the_next_run_probes_once_and_continues_if_the_ehr_answers():
 
 async def test_an_unanswered_login_opens_the_breaker():
     class Unreachable:
-        asked = 0
+        logins = 0
 
         async def token(self, launch=None):
-            self.asked += 1
+            self.logins += 1
             raise TransientFetchError("logging in: nobody")
 
         def invalidate(self, token):
@@ -344,7 +344,7 @@ async def test_an_unanswered_login_opens_the_breaker():
     tokens = Unreachable()
     async with wire(always(http())) as server, client(server, tokens=tokens, limits__breaker_failures=3) as ehr:
         ended = [await one(ehr) for _ in range(20)]
-        assert tokens.asked == 3
+        assert tokens.logins == 3
         assert isinstance(ended[-1], EhrDownError)
 
 

@@ -53,9 +53,9 @@ async def test_internal_file_links_are_refused_with_their_origin_and_the_setting
     polls = [manifest("Patient", "Observation", requires=requires, files=f"{inside}/files")]
     async with export_server(polls=polls) as server:
         report = await server.sync(store)
-    told = " ".join(filter(None, [report.error, *(hole.reason for hole in report.holes)]))
-    assert f'rewrite_origins = {{ "{inside}" = ' in told
-    assert "/files" not in told.replace("bulk.file_hosts", "")
+    text = " ".join(filter(None, [report.error, *(hole.reason for hole in report.holes)]))
+    assert f'rewrite_origins = {{ "{inside}" = ' in text
+    assert "/files" not in text.replace("bulk.file_hosts", "")
 
 
 @pytest.fixture

@@ -59,12 +59,12 @@ async def test_a_cohort_with_an_unknown_patient_exports_the_others_and_the_unkno
         if refusal.status == 422:  # it may be the form, which is tried first
             server.kickoffs[:0] = [refusal] * 2
         report = await server.sync(store, {**BY_NAME, "retry.base_s": 0.01}, **cohort("p1", "nobody"))
-        asked = named(server)
+        requested = named(server)
     assert (report.status, [(hole.resource_type, hole.reason) for hole in report.holes]) == (
         "partial",
         [("Patient", "not exported: the server does not know this patient: check the id, or the cohort")],
     )
-    assert (asked[0], asked[-1]) == (["p1", "nobody"], ["p1"])
+    assert (requested[0], requested[-1]) == (["p1", "nobody"], ["p1"])
     assert set(store.live()) == {("Patient", "p1"), ("Observation", "o1")}
     assert "patients that the server does not know, left out of the export: 1" in report.notes
     assert store.job_deleted() is True
@@ -96,8 +96,8 @@ async def test_an_unknown_patient_is_not_named_again_but_a_merged_patients_forme
         before = len(server.kicked_off)
         server.kickoffs = [outcome(400, "invalid"), outcome(404, "not-found"), outcome(400, "invalid"), accepted()]
         report = await server.sync(store, BY_NAME, **cohort("p1", "p2", "nobody"))
-        asked = named(server)[before:]
-    assert asked == [["p1", "p2", "nobody"], ["p1", "nobody"], ["p1"], ["p1", "p2"]]
+        requested = named(server)[before:]
+    assert requested == [["p1", "p2", "nobody"], ["p1", "nobody"], ["p1"], ["p1", "p2"]]
     assert report.status == "partial"
 
 
@@ -136,7 +136,7 @@ async def test_many_named_patients_are_looked_up_in_lists_and_missing_ones_alone
         server.files["Observation"] = [ndjson(OBSERVATION.replace("p1", "p2"))]
         server.polls = [manifest("Patient", "Observation")]
         report = await server.sync(store, BY_NAME, **cohort(*people))
-        asked, reads = named(server), server.sent("/fhir/Patient/p")
+        requested, reads = named(server), server.sent("/fhir/Patient/p")
     assert (report.status, len(report.holes)) == ("partial", 1)
-    assert asked[1] == [one for one in people if one != "p7"]
+    assert requested[1] == [one for one in people if one != "p7"]
     assert [seen.target for seen in reads] == ["/fhir/Patient/p7"]

@@ -229,8 +229,8 @@ async def test_a_server_of_another_fhir_version_than_r4_is_reported(
 ) -> None:
     async with export_server(capability={"fhirVersion": version}) as server:
         report = await server.sync(store, types=TYPES)
-    told = [note for note in report.notes if "but chartferry reads R4" in note]
-    assert [f"speaks FHIR {version}" in note for note in told] == [True] * is_told
+    notes = [note for note in report.notes if "but chartferry reads R4" in note]
+    assert [f"speaks FHIR {version}" in note for note in notes] == [True] * is_told
     assert "Roe" not in str(report.notes)
 
 

@@ -70,10 +70,10 @@ async def test_an_outage_found_by_one_connection_stops_the_other():
         for _ in range(2):
             with pytest.raises(TransientFetchError):
                 await one.send(call())
-        asked = len(server.seen)
+        requests = len(server.seen)
         with pytest.raises(EhrDownError):
             await two_.send(call())
-        assert len(server.seen) == asked
+        assert len(server.seen) == requests
         assert two_.pace_state().down_until == one.pace_state().down_until is not None
 
 

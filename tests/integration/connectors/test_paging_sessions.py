@@ -8,11 +8,19 @@ import pytest
 
 from connectors.fhir.run import CohortSource
 from tests.integration.connectors.kept_rows import KeptRows
-from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, prescribe, raw_server, small_chart
+from tests.integration.connectors.raw_server import (
+    RawServer,
+    Request,
+    answer,
+    bundle,
+    prescribe,
+    raw_server,
+    small_chart,
+)
 from tests.integration.connectors.runs import run
 
 pytestmark = pytest.mark.anyio
-Fault = Callable[[RawServer, Asked], bytes | None]
+Fault = Callable[[RawServer, Request], bytes | None]
 SMALL = {"retry.max_tries": 2, "retry.base_s": 0.01}
 
 
@@ -20,8 +28,8 @@ def on_page_two(kind: str, status: int, times: int) -> Fault:
     """The second page of everybody's rows of a type answers a status, some times."""
     left = [times]
 
-    def fault(server: RawServer, asked: Asked) -> bytes | None:
-        if asked.path == f"/{kind}" and asked.query.get("start") == "10" and left[0]:
+    def fault(server: RawServer, request: Request) -> bytes | None:
+        if request.path == f"/{kind}" and request.query.get("start") == "10" and left[0]:
             left[0] -= 1
             return answer({"resourceType": "OperationOutcome", "issue": [{"code": "not-found"}]}, status)
         return None
@@ -39,7 +47,7 @@ async def test_a_list_of_patients_whose_session_expires_restarts_and_is_complete
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "reason"),
     [
         (
             410,
@@ -51,7 +59,7 @@ async def test_a_list_of_patients_whose_session_expires_restarts_and_is_complete
     ],
 )
 async def test_an_interrupted_list_of_patients_is_a_hole_and_the_listed_ones_are_crawled(
-    store: KeptRows, status: int, said: str
+    store: KeptRows, status: int, reason: str
 ) -> None:
     async with raw_server(on_page_two("Patient", status, times=99)) as server:
         server.rows = small_chart(patients=25, observations=1)
@@ -59,7 +67,7 @@ async def test_an_interrupted_list_of_patients_is_a_hole_and_the_listed_ones_are
         held = server.keys()
         listed = {row["id"] for row in server.rows["Patient"][:10]}
     assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Patient"])
-    assert said in report.holes[0].reason
+    assert reason in report.holes[0].reason
     live = set(store.live())
     assert {id_ for kind, id_ in live if kind == "Patient"} == listed
     assert live == {(kind, id_) for kind, id_ in held if id_ in listed or any(f"-{one}-" in id_ for one in listed)}
@@ -68,9 +76,9 @@ async def test_an_interrupted_list_of_patients_is_a_hole_and_the_listed_ones_are
 async def test_a_list_of_patients_that_leads_elsewhere_is_a_hole_and_the_listed_ones_are_crawled(
     store: KeptRows,
 ) -> None:
-    def led_away(server: RawServer, asked: Asked) -> bytes | None:
+    def led_away(server: RawServer, request: Request) -> bytes | None:
         rows = server.rows["Patient"]
-        return answer(bundle(rows[:10], "http://elsewhere.example/Patient?p=2")) if asked.path == "/Patient" else None
+        return answer(bundle(rows[:10], "http://elsewhere.example/Patient?p=2")) if request.path == "/Patient" else None
 
     async with raw_server(led_away) as server:
         server.rows = small_chart(patients=12, observations=1)
@@ -79,8 +87,8 @@ async def test_a_list_of_patients_that_leads_elsewhere_is_a_hole_and_the_listed_
 
 
 async def test_an_empty_list_of_patients_fails_the_run_with_the_reason(store: KeptRows) -> None:
-    def refuses(server: RawServer, asked: Asked) -> bytes | None:
-        return answer({"resourceType": "OperationOutcome", "issue": []}, 403) if asked.path == "/Patient" else None
+    def refuses(server: RawServer, request: Request) -> bytes | None:
+        return answer({"resourceType": "OperationOutcome", "issue": []}, 403) if request.path == "/Patient" else None
 
     async with raw_server(refuses) as server:
         report = await run(server, store, SMALL, mode="crawl")
@@ -91,8 +99,8 @@ async def test_an_empty_list_of_patients_fails_the_run_with_the_reason(store: Ke
 async def test_a_list_of_patients_that_shifts_while_it_is_read_is_read_again(store: KeptRows) -> None:
     gone: list[str] = []
 
-    def shifting(server: RawServer, asked: Asked) -> bytes | None:
-        if asked.path == "/Patient" and asked.query.get("start") == "10" and not gone:
+    def shifting(server: RawServer, request: Request) -> bytes | None:
+        if request.path == "/Patient" and request.query.get("start") == "10" and not gone:
             gone.append(server.rows["Patient"].pop(0)["id"])
         return None
 
@@ -111,14 +119,14 @@ def numbered(server: RawServer) -> None:
 def found_on_page_two(status: int, times: int) -> Fault:
     left = [times]
 
-    def fault(server: RawServer, asked: Asked) -> bytes | None:
-        if asked.path != "/Patient" or "identifier" not in asked.query:
+    def fault(server: RawServer, request: Request) -> bytes | None:
+        if request.path != "/Patient" or "identifier" not in request.query:
             return None
-        known = [row for row in server.rows["Patient"] if asked.query["identifier"] == f"urn:mrn|{row['id']}"]
-        if not asked.query["identifier"].endswith("|p0"):
+        known = [row for row in server.rows["Patient"] if request.query["identifier"] == f"urn:mrn|{row['id']}"]
+        if not request.query["identifier"].endswith("|p0"):
             return answer(bundle(known))
-        if "page" not in asked.query:
-            return answer(bundle([], f"{asked.base}/Patient?identifier={asked.query['identifier']}&page=2"))
+        if "page" not in request.query:
+            return answer(bundle([], f"{request.base}/Patient?identifier={request.query['identifier']}&page=2"))
         if left[0]:
             left[0] -= 1
             return answer({"resourceType": "OperationOutcome", "issue": []}, status)
@@ -141,8 +149,8 @@ async def test_a_record_number_whose_session_expires_is_looked_up_again(
 async def test_a_record_number_answered_with_an_error_counts_as_not_looked_up(store: KeptRows) -> None:
     issue = {"severity": "error", "code": "exception"}
 
-    def an_error(server: RawServer, asked: Asked) -> bytes | None:
-        identifier = asked.query.get("identifier")
+    def an_error(server: RawServer, request: Request) -> bytes | None:
+        identifier = request.query.get("identifier")
         if identifier == "urn:mrn|p0":
             return answer(bundle([{"resourceType": "OperationOutcome", "issue": [issue]}]))
         return answer(bundle(server.rows["Patient"][1:])) if identifier else None
@@ -158,17 +166,17 @@ async def test_a_record_number_answered_with_an_error_counts_as_not_looked_up(st
 async def test_a_list_of_references_whose_session_expires_restarts(store: KeptRows, fault: int) -> None:
     expired: list[bool] = []
 
-    def lists(server: RawServer, asked: Asked) -> bytes | None:
-        if asked.path == "/metadata":
+    def lists(server: RawServer, request: Request) -> bytes | None:
+        if request.path == "/metadata":
             statement = server.statement()
             for one in statement["rest"][0]["resource"]:
                 one["searchParam"] = [{"name": "_id"}] if one["type"] == "Medication" else one["searchParam"]
             return answer(statement)
-        if asked.path != "/Medication" or "_id" not in asked.query:
-            return answer(bundle([])) if asked.path == "/Medication" else None
-        rows = [row for row in server.rows["Medication"] if row["id"] in asked.query["_id"].split(",")]
-        if "start" not in asked.query:
-            return answer(bundle(rows[:2], f"{asked.base}/Medication?_id={asked.query['_id']}&start=2"))
+        if request.path != "/Medication" or "_id" not in request.query:
+            return answer(bundle([])) if request.path == "/Medication" else None
+        rows = [row for row in server.rows["Medication"] if row["id"] in request.query["_id"].split(",")]
+        if "start" not in request.query:
+            return answer(bundle(rows[:2], f"{request.base}/Medication?_id={request.query['_id']}&start=2"))
         if not expired:
             expired.append(True)
             return answer({"resourceType": "OperationOutcome", "issue": []}, fault)
@@ -178,5 +186,5 @@ async def test_a_list_of_references_whose_session_expires_restarts(store: KeptRo
         prescribe(server, 4)
         report = await run(server, store, mode="crawl")
         held = server.keys()
-        lists_asked = [one for one in server.asked if "_id" in one.query]
+        lists_asked = [one for one in server.requests if "_id" in one.query]
     assert (report.status, held - set(store.live()), len(lists_asked)) == ("complete", set(), 4)

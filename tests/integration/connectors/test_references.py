@@ -60,20 +60,20 @@ SHARED = [
 
 def reads(served: Served, since: int = 0) -> Counter[str]:
     """Paths asked since, Patients aside."""
-    asked = [entry for entry in list(served.log)[since:] if entry.purpose in {"read", "search"}]
-    return Counter(entry.target.partition("/R4/")[2] or entry.target for entry in asked)
+    requests = [entry for entry in list(served.log)[since:] if entry.purpose in {"read", "search"}]
+    return Counter(entry.target.partition("/R4/")[2] or entry.target for entry in requests)
 
 
 async def test_resources_that_no_search_lists_are_fetched_by_reference_and_circles_end(store: KeptRows) -> None:
     with mock("epic", data=[*chart(), *SHARED]) as served:
         report = await run(served, store)
-        expected, asked = reachable(served), reads(served)
+        expected, requested = reachable(served), reads(served)
     assert (report.status, list(report.holes)) == ("complete", [])
     assert store.live() == expected
     assert ("Observation", "p1-member-2") in expected
     assert ("Organization", "holding") in expected
     assert ("Practitioner", "nobody-mentions-me") not in expected
-    assert all(count == 1 for count in asked.values()), "nothing is asked twice"
+    assert all(count == 1 for count in requested.values()), "nothing is asked twice"
 
 
 async def test_a_second_run_repeats_no_reference_and_keeps_what_only_references_reach(store: KeptRows) -> None:
@@ -166,15 +166,15 @@ async def test_missing_or_restricted_references_are_noted_and_not_requested_ever
         )
         served.faults.add(rule)
         report = await run(served, store)
-        said = " ".join(report.notes)
+        notes = " ".join(report.notes)
         before = len(served.log)
         again = await run(served, store)
-        asked = reads(served, before)
+        requested = reads(served, before)
     assert (report.status, again.status) == ("complete", "complete")
-    assert "Medication: 1 mentioned and not there" in said
-    assert "Practitioner: 1 mentioned and restricted" in said
-    assert not {"dr-1", "dr-2", "lost", "p1"} & set(said.replace(":", " ").split())
-    assert not [path for path in asked if path.startswith(("Medication/", "Practitioner/"))]
+    assert "Medication: 1 mentioned and not there" in notes
+    assert "Practitioner: 1 mentioned and restricted" in notes
+    assert not {"dr-1", "dr-2", "lost", "p1"} & set(notes.replace(":", " ").split())
+    assert not [path for path in requested if path.startswith(("Medication/", "Practitioner/"))]
 
 
 async def test_a_type_that_is_closed_to_this_client_is_left_alone_after_a_few_refusals(store: KeptRows) -> None:
@@ -188,9 +188,9 @@ async def test_a_type_that_is_closed_to_this_client_is_left_alone_after_a_few_re
         )
         served.faults.add(rule)
         report = await run(served, store, profile={"limits.max_concurrency": 1})
-        asked = sum(path.startswith("Medication/") for path in reads(served))
+        requested = sum(path.startswith("Medication/") for path in reads(served))
     assert report.status == "complete"
-    assert asked <= 10, "three, and of the other 57 the first, second, fourth, eighth … 32nd"
+    assert requested <= 10, "three, and of the other 57 the first, second, fourth, eighth … 32nd"
 
 
 async def test_a_run_killed_while_following_references_continues_and_requests_nothing_twice(store: KeptRows) -> None:
@@ -211,11 +211,11 @@ async def test_a_run_killed_while_following_references_continues_and_requests_no
         before = len(served.log)
         served.faults.clear()
         report = await run(served, store)
-        expected, asked = reachable(served), reads(served, before)
+        expected, requested = reachable(served), reads(served, before)
     assert report.status == "complete"
     assert store.live() == expected
-    assert max(asked.values()) == 1
-    assert not any(f"Medication/{pill}" in path for pill in stored for path in asked)
+    assert max(requested.values()) == 1
+    assert not any(f"Medication/{pill}" in path for pill in stored for path in requested)
 
 
 async def test_batches_are_lists_of_ids_where_the_server_accepts_them(store: KeptRows) -> None:
@@ -317,10 +317,10 @@ async def test_any_graph_of_references_is_followed_to_its_end_with_one_request_e
     ]
     with mock("epic", data=[resource("Patient", "p1"), *visits, *web]) as served:
         report = await run(served, store, profile={"references.depth": 100})
-        expected, asked = reachable(served), reads(served)
+        expected, requested = reachable(served), reads(served)
     assert report.status == "complete"
     assert store.live() == expected
-    assert max(asked.values()) == 1
+    assert max(requested.values()) == 1
 
 
 async def test_an_endless_graph_of_references_is_left_after_a_fixed_number_of_steps(store: KeptRows) -> None:

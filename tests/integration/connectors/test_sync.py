@@ -160,9 +160,9 @@ async def test_only_changes_are_requested_where_the_profile_is_incremental(store
         before = set(store.watermarks().values())
         served.log.clear()
         report = await run(served, store, profile={"changes.incremental": True}, types=("Patient", "Condition"))
-        asked = next(entry.target for entry in served.log if entry.purpose == "kickoff")
+        target = next(entry.target for entry in served.log if entry.purpose == "kickoff")
     assert len(before) == 1
-    assert f"_since={before.pop()}" in asked
+    assert f"_since={before.pop()}" in target
     assert not any(unit.complete_listing for unit in store.units())
     assert report.status in {"complete", "nothing"}
 

@@ -13,27 +13,27 @@ MANY = ("Account", "AllergyIntolerance", "CarePlan", "CareTeam", "Claim", "Compo
         "Encounter", "Flag", "Goal", "Immunization", "Media")  # fmt: skip
 
 
-def said(notes: object) -> list[str]:
+def about_useless(notes: object) -> list[str]:
     assert isinstance(notes, list | tuple)
     return [note for note in notes if "returned nothing" in note]
 
 
 async def test_a_crawl_with_mostly_useless_searches_says_so_once_and_names_the_useful_types(store: KeptRows) -> None:
-    async with raw_server(lambda server, asked: None) as server:
+    async with raw_server(lambda server, request: None) as server:
         server.rows |= {kind: [] for kind in MANY} | {"Practitioner": []}
         report = await run(server, store, mode="crawl")
         again = await run(server, store, mode="crawl", types=("Patient", "Observation", "Condition", "Practitioner"))
-    (note,) = said(report.notes)
+    (note,) = about_useless(report.notes)
     # this server takes `patient` for Practitioner too, and gives none: it is named all the same, for who refers to it
     assert note.startswith(f"of {len(MANY) + 4} types requested for each patient, {len(MANY) + 1} returned nothing")
     assert 'set `types = ["Patient", ' in note
     assert all(f'"{kind}"' in note for kind in ("Patient", "Observation", "Condition", "Practitioner"))
     assert not any(f'"{kind}"' in note for kind in MANY)
-    assert (said(again.notes), again.status) == ([], "complete")
+    assert (about_useless(again.notes), again.status) == ([], "complete")
 
 
 async def test_a_crawl_with_few_useless_searches_does_not_mention_them(store: KeptRows) -> None:
-    async with raw_server(lambda server, asked: None) as server:
+    async with raw_server(lambda server, request: None) as server:
         server.rows |= {kind: [] for kind in MANY[:3]}
         report = await run(server, store, mode="crawl")
-    assert said(report.notes) == []
+    assert about_useless(report.notes) == []

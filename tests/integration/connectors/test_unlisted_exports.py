@@ -128,8 +128,8 @@ START = ONE + 20
 
 
 def part(body: str, start: int, last: int, size: object = len(WHOLE), **headers: str | None) -> Answer:
-    told = {"ETag": '"v1"', "Content-Range": f"bytes {start}-{last}/{size}", **headers}
-    return Answer(206, body, told, "application/fhir+ndjson")
+    fields = {"ETag": '"v1"', "Content-Range": f"bytes {start}-{last}/{size}", **headers}
+    return Answer(206, body, fields, "application/fhir+ndjson")
 
 
 async def cut_file(store: KeptRows, *answers: Answer) -> tuple[list[str], Any]:
@@ -287,8 +287,8 @@ async def test_an_export_with_errors_deletes_nothing_and_is_a_hole_and_one_with_
         report = await server.sync(store, types=TYPES)
         deletions = server.sent("/jobs/1", "DELETE")
     assert (report.status, report.deleted) == (status, deleted)
-    told = [*report.notes, *(hole.reason for hole in report.holes)]
-    assert any("error file has 1 issue," in one or "failed in part: 1 error " in one for one in told)
+    texts = [*report.notes, *(hole.reason for hole in report.holes)]
+    assert any("error file has 1 issue," in one or "failed in part: 1 error " in one for one in texts)
     assert len(deletions) == 2  # every file is here: the server need not keep them
     if status == "partial":
         (hole,) = report.holes
@@ -398,15 +398,15 @@ async def test_an_unintelligible_manifest_part_deletes_nothing_and_a_missing_pag
 
 
 @pytest.mark.parametrize(
-    "told",
+    "member",
     [
         {"link": {"relation": "https://www.iana.org/assignments/relation/NEXT", "url": "{origin}/page2"}},
         {"next": "{origin}/page2"},
     ],
     ids=["relation", "member"],
 )
-async def test_a_next_manifest_page_is_followed_however_it_is_named(store: KeptRows, told: dict) -> None:
-    async with export_server(polls=[manifest("Patient", **told)]) as server:
+async def test_a_next_manifest_page_is_followed_however_it_is_named(store: KeptRows, member: dict) -> None:
+    async with export_server(polls=[manifest("Patient", **member)]) as server:
         server.pages["/page2"] = [manifest("Observation")]
         report = await server.sync(store, types=TYPES)
     assert (report.status, len(store.live())) == ("complete", 2)
@@ -498,8 +498,8 @@ async def test_pauses_requested_by_rate_headers_are_reported_once_per_run(store:
             "Observation": [ndjson(OBSERVATION, headers=nothing_left)],
         }
         report = await server.sync(store, {"retry.after_cap_s": 300, "limits.file_concurrency": 1}, types=TYPES)
-    (told,) = [note for note in report.notes if "rate headers" in note]
-    assert "ordered pauses: 2 times, 600 s in all" in told
+    (one,) = [note for note in report.notes if "rate headers" in note]
+    assert "ordered pauses: 2 times, 600 s in all" in one
 
 
 @pytest.mark.parametrize("reset", ["-5", "99999999999", "soon"])
@@ -509,8 +509,8 @@ async def test_a_wait_requested_by_rate_headers_is_shown_while_it_lasts(store: K
         server.files["Patient"] = [ndjson(PATIENT, headers=nothing_left)]
         report = await server.sync(store, {"retry.after_cap_s": 300, "limits.file_concurrency": 1}, types=TYPES)
     assert report.status == "complete"
-    told = [wait for wait in server.held_up if wait is not None and "its rate headers ask for it" in wait.reason]
-    assert [round(wait.until - wait.since) for wait in told] == [
+    waits = [wait for wait in server.held_up if wait is not None and "its rate headers ask for it" in wait.reason]
+    assert [round(wait.until - wait.since) for wait in waits] == [
         round(wait) for wait in server.clock.waits if wait >= 1
     ]
-    assert told
+    assert waits

@@ -10,70 +10,82 @@ import pytest
 
 from connectors.fhir.run import CohortSource
 from tests.integration.connectors.kept_rows import KeptRows
-from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, prescribe, raw_server, small_chart
+from tests.integration.connectors.raw_server import (
+    RawServer,
+    Request,
+    answer,
+    bundle,
+    prescribe,
+    raw_server,
+    small_chart,
+)
 from tests.integration.connectors.runs import run
 
 pytestmark = pytest.mark.anyio
 
 
-def of_p1(asked: Asked, kind: str = "Observation") -> bool:
-    return asked.path == f"/{kind}" and asked.query.get("patient") == "p1"
+def of_p1(request: Request, kind: str = "Observation") -> bool:
+    return request.path == f"/{kind}" and request.query.get("patient") == "p1"
 
 
-def no_way_on(server: RawServer, asked: Asked) -> bytes | None:
-    rows = server.matches(asked)
-    return answer(bundle(rows[:10], total=len(rows))) if of_p1(asked) else None
+def no_way_on(server: RawServer, request: Request) -> bytes | None:
+    rows = server.matches(request)
+    return answer(bundle(rows[:10], total=len(rows))) if of_p1(request) else None
 
 
-def entries_without_resource(server: RawServer, asked: Asked) -> bytes | None:
-    found = bundle(server.matches(asked))
+def entries_without_resource(server: RawServer, request: Request) -> bytes | None:
+    found = bundle(server.matches(request))
     for entry in found["entry"][::5]:
         del entry["resource"]
-    return answer(found) if of_p1(asked) else None
+    return answer(found) if of_p1(request) else None
 
 
-def an_error_among_the_entries(server: RawServer, asked: Asked) -> bytes | None:
+def an_error_among_the_entries(server: RawServer, request: Request) -> bytes | None:
     issue = {"severity": "error", "code": "exception"}
     outcome = {"resource": {"resourceType": "OperationOutcome", "issue": [issue]}, "search": {"mode": "outcome"}}
     return (
         answer({"resourceType": "Bundle", "type": "searchset", "total": 0, "entry": [outcome]})
-        if of_p1(asked)
+        if of_p1(request)
         else None
     )
 
 
-def an_outcome_that_says_nothing(server: RawServer, asked: Asked) -> bytes | None:
-    found = bundle(server.matches(asked)[:10])
+def an_outcome_that_says_nothing(server: RawServer, request: Request) -> bytes | None:
+    found = bundle(server.matches(request)[:10])
     found["entry"].append({"resource": {"resourceType": "OperationOutcome", "id": "x", "issue": "all is lost"}})
-    return answer(found) if of_p1(asked) else None
+    return answer(found) if of_p1(request) else None
 
 
-def an_entry_that_is_none(server: RawServer, asked: Asked) -> bytes | None:
-    found = bundle(server.matches(asked)[:10])
+def an_entry_that_is_none(server: RawServer, request: Request) -> bytes | None:
+    found = bundle(server.matches(request)[:10])
     found["entry"].append("Observation/o-p1-11")
-    return answer(found) if of_p1(asked) else None
+    return answer(found) if of_p1(request) else None
 
 
-def another_type_alone(server: RawServer, asked: Asked) -> bytes | None:
-    return answer(bundle([{"resourceType": "List", "id": "l1", "status": "current"}])) if of_p1(asked) else None
+def another_type_alone(server: RawServer, request: Request) -> bytes | None:
+    return answer(bundle([{"resourceType": "List", "id": "l1", "status": "current"}])) if of_p1(request) else None
 
 
-def a_next_page_without_a_link(server: RawServer, asked: Asked) -> bytes | None:
-    found = {**bundle(server.matches(asked)[:10]), "next": f"{asked.base}/Observation?patient=p1&start=10"}
-    return answer(found) if of_p1(asked) else None
+def a_next_page_without_a_link(server: RawServer, request: Request) -> bytes | None:
+    found = {**bundle(server.matches(request)[:10]), "next": f"{request.base}/Observation?patient=p1&start=10"}
+    return answer(found) if of_p1(request) else None
 
 
-def links_that_are_none(server: RawServer, asked: Asked) -> bytes | None:
-    return answer({**bundle(server.matches(asked)[:10]), "link": "next"}) if of_p1(asked) else None
+def links_that_are_none(server: RawServer, request: Request) -> bytes | None:
+    return answer({**bundle(server.matches(request)[:10]), "link": "next"}) if of_p1(request) else None
 
 
-def pages_without_end(server: RawServer, asked: Asked) -> bytes | None:
-    link = f"{asked.base}/Observation?patient=p1&n={len(server.asked)}"
-    return answer(bundle(server.matches(asked)[:10], link)) if of_p1(asked) else None
+def pages_without_end(server: RawServer, request: Request) -> bytes | None:
+    link = f"{request.base}/Observation?patient=p1&n={len(server.requests)}"
+    return answer(bundle(server.matches(request)[:10], link)) if of_p1(request) else None
 
 
-def empty_pages_without_end(server: RawServer, asked: Asked) -> bytes | None:
-    return answer(bundle([], f"{asked.base}/Observation?patient=p1&n={len(server.asked)}")) if of_p1(asked) else None
+def empty_pages_without_end(server: RawServer, request: Request) -> bytes | None:
+    return (
+        answer(bundle([], f"{request.base}/Observation?patient=p1&n={len(server.requests)}"))
+        if of_p1(request)
+        else None
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,13 +115,13 @@ async def test_rows_withheld_by_a_search_are_a_hole_of_only_its_patient(store: K
 
 @pytest.mark.parametrize("way", ["map", "links", "header"])
 async def test_a_next_page_named_in_another_place_is_read(store: KeptRows, way: str) -> None:
-    def fault(server: RawServer, asked: Asked) -> bytes | None:
-        if not of_p1(asked) or "start" in asked.query:
+    def fault(server: RawServer, request: Request) -> bytes | None:
+        if not of_p1(request) or "start" in request.query:
             return None
-        found, url = bundle(server.matches(asked)[:10]), f"{asked.base}/Observation?patient=p1&start=10"
+        found, url = bundle(server.matches(request)[:10]), f"{request.base}/Observation?patient=p1&start=10"
         del found["link"]
-        told = {"map": {"link": {"next": url}}, "links": {"links": [{"relation": "next", "url": url}]}}.get(way, {})
-        return answer(found | told, headers={"Link": f'<{url}>; rel="next"'} if way == "header" else {})
+        members = {"map": {"link": {"next": url}}, "links": {"links": [{"relation": "next", "url": url}]}}.get(way, {})
+        return answer(found | members, headers={"Link": f'<{url}>; rel="next"'} if way == "header" else {})
 
     async with raw_server(fault) as server:
         report = await run(server, store, mode="crawl")
@@ -120,8 +132,8 @@ async def test_a_next_page_named_in_another_place_is_read(store: KeptRows, way: 
 async def test_a_listing_that_declares_itself_incomplete_proves_no_deletion(store: KeptRows) -> None:
     later: list[bool] = []
 
-    def fault(server: RawServer, asked: Asked) -> bytes | None:
-        if not later or not of_p1(asked):
+    def fault(server: RawServer, request: Request) -> bytes | None:
+        if not later or not of_p1(request):
             return None
         issue = {"severity": "warning", "code": "incomplete"}
         outcome = {"resource": {"resourceType": "OperationOutcome", "issue": [issue]}, "search": {"mode": "outcome"}}
@@ -157,11 +169,11 @@ def without_anything(found: dict) -> None:
 async def test_a_later_page_that_loses_its_next_link_proves_no_deletion(store: KeptRows, kind: str, change) -> None:
     broken: list[bool] = []
 
-    def fault(server: RawServer, asked: Asked) -> bytes | None:
-        wanted = asked.path == f"/{kind}" and (kind == "Patient" or asked.query.get("patient") == "p1")
-        if not broken or not wanted or asked.query.get("start") != "10":
+    def fault(server: RawServer, request: Request) -> bytes | None:
+        wanted = request.path == f"/{kind}" and (kind == "Patient" or request.query.get("patient") == "p1")
+        if not broken or not wanted or request.query.get("start") != "10":
             return None
-        rows = server.matches(asked)
+        rows = server.matches(request)
         found = bundle(rows[10:20], "/x", len(rows))
         change(found)
         return answer(found)
@@ -200,16 +212,16 @@ def a_refusal_with_status_200(rows: list[dict]) -> dict:
 async def test_a_partly_answered_list_of_references_proves_nothing_missing(
     store: KeptRows, cut: Callable[[list[dict]], dict], most: int
 ) -> None:
-    def lists(server: RawServer, asked: Asked) -> bytes | None:
-        if asked.path == "/metadata":
+    def lists(server: RawServer, request: Request) -> bytes | None:
+        if request.path == "/metadata":
             statement = server.statement()
             for one in statement["rest"][0]["resource"]:
                 one["searchParam"] = [{"name": "_id"}] if one["type"] == "Medication" else one["searchParam"]
             return answer(statement)
-        if asked.path == "/Medication":
-            wanted = asked.query.get("_id", "").split(",")
+        if request.path == "/Medication":
+            wanted = request.query.get("_id", "").split(",")
             found = [row for row in server.rows["Medication"] if row["id"] in wanted]
-            return answer(cut(found) if "_id" in asked.query else bundle([]))
+            return answer(cut(found) if "_id" in request.query else bundle([]))
         return None
 
     async with raw_server(lists) as server:
@@ -226,18 +238,18 @@ async def test_a_partly_answered_list_of_references_proves_nothing_missing(
         ]
         report = await run(server, store, mode="crawl")
         held = server.keys()
-        asked = sum(one.path.startswith("/Medication/") or one.path == "/Medication" for one in server.asked)
+        reads = sum(one.path.startswith("/Medication/") or one.path == "/Medication" for one in server.requests)
     assert (report.status, held - set(store.live())) == ("complete", set())
     assert "Medication: 1 mentioned and not there" in report.notes
-    assert asked <= most
+    assert reads <= most
 
 
 async def test_a_resource_marked_as_an_outcome_is_stored(store: KeptRows) -> None:
-    def marked(server: RawServer, asked: Asked) -> bytes | None:
-        found = bundle(server.matches(asked))
+    def marked(server: RawServer, request: Request) -> bytes | None:
+        found = bundle(server.matches(request))
         for entry in found["entry"]:
             entry["search"]["mode"] = "outcome"
-        return answer(found) if of_p1(asked, "Condition") else None
+        return answer(found) if of_p1(request, "Condition") else None
 
     async with raw_server(marked) as server:
         report = await run(server, store, mode="crawl")
@@ -249,8 +261,8 @@ async def test_a_search_that_shifts_while_it_is_read_is_read_again(store: KeptRo
     """By offsets, a row that goes pulls another over the edge of a page that has been read."""
     gone: list[str] = []
 
-    def shifting(server: RawServer, asked: Asked) -> bytes | None:
-        if of_p1(asked) and asked.query.get("start") == "10" and not gone:
+    def shifting(server: RawServer, request: Request) -> bytes | None:
+        if of_p1(request) and request.query.get("start") == "10" and not gone:
             first = next(row for row in server.rows["Observation"] if "-p1-" in row["id"])
             server.rows["Observation"].remove(first)
             gone.append(first["id"])
@@ -264,15 +276,15 @@ async def test_a_search_that_shifts_while_it_is_read_is_read_again(store: KeptRo
 
 
 async def test_a_list_without_patients_is_complete_and_reported(store: KeptRows) -> None:
-    async with raw_server(lambda _, asked: answer(bundle([])) if asked.path == "/Patient" else None) as server:
+    async with raw_server(lambda _, request: answer(bundle([])) if request.path == "/Patient" else None) as server:
         report = await run(server, store, mode="crawl")
     assert (report.status, list(report.holes)) == ("complete", [])
     assert ["the server's list of patients is empty" in note for note in report.notes] == [True]
 
 
 async def test_invalid_types_are_not_requested(store: KeptRows) -> None:
-    def odd(server: RawServer, asked: Asked) -> bytes | None:
-        if asked.path != "/metadata":
+    def odd(server: RawServer, request: Request) -> bytes | None:
+        if request.path != "/metadata":
             return None
         statement = server.statement()
         params = {"interaction": [{"code": "search-type"}], "searchParam": [{"name": "patient"}]}
@@ -283,7 +295,7 @@ async def test_invalid_types_are_not_requested(store: KeptRows) -> None:
 
     async with raw_server(odd) as server:
         report = await run(server, store, mode="crawl")
-        paths = {asked.path for asked in server.asked}
+        paths = {request.path for request in server.requests}
     assert report.status == "complete"
     assert not [path for path in paths if ".." in path or " " in path or "%" in path]
 
@@ -300,8 +312,8 @@ async def test_group_members_that_name_no_patient_are_a_hole_and_the_others_are_
     ]
     group = {"resourceType": "Group", "id": "g", "quantity": quantity, "member": [{"entity": one} for one in entities]}
 
-    def grouped(server: RawServer, asked: Asked) -> bytes | None:
-        return answer(group) if asked.path == "/Group/g" else None
+    def grouped(server: RawServer, request: Request) -> bytes | None:
+        return answer(group) if request.path == "/Group/g" else None
 
     async with raw_server(grouped) as server:
         report = await run(server, store, mode="crawl", group="g")
@@ -324,8 +336,8 @@ async def test_group_members_other_than_patients_have_no_chart_and_are_no_hole(s
     )
     group = {"resourceType": "Group", "id": "g", "member": [{"entity": {"reference": one}} for one in references]}
 
-    def grouped(server: RawServer, asked: Asked) -> bytes | None:
-        return answer(group) if asked.path == "/Group/g" else None
+    def grouped(server: RawServer, request: Request) -> bytes | None:
+        return answer(group) if request.path == "/Group/g" else None
 
     async with raw_server(grouped) as server:
         report = await run(server, store, mode="crawl", group="g")
@@ -337,8 +349,8 @@ async def test_group_members_other_than_patients_have_no_chart_and_are_no_hole(s
 async def test_an_unreadable_group_member_costs_only_itself_and_is_a_hole(store: KeptRows, stranger: object) -> None:
     members = [stranger, {"entity": {"reference": "Patient/p0"}, "inactive": "false"}]
 
-    def grouped(server: RawServer, asked: Asked) -> bytes | None:
-        return answer({"resourceType": "Group", "id": "g", "member": members}) if asked.path == "/Group/g" else None
+    def grouped(server: RawServer, request: Request) -> bytes | None:
+        return answer({"resourceType": "Group", "id": "g", "member": members}) if request.path == "/Group/g" else None
 
     async with raw_server(grouped) as server:
         report = await run(server, store, mode="crawl", group="g")
@@ -349,8 +361,8 @@ async def test_an_unreadable_group_member_costs_only_itself_and_is_a_hole(store:
     "found", [{"resourceType": "OperationOutcome", "issue": []}, [], {"resourceType": "Group", "member": 7}]
 )
 async def test_an_invalid_group_is_not_a_group_without_members(store: KeptRows, found: object) -> None:
-    def grouped(server: RawServer, asked: Asked) -> bytes | None:
-        return answer(found) if asked.path == "/Group/g" else None
+    def grouped(server: RawServer, request: Request) -> bytes | None:
+        return answer(found) if request.path == "/Group/g" else None
 
     async with raw_server(grouped) as server:
         report = await run(server, store, mode="crawl", group="g")
@@ -365,9 +377,9 @@ async def test_unintelligible_links_prove_no_deletion_and_are_reported(
 ) -> None:
     odd: list[bool] = []
 
-    def fault(server: RawServer, asked: Asked) -> bytes | None:
-        wanted = asked.path == f"/{kind}" and (kind == "Patient" or asked.query.get("patient") == "p1")
-        return answer({**bundle(server.matches(asked)[:1]), "link": link}) if odd and wanted else None
+    def fault(server: RawServer, request: Request) -> bytes | None:
+        wanted = request.path == f"/{kind}" and (kind == "Patient" or request.query.get("patient") == "p1")
+        return answer({**bundle(server.matches(request)[:1]), "link": link}) if odd and wanted else None
 
     async with raw_server(fault) as server:
         server.rows = small_chart(patients=2, observations=2)
@@ -383,8 +395,8 @@ async def test_unintelligible_links_prove_no_deletion_and_are_reported(
 async def test_malformed_types_in_a_capability_statement_are_reported_and_the_others_planned(
     store: KeptRows,
 ) -> None:
-    def odd(server: RawServer, asked: Asked) -> bytes | None:
-        if asked.path != "/metadata":
+    def odd(server: RawServer, request: Request) -> bytes | None:
+        if request.path != "/metadata":
             return None
         statement = server.statement()
         statement["rest"][0]["resource"] += [None, "Condition", {"type": None}]
@@ -398,8 +410,8 @@ async def test_malformed_types_in_a_capability_statement_are_reported_and_the_ot
 
 @pytest.mark.parametrize("kind", ["Observation", "Condition"])
 async def test_a_search_permanently_answered_401_is_a_hole_of_only_its_patient(store: KeptRows, kind: str) -> None:
-    def closed(server: RawServer, asked: Asked) -> bytes | None:
-        return answer(b"", 401) if of_p1(asked, kind) else None
+    def closed(server: RawServer, request: Request) -> bytes | None:
+        return answer(b"", 401) if of_p1(request, kind) else None
 
     async with raw_server(closed) as server:
         report = await run(server, store, mode="crawl")
@@ -413,15 +425,15 @@ async def test_an_answer_about_another_patient_is_no_merge_unless_it_says_so(sto
     broken: list[bool] = []
     whole = CohortSource(values=("p0", "p1"))
 
-    def mixed_up(server: RawServer, asked: Asked) -> bytes | None:
-        if asked.path == "/metadata":
+    def mixed_up(server: RawServer, request: Request) -> bytes | None:
+        if request.path == "/metadata":
             statement = server.statement()
             if way == "/Patient":
                 statement["rest"][0]["resource"][0]["searchParam"] = [{"name": "_id"}]
             return answer(statement)
-        if broken and asked.path == "/Patient/p1":
+        if broken and request.path == "/Patient/p1":
             return answer(server.rows["Patient"][0])
-        if broken and asked.path == "/Patient" and asked.query.get("_id") == "p1":
+        if broken and request.path == "/Patient" and request.query.get("_id") == "p1":
             return answer(bundle(server.rows["Patient"][:1]))
         return None
 
@@ -436,9 +448,9 @@ async def test_an_answer_about_another_patient_is_no_merge_unless_it_says_so(sto
 
 
 async def test_a_record_number_that_finds_a_patient_without_it_is_not_believed(store: KeptRows) -> None:
-    def ignores_identifier(server: RawServer, asked: Asked) -> bytes | None:
-        if asked.path == "/Patient" and "identifier" in asked.query:
-            known = [row for row in server.rows["Patient"] if asked.query["identifier"] == f"urn:mrn|{row['id']}"]
+    def ignores_identifier(server: RawServer, request: Request) -> bytes | None:
+        if request.path == "/Patient" and "identifier" in request.query:
+            known = [row for row in server.rows["Patient"] if request.query["identifier"] == f"urn:mrn|{row['id']}"]
             return answer(bundle(known or server.rows["Patient"][1:]))
         return None
 
@@ -458,8 +470,8 @@ async def test_a_type_without_dates_is_searched_for_changes_since_a_time_of_the_
 ) -> None:
     began = datetime.now(UTC)
 
-    def dated(server: RawServer, asked: Asked) -> bytes | None:
-        if asked.path != "/metadata":
+    def dated(server: RawServer, request: Request) -> bytes | None:
+        if request.path != "/metadata":
             return None
         statement = server.statement()
         for one in statement["rest"][0]["resource"]:
@@ -476,36 +488,36 @@ async def test_a_type_without_dates_is_searched_for_changes_since_a_time_of_the_
     assert abs(began - timedelta(seconds=margin) - mark) < timedelta(seconds=30)
 
 
-def a_page(asked: Asked) -> bytes:
+def a_page(request: Request) -> bytes:
     return answer(b"<html></html>", headers={"Content-Type": "text/html"})
 
 
-def a_refusal(asked: Asked) -> bytes:
+def a_refusal(request: Request) -> bytes:
     return answer({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "required"}]}, 500)
 
 
-def another_type(asked: Asked) -> bytes:
+def another_type(request: Request) -> bytes:
     return answer({"resourceType": "Patient", "id": "p1"})
 
 
-def a_way_elsewhere(asked: Asked) -> bytes:
+def a_way_elsewhere(request: Request) -> bytes:
     return answer(b"", 302, {"Location": "http://127.0.0.1:1/x"})
 
 
 @pytest.mark.parametrize("lists", [True, False])
 @pytest.mark.parametrize("bad", [a_page, a_refusal, another_type, a_way_elsewhere])
 async def test_an_unreadable_reference_costs_itself_and_not_the_rest_of_its_batch(
-    store: KeptRows, bad: Callable[[Asked], bytes], lists: bool
+    store: KeptRows, bad: Callable[[Request], bytes], lists: bool
 ) -> None:
-    def fault(server: RawServer, asked: Asked) -> bytes | None:
-        if asked.path == "/metadata":
+    def fault(server: RawServer, request: Request) -> bytes | None:
+        if request.path == "/metadata":
             statement = server.statement()
             for one in statement["rest"][0]["resource"]:
                 one["searchParam"] = [{"name": "_id"}] if one["type"] == "Medication" else one["searchParam"]
             return answer(statement)
-        if asked.path == "/Medication":  # a list of ids is refused, or answered with nobody
-            return a_refusal(asked) if "_id" in asked.query and not lists else answer(bundle([]))
-        return bad(asked) if asked.path == "/Medication/m1" else None
+        if request.path == "/Medication":  # a list of ids is refused, or answered with nobody
+            return a_refusal(request) if "_id" in request.query and not lists else answer(bundle([]))
+        return bad(request) if request.path == "/Medication/m1" else None
 
     async with raw_server(fault) as server:
         prescribe(server, 6)

@@ -10,7 +10,7 @@ from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.search import SearchFetcher
 from snapshots.record import Record
 from snapshots.unit import Unit, UnitKind, UnitResult
-from tests.integration.connectors.raw_server import Asked, RawServer, answer, bundle, raw_server
+from tests.integration.connectors.raw_server import RawServer, Request, answer, bundle, raw_server
 from tests.integration.connectors.wire import Endpoint, client
 
 pytestmark = pytest.mark.anyio
@@ -20,8 +20,8 @@ async def searched(*rows: dict) -> tuple[dict[str, Record], UnitResult]:
     """What a search for p1's Conditions emits, where the server answers with these rows, and how it ends."""
     found: dict[str, Record] = {}
 
-    def listing(server: RawServer, asked: Asked) -> bytes:
-        written = [{**row, "subject": _with_base(row.get("subject"), asked.base)} for row in rows]
+    def listing(server: RawServer, request: Request) -> bytes:
+        written = [{**row, "subject": _with_base(row.get("subject"), request.base)} for row in rows]
         return answer(bundle([{"resourceType": "Condition", **row} for row in written]))
 
     async def keep(fetched: Fetched) -> None:

@@ -305,19 +305,19 @@ async def test_a_certificate_of_an_unknown_issuer_is_refused_without_a_retry(ser
 
 
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("made", "message"),
     [
         ({"days": -1}, "has expired, or is not valid yet; check this machine's clock"),
         ({"address": "127.0.0.2"}, "is for another host; check the host in base_url"),
     ],
     ids=["expired", "another host"],
 )
-async def test_an_expired_or_misissued_trusted_certificate_does_not_suggest_ca_bundle(tmp_path, made, told):
+async def test_an_expired_or_misissued_trusted_certificate_does_not_suggest_ca_bundle(tmp_path, made, message):
     pem, key = certificate(tmp_path, **made)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pem, key)
     async with wire(always(http()), tls=context) as server, client(Endpoint(server.base_url, ca_bundle=pem)) as ehr:
-        with pytest.raises(UntrustedServerError, match=told) as caught:
+        with pytest.raises(UntrustedServerError, match=message) as caught:
             await ehr.send(call())
     assert "ca_bundle" not in str(caught.value)
 
@@ -377,7 +377,7 @@ def encrypted(key, folder):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         (
             lambda pem, key, folder: {"client_cert_key": encrypted(key, folder)},
@@ -393,13 +393,13 @@ def encrypted(key, folder):
     ids=["encrypted key", "another key", "no key", "a key for a ca_bundle"],
 )
 async def test_a_file_that_tls_cannot_use_is_reported_by_its_setting_and_no_passphrase_is_asked_for(
-    tmp_path, settings, told
+    tmp_path, settings, message
 ):
     (tmp_path / "other").mkdir()
     pem, key = certificate(tmp_path)
     endpoint = Endpoint("https://127.0.0.1:9/fhir", **{"client_cert": pem, **settings(pem, key, tmp_path / "other")})
     async with client(endpoint) as ehr:
-        with pytest.raises(PlanError, match=told):
+        with pytest.raises(PlanError, match=message):
             await ehr.send(call())
 
 

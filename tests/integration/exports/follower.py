@@ -66,9 +66,9 @@ class Follower:
 
     def _page(self, url: str) -> dict[str, Any] | None:
         """A page; None if it is as it was."""
-        asked = urllib.request.Request(url, headers={"If-None-Match": self._etag} if self._etag else {})
+        request = urllib.request.Request(url, headers={"If-None-Match": self._etag} if self._etag else {})
         try:
-            with urllib.request.urlopen(asked) as answer:
+            with urllib.request.urlopen(request) as answer:
                 self._etag = answer.headers["ETag"]
                 page: dict[str, Any] = json.loads(answer.read())
         except urllib.error.HTTPError as error:

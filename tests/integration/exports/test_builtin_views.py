@@ -261,8 +261,8 @@ def test_each_observation_and_each_component_gives_a_row(synthea_dir: Path, run_
 @pytest.mark.parametrize("resource_type", sorted(VIEW_OF))
 def test_a_resource_with_only_an_id_gives_one_row_of_nulls(resource_type: str, run_view: RunView) -> None:
     [row] = rows_of(run_view, resource_type, [{"resourceType": resource_type, "id": "only"}])
-    told = {name: value for name, value in row.items() if value not in (None, [], 0)}
-    assert {**told, "part": None, "part_index": None} == {
+    filled = {name: value for name, value in row.items() if value not in (None, [], 0)}
+    assert {**filled, "part": None, "part_index": None} == {
         "connection": "site",
         "key": "only",
         "part": None,

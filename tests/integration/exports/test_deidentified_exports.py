@@ -65,8 +65,8 @@ async def test_a_deidentified_export_has_only_allowed_values_and_reports_what_wa
     assert manifest["request"]["patients"] == {"count": 2}, "a few ids could be guessed by their checksum"
     assert [(file["rows"], "rows_by_connection" in file) for file in manifest["files"]] == [(1, False), (40, False)]
     assert result.rows == 41
-    told = json.dumps([patients, one, manifest])
-    assert not [word for word in ("Quill", "zebra", "Larch", "1980-", "2024-05", '"p1"', "kkkk") if word in told]
+    text = json.dumps([patients, one, manifest])
+    assert not [word for word in ("Quill", "zebra", "Larch", "1980-", "2024-05", '"p1"', "kkkk") if word in text]
 
 
 async def test_the_patients_of_a_sample_cannot_be_known_without_the_key(store: Store, tmp_path: Path) -> None:
@@ -153,9 +153,9 @@ async def test_no_identifying_value_of_a_synthetic_patient_is_in_a_table(
             elif word[:4] not in {"true", "http"} and not re.fullmatch(r"[-0-9.]+|[a-z-]{,20}", word):
                 assert word not in values, where
     assert searched > 5000
-    told = json.loads((tmp_path / "manifest.json").read_bytes())["profile"]
-    assert told["name"] == profile.name
-    assert told["dropped"]["Patient.name"] == 4, "counted once, however many tables a type is in"
+    stated = json.loads((tmp_path / "manifest.json").read_bytes())["profile"]
+    assert stated["name"] == profile.name
+    assert stated["dropped"]["Patient.name"] == 4, "counted once, however many tables a type is in"
 
 
 async def test_a_view_of_a_deidentified_resource_shows_what_its_ndjson_has(store: Store, tmp_path: Path) -> None:

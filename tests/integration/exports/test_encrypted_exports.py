@@ -48,8 +48,8 @@ async def test_files_of_every_format_decrypt_to_a_plain_export_and_nothing_else_
         assert pyrage.decrypt(content, [identity]) == (plain / path.removesuffix(".age")).read_bytes()
     readable = {path.name for path in sealed.iterdir()} - files.keys()
     assert readable == {"manifest.json", "datapackage.json", "data_dictionary.csv"}
-    told = b"".join((sealed / name).read_bytes() for name in readable)
-    assert not [word for word in (b"Quill", b"1974-", b"zebra") if word in told]  # a checksum may have the digits
+    beside = b"".join((sealed / name).read_bytes() for name in readable)
+    assert not [word for word in (b"Quill", b"1974-", b"zebra") if word in beside]  # a checksum may have the digits
     assert manifest["encryption"] == {"format": "age-encryption.org/v1", "recipients": [str(identity.to_public())]}
     assert manifest["request"]["patients"] == {"count": 1}, "a few ids could be guessed by their checksum"
     package = json.loads((sealed / "datapackage.json").read_bytes())

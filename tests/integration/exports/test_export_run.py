@@ -168,11 +168,11 @@ async def test_odd_values_are_empty_cells_that_the_manifest_counts(store: Store,
     assert [row["value_quantity"] for row in rows] == ["", "", "", "", "1.5", "", "", ""]
     assert [row["value_integer"] for row in rows] == ["", "", "", "", "", "", "", "3"]
     manifest = json.loads((tmp_path / "manifest.json").read_bytes())
-    told = {file["path"]: file.get("left_empty") for file in manifest["files"]}
+    left_empty = {file["path"]: file.get("left_empty") for file in manifest["files"]}
     counts = {"issued": 1, "value_quantity": 1, "value_boolean": 1, "value_integer": 3}
-    assert told == {f"{name}.csv.gz": None for name in builtin_names()} | {"observation.csv.gz": counts}
+    assert left_empty == {f"{name}.csv.gz": None for name in builtin_names()} | {"observation.csv.gz": counts}
     # in the order of the columns: equal requests give equal bytes
-    assert list(told["observation.csv.gz"]) == list(counts)
+    assert list(left_empty["observation.csv.gz"]) == list(counts)
     assert result.rows == len(values)
 
 
@@ -243,9 +243,9 @@ async def test_tables_come_with_a_description_of_each_column(store: Store, tmp_p
         "Observation.value.ofType(Quantity).value", "Observation.component.value.ofType(Quantity).value"
     ]  # fmt: skip
     with (tmp_path / "data_dictionary.csv").open(newline="") as file:
-        told = {row["column"]: row for row in csv.DictReader(file)}
-    assert list(told) == typed.names
-    assert all(row["meaning"] and row["fhir_path"] for row in told.values())
+        described = {row["column"]: row for row in csv.DictReader(file)}
+    assert list(described) == typed.names
+    assert all(row["meaning"] and row["fhir_path"] for row in described.values())
 
 
 async def test_resources_that_a_views_criteria_cannot_judge_are_omitted_and_counted(
@@ -280,7 +280,7 @@ async def test_a_failed_run_is_reported_as_failed_and_one_without_rows_is_not_sh
     store: Store, tmp_path: Path
 ) -> None:
     scope = RunScope(connection="site", kind="sync", mode="crawl", selection="all", types=())
-    told = []
+    manifests = []
     for found in (None, [], [patient("b")]):
         if found is None:
             await fill(store, [patient("a")])
@@ -290,9 +290,9 @@ async def test_a_failed_run_is_reported_as_failed_and_one_without_rows_is_not_sh
                 await run.fail(reason="the EHR went away", requests=1, retries=0)
         async with store.snapshot(Selection()) as snapshot:
             await export(ExportRequest(out=LocalFolder(tmp_path), formats=("ndjson",)), snapshot)
-        told.append((tmp_path / "manifest.json").read_bytes())
-    assert told[0] == told[1]
-    first, last = json.loads(told[0]), json.loads(told[2])
+        manifests.append((tmp_path / "manifest.json").read_bytes())
+    assert manifests[0] == manifests[1]
+    first, last = json.loads(manifests[0]), json.loads(manifests[2])
     whole = first["runs"][0]
     complete = {"connection": "site", "kind": "sync", "state": "complete", "run": whole, "last_complete": whole}
     assert (first["runs"], first["states"]) == ([whole], [complete])
@@ -514,8 +514,8 @@ async def test_the_manifest_holds_no_patient_and_no_path_of_this_machine(store: 
     assert result.rows == 1
     assert "secret-id" not in manifest
     assert str(tmp_path) not in manifest
-    told = json.loads(manifest)["request"]
-    assert (told["connections"], told["patients"]["count"], told["views"][0]["name"]) == (["site"], 1, "mine")
+    stated = json.loads(manifest)["request"]
+    assert (stated["connections"], stated["patients"]["count"], stated["views"][0]["name"]) == (["site"], 1, "mine")
 
 
 async def test_a_strict_export_names_column_and_type_of_an_odd_value_but_not_the_value(

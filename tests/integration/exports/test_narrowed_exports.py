@@ -52,9 +52,9 @@ async def test_a_criterion_narrows_its_own_type_and_leaves_other_types_whole(sto
     assert ids(tmp_path / "Observation.ndjson.gz") == sorted(f"f{one['id']}" for one in PATIENTS)
     assert len(lines_of(tmp_path / "Patient.ndjson.gz")) == len(PATIENTS)
     assert {row["status"] for row in table_of(tmp_path / "observation.csv.gz")} == {"final"}
-    told = json.loads((tmp_path / "manifest.json").read_bytes())["request"]["where"]
+    criteria = json.loads((tmp_path / "manifest.json").read_bytes())["request"]["where"]
     paths = ["Observation.status = 'final'", "Observation.subject.exists()"]
-    assert told == [{"type": "Observation", "paths": paths}]
+    assert criteria == [{"type": "Observation", "paths": paths}]
     assert not result.undecided
 
 
@@ -73,7 +73,7 @@ async def test_a_criterion_can_use_the_connection_and_the_moment_of_the_data(sto
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "message"),
     [
         ("status = 'final'", "start with a resource type"),
         ("Observation.status =", "expression 1"),
@@ -83,9 +83,9 @@ async def test_a_criterion_can_use_the_connection_and_the_moment_of_the_data(sto
         (f"Observation.extension('{STORED_DOCUMENT}').exists()", "only by views"),
     ],
 )
-async def test_a_criterion_that_never_decides_is_refused(store: Store, tmp_path: Path, path: str, told: str) -> None:
+async def test_a_criterion_that_never_decides_is_refused(store: Store, tmp_path: Path, path: str, message: str) -> None:
     await fill(store, charts())
-    with pytest.raises(PlanError, match=told):
+    with pytest.raises(PlanError, match=message):
         await run(store, tmp_path / "out", types=("Observation",), where=(path,))
     assert not (tmp_path / "out").exists()
 
@@ -99,9 +99,9 @@ async def test_a_sample_has_the_whole_charts_of_its_patients_and_what_they_refer
     assert len(chosen) == 3
     assert ids(tmp_path / "Observation.ndjson.gz") == sorted(f"{kind}{one}" for one in chosen for kind in "fv")
     assert lines_of(tmp_path / "Location.ndjson.gz") == [ROOM]
-    told = json.loads((tmp_path / "manifest.json").read_bytes())["request"]
-    assert told["sample"] == {"patients": 3, "seed": 0}
-    assert told["patients"] is None
+    request = json.loads((tmp_path / "manifest.json").read_bytes())["request"]
+    assert request["sample"] == {"patients": 3, "seed": 0}
+    assert request["patients"] is None
 
 
 async def test_a_sample_stays_the_same_for_a_seed_and_is_part_of_a_larger_one(store: Store, tmp_path: Path) -> None:

@@ -126,14 +126,14 @@ async def test_folders_are_named_by_connection_or_type_and_escaped(store: Store,
 async def test_values_that_may_identify_a_patient_never_name_a_folder(store: Store, tmp_path: Path) -> None:
     await filled(store)
     key = {"name": "status", "path": "id"}
-    told = view_file(tmp_path, "people", key)
+    by_status = view_file(tmp_path, "people", key)
     refused: tuple[tuple[dict[str, Any], str], ...] = (
         (
             {"partition_by": "gender"},
             r"in patient it may say something about patients.*; allowed: type, connection, status",
         ),
         ({"partition_by": "patient_key"}, "it may say something about patients"),
-        ({"views": (told,)}, "in people it may say something about patients.*; allowed: type"),
+        ({"views": (by_status,)}, "in people it may say something about patients.*; allowed: type"),
         ({"partition_by": "zodiac"}, "no view that is exported has such a column"),
         ({"partition_by": "type"}, "divides NDJSON, which is not exported"),
         ({"formats": ("duckdb",)}, "--format csv or parquet"),

@@ -54,11 +54,11 @@ async def test_a_query_reads_views_of_all_connections_and_binds_its_parameters(s
         tmp_path,
         sql + "SELECT connection, key, :also AS said FROM p WHERE birth_date::date >= :born ORDER BY key, connection;",
     )
-    said = "'; DROP TABLE resource; --"
-    rows = await answer(store, file, {"born": "1980-01-01", "also": said})
+    text = "'; DROP TABLE resource; --"
+    rows = await answer(store, file, {"born": "1980-01-01", "also": text})
     assert rows == [
-        {"connection": "site", "key": "a", "said": said},
-        {"connection": "south", "key": "a", "said": said},
+        {"connection": "site", "key": "a", "said": text},
+        {"connection": "south", "key": "a", "said": text},
     ]
     assert len(await answer(store, file, {"born": "1900-01-01", "also": ""}, connections=("site",))) == 2
 
@@ -107,7 +107,7 @@ async def test_libraries_depend_on_views_and_libraries_in_files(store: Store, tm
 
 
 @pytest.mark.parametrize(
-    ("sql", "told"),
+    ("sql", "message"),
     [
         ("SELECT 1 AS a, 2 AS a", "two columns would be named a"),
         ("-- @relatedDependency: q.sql as q\nSELECT * FROM q", "depends on itself by q.sql"),
@@ -123,8 +123,8 @@ async def test_libraries_depend_on_views_and_libraries_in_files(store: Store, tm
         (PEOPLE + "SELECT nothing FROM p", 'q: .* column "nothing" does not exist'),
     ],
 )
-async def test_missing_or_forbidden_names_are_reported(store: Store, tmp_path: Path, sql: str, told: str) -> None:
-    with pytest.raises(QueryError, match=told):
+async def test_missing_or_forbidden_names_are_reported(store: Store, tmp_path: Path, sql: str, message: str) -> None:
+    with pytest.raises(QueryError, match=message):
         await answer(store, written(tmp_path, sql))
 
 

@@ -202,11 +202,11 @@ async def test_structures_beside_an_encrypted_path_are_compared(store_url: str, 
 
 async def test_what_is_within_nested_items_is_shown_and_not_computed_with(store_url: str, tmp_path: Path) -> None:
     path = "item.item.code.display.first()"
-    asked = {"resourceType": "Questionnaire", "id": "q", "item": [{"item": [{"code": [{"display": "angry"}]}]}]}
+    questionnaire = {"resourceType": "Questionnaire", "id": "q", "item": [{"item": [{"code": [{"display": "angry"}]}]}]}
     shown = view_file(tmp_path, "shown", {"name": "x", "path": path}, resource="Questionnaire")
     computed = view_file(tmp_path, "computed", {"name": "x", "path": f"{path} = 'angry'"}, resource="Questionnaire")
     async with opened_store(store_url, keyring=replace(KEYS, paths=INNER)) as store:
-        await fill(store, [asked])
+        await fill(store, [questionnaire])
         await exported(store, tmp_path / "out", "csv", views=(shown,))
         with pytest.raises(ViewError, match="'display' is encrypted in this store"):
             await exported(store, tmp_path / "computed", "csv", views=(computed,))
@@ -216,9 +216,9 @@ async def test_what_is_within_nested_items_is_shown_and_not_computed_with(store_
 async def test_nested_paths_and_items_are_encrypted_wherever_they_end(store_url: str) -> None:
     paths = {"Observation.component", "Observation.component.valueCodeableConcept.text", "Questionnaire.item.text"}
     coded = {"resourceType": "Observation", "id": "o", "component": [{"valueCodeableConcept": {"text": "angry"}}]}
-    asked = {"resourceType": "Questionnaire", "id": "q", "item": [{"linkId": "1", "item": [{"text": "ill"}]}]}
+    questionnaire = {"resourceType": "Questionnaire", "id": "q", "item": [{"linkId": "1", "item": [{"text": "ill"}]}]}
     async with opened_store(store_url, keyring=replace(KEYS, paths=frozenset(paths))) as store:
-        await fill(store, [coded, asked])
+        await fill(store, [coded, questionnaire])
     bodies = [body for (body,) in rows(store_url, "SELECT body::text FROM resource ORDER BY id")]
     assert [("angry" in body, "ill" in body, body.count("~sealed:")) for body in bodies] == [
         (False, False, 1),

@@ -54,9 +54,11 @@ async def test_every_built_in_view_gives_the_same_rows_from_an_encrypted_store(s
         expected = await exported(plain, tmp_path / "plain", "csv", "parquet")
         found = await exported(sealed, tmp_path / "sealed", "csv", "parquet")
     assert {name for name in expected if found[name] != expected[name]} == set()
-    (told,) = {json.dumps(one["left_empty"]) for one in files(tmp_path / "sealed") if one["path"] == "patient.csv.gz"}
+    (left_empty,) = {
+        json.dumps(one["left_empty"]) for one in files(tmp_path / "sealed") if one["path"] == "patient.csv.gz"
+    }
     assert files(tmp_path / "plain") == files(tmp_path / "sealed")
-    assert "birth_date" in told
+    assert "birth_date" in left_empty
 
 
 def files(folder: Path) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def delete_otherwise(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "messages"),
     [
         (lose_a_line, ["has 1 line; its page says 2", "differs from what its name states"]),
         (state_another_type, ["line 1: not a Device", "line 2: not a Device"]),
@@ -78,7 +78,7 @@ def delete_otherwise(folder: Path) -> None:
     ],
 )
 async def test_each_kind_of_damage_is_named(
-    store: Store, tmp_path: Path, damage: Callable[[Path], None], told: list[str]
+    store: Store, tmp_path: Path, damage: Callable[[Path], None], messages: list[str]
 ) -> None:
     await fill(store, [patient("a"), patient("b")])
     await published(store, tmp_path)
@@ -88,8 +88,8 @@ async def test_each_kind_of_damage_is_named(
     assert (whole.problems, whole.pages, whole.files, whole.written, whole.deleted) == ([], 3, 2, 2, 1)
     damage(tmp_path)
     problems = verified(tmp_path).problems
-    assert len(problems) == len(told)
-    assert all(part in problem for part, problem in zip(told, problems, strict=True)), problems
+    assert len(problems) == len(messages)
+    assert all(part in problem for part, problem in zip(messages, problems, strict=True)), problems
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:

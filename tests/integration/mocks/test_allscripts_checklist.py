@@ -28,9 +28,9 @@ def test_allscripts_01_the_key_of_login_methods_is_misspelt_and_lists_too_few(se
 
 def test_allscripts_02_the_issuer_is_another_host(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("allscripts")
-    said = smart(ehr)
-    assert urlsplit(said["issuer"]).hostname != urlsplit(ehr.base_url).hostname
-    assert said["token_endpoint"] == ehr.token_url
+    configuration = smart(ehr)
+    assert urlsplit(configuration["issuer"]).hostname != urlsplit(ehr.base_url).hostname
+    assert configuration["token_endpoint"] == ehr.token_url
 
 
 def test_allscripts_03_the_content_type_is_an_old_one(serve_ehr: ServeEhr) -> None:

@@ -28,8 +28,8 @@ def test_cerner_exports_patients_by_post_with_a_list_only(serve_ehr: ServeEhr) -
     with client(serve_ehr("cerner")) as http:
         assert http.get("Patient/$export", headers=PREFER).status_code == 400
         assert http.post("Patient/$export", headers=PREFER, json=LIST).status_code == 400
-        asked = {"resourceType": "Parameters", "parameter": [patient]}
-        assert http.post("Patient/$export", headers=PREFER, json=asked).status_code == 202
+        parameters = {"resourceType": "Parameters", "parameter": [patient]}
+        assert http.post("Patient/$export", headers=PREFER, json=parameters).status_code == 202
 
 
 def test_soarian_refuses_the_same_export_until_the_old_one_is_deleted(serve_ehr: ServeEhr) -> None:
@@ -63,8 +63,8 @@ def test_a_range_is_honoured_for_the_same_file_only(serve_ehr: ServeEhr, tag: st
         manifest, _ = export(http, "$export?_type=Observation")
         url = manifest.json()["output"][0]["url"]
         whole = http.get(url)
-        asked = {"Range": "bytes=100-", "If-Range": tag or whole.headers["ETag"]}
-        rest = http.get(url, headers=asked)
+        headers = {"Range": "bytes=100-", "If-Range": tag or whole.headers["ETag"]}
+        rest = http.get(url, headers=headers)
         beyond = http.get(url, headers={"Range": f"bytes={len(whole.content)}-"})
     if tag is None:
         assert (rest.status_code, rest.content) == (206, whole.content[100:])

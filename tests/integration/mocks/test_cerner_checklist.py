@@ -115,8 +115,8 @@ def test_cerner_07_a_poison_record_is_not_the_end(serve_ehr: ServeEhr) -> None:
         assert naive.stopping_at_the_first_error(paths) == []
         refused = [http.get(paths[0]) for _ in range(3)]
         assert {answer.status_code for answer in refused} == {500}, "for good"
-        told = refused[0].json()["issue"][0]
-        assert (told["severity"], told["code"], bool(told["location"])) == ("fatal", "required", True)
+        issue = refused[0].json()["issue"][0]
+        assert (issue["severity"], issue["code"], bool(issue["location"])) == ("fatal", "required", True)
         assert [len(rows(http, path)) for path in paths[1:]] == [120, 120]
 
 

@@ -162,9 +162,9 @@ def test_epic_12_an_error_file_does_not_fail_the_job(serve_ehr: ServeEhr) -> Non
     with NaiveClient(ehr) as naive, client(ehr) as http:
         manifest = export(http, f"Group/{ehr.group_id}/$export")[0].json()
         assert naive.failed(manifest), "and all its rows are lost"
-        (told,) = download(http, manifest["error"][0]["url"])
+        (outcome,) = download(http, manifest["error"][0]["url"])
         lines = [line for file in manifest["output"] for line in download(http, file["url"])]
-    assert (told["issue"][0]["severity"], "59205" in str(told)) == ("warning", True)
+    assert (outcome["issue"][0]["severity"], "59205" in str(outcome)) == ("warning", True)
     assert len([line for line in lines if line["resourceType"] == "Observation"]) == 360
 
 
@@ -369,10 +369,10 @@ def test_epic_32_next_comes_before_self(serve_ehr: ServeEhr) -> None:
 
 def test_epic_33_system_scopes_and_algorithms_are_not_advertised(serve_ehr: ServeEhr) -> None:
     ehr = serve_ehr("epic")
-    said = get(f"{ehr.base_url}/.well-known/smart-configuration").json()
-    assert not [scope for scope in said["scopes_supported"] if scope.startswith("system/")]
+    configuration = get(f"{ehr.base_url}/.well-known/smart-configuration").json()
+    assert not [scope for scope in configuration["scopes_supported"] if scope.startswith("system/")]
     with pytest.raises(KeyError):
-        said["token_endpoint_auth_signing_alg_values_supported"]
+        configuration["token_endpoint_auth_signing_alg_values_supported"]
     granted = ask_token(ehr, scope=None).json()["scope"].split()
     assert {"system/Patient.r", "system/Patient.s"} <= set(granted), "r and s are granted apart, whatever was asked"
 

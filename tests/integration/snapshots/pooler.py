@@ -53,10 +53,10 @@ class _Pool:
         reader, writer = await asyncio.open_unix_connection(self._socket)
         self._open.append(writer)
         writer.write(startup)
-        told = [await _message(reader)]
-        while told[-1][0] != b"Z":
-            told.append(await _message(reader))
-        self._welcome = self._welcome or told
+        messages = [await _message(reader)]
+        while messages[-1][0] != b"Z":
+            messages.append(await _message(reader))
+        self._welcome = self._welcome or messages
         return reader, writer
 
     def _give_back(self, server: Streams) -> None:
@@ -92,10 +92,10 @@ class _Pool:
             self._sessions.add(task)
         try:
             startup = await self._log_in(reader, writer)
-            while (asked := await _message(reader))[0] != b"X":
+            while (query := await _message(reader))[0] != b"X":
                 server = server or await self._borrow(startup)
-                server[1].write(asked[1])
-                if asked[0] not in {b"Q", b"S"}:
+                server[1].write(query[1])
+                if query[0] not in {b"Q", b"S"}:
                     continue
                 kind, message = b"", b""
                 while kind != b"Z":

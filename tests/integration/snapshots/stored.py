@@ -70,11 +70,11 @@ def scope(**changes: Any) -> RunScope:
 
 
 def search(
-    kind: str = "Observation", patient: str | None = "p1", split: str = "", *, way: Way | None = None, **asked: Any
+    kind: str = "Observation", patient: str | None = "p1", split: str = "", *, way: Way | None = None, **changes: Any
 ) -> Unit:
     key = f"search:{kind}:{patient or 'all'}:{split}"
     by = way or (DIRECTORY if patient is None else _narrowed(SEARCH, split))
-    return Unit(key=key, kind=UnitKind.SEARCH, resource_type=kind, patient_id=patient, split=split, way=by, **asked)
+    return Unit(key=key, kind=UnitKind.SEARCH, resource_type=kind, patient_id=patient, split=split, way=by, **changes)
 
 
 def _narrowed(way: Way, split: str) -> Way:
@@ -205,9 +205,9 @@ class _Reader:
         controls = await evidence.controls(sorted(types))
         await self._run.plan([_unit("control", row) for row in controls] + [_unit("confirm", row) for row in due])
         await evidence.note_requested(due)
-        said = {row.id: self._answers.get(row.id, Said.UNANSWERED) for row in due}
-        records = [one for one in said.values() if isinstance(one, Record)]
-        words = [Deletion(row.resource_type, row.id, word) for row in due if isinstance(word := said[row.id], Said)]
+        answers = {row.id: self._answers.get(row.id, Said.UNANSWERED) for row in due}
+        records = [one for one in answers.values() if isinstance(one, Record)]
+        words = [Deletion(row.resource_type, row.id, word) for row in due if isinstance(word := answers[row.id], Said)]
         results = [
             settled(_unit("control", row), complete=False, records=int(self._is_readable(row))) for row in controls
         ]

@@ -157,8 +157,8 @@ def test_a_tenants_sessions_log_in_as_it_and_never_as_the_superuser(directory: P
 def test_an_ordinary_user_runs_the_server_as_itself(directory: Path):
     directory.parent.chmod(0o777)
     user = [str(NOBODY)] if os.geteuid() == 0 else []
-    with client(directory, *user) as (_, said):
-        assert said[2] == str(directory / "data")
+    with client(directory, *user) as (_, words):
+        assert words[2] == str(directory / "data")
         assert (directory / "data").stat().st_uid == (NOBODY if user else os.geteuid())
     assert not runs(directory)
 

@@ -95,11 +95,11 @@ async def filled(url: str) -> list[bytes]:
 
 
 async def history(store: Store) -> list[bytes]:
-    told = []
+    rows = []
     for run in (1, 2, 3):
         async with store.snapshot(Selection(as_of=run)) as snapshot:
-            told += [await _read(snapshot, kind) for kind in ("Patient", "Observation")]
-    return told
+            rows += [await _read(snapshot, kind) for kind in ("Patient", "Observation")]
+    return rows
 
 
 async def _read(snapshot: Snapshot, kind: str) -> bytes:
@@ -198,8 +198,8 @@ async def test_a_killed_encryption_is_continued_and_until_then_nothing_else_open
     for lock in held:
         async with opened_store(store_url, keyring=KEYS, encrypts=True) as store:
             await killed_at(store_url, lock, store.rotate)
-        for keys, told in ((KEYS, "is being encrypted"), (None, "no keys are configured")):
-            with pytest.raises(StoreKeyError, match=told):
+        for keys, message in ((KEYS, "is being encrypted"), (None, "no keys are configured")):
+            with pytest.raises(StoreKeyError, match=message):
                 async with opened_store(store_url, keyring=keys):
                     pass
     async with opened_store(store_url, keyring=KEYS, encrypts=True) as store:
@@ -235,8 +235,8 @@ async def test_views_that_would_keep_plain_values_or_show_ciphertext_are_dropped
     execute(store_url, "CREATE VIEW public.elsewhere AS SELECT body FROM resource_stored")
     async with opened_store(store_url) as store, store.sql_views() as there:
         await there.create("ours", sql.SQL("SELECT 1 AS one"), digest="d")
-    told = "`chartferry views drop ours`; DROP VIEW public.elsewhere; DROP MATERIALIZED VIEW theirs"
-    with pytest.raises(StoreError, match=re.escape(told)):
+    statements = "`chartferry views drop ours`; DROP VIEW public.elsewhere; DROP MATERIALIZED VIEW theirs"
+    with pytest.raises(StoreError, match=re.escape(statements)):
         async with opened_store(store_url, keyring=KEYS, encrypts=True):
             pass
     assert rows(store_url, "SELECT count(*) FROM sealing_key") == [(0,)]

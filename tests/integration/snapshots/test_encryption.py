@@ -91,13 +91,13 @@ async def read(store: Store, kind: str = "Patient", form: str = "ndjson") -> byt
 
 async def test_a_comparison_of_two_runs_is_the_same_as_from_a_plain_store(store_url: str) -> None:
     async with opened_store(store_url, "plain") as plain, opened_store(store_url, "sealed", keyring=KEYS) as store:
-        told = []
+        read = []
         for each in (plain, store):
             for family in ("Zappa", "Frank"):
                 await brought(each, patient(family=family), seen())
             async with each.snapshot(Selection(changed_since=1), Action.DIFF) as snapshot:
-                told.append([chunk async for chunk in await snapshot.differences()])
-    one, other = (orjson.loads(b"".join(lines)) for lines in told)
+                read.append([chunk async for chunk in await snapshot.differences()])
+    one, other = (orjson.loads(b"".join(lines)) for lines in read)
     assert (one, one["change"]) == (other, "changed")
     assert '"Frank"' in other["new"]
 
@@ -112,8 +112,8 @@ async def test_a_masked_reader_sees_where_two_runs_differ_but_no_values(store_ur
             await brought(store, patient(family=family), seen())
         async with masked.snapshot(Selection(changed_since=1), Action.DIFF) as snapshot:
             (line,) = [chunk async for chunk in await snapshot.differences()]
-    told = orjson.loads(line)
-    old, new = (orjson.loads(told[side]) for side in ("old", "new"))
+    difference = orjson.loads(line)
+    old, new = (orjson.loads(difference[side]) for side in ("old", "new"))
     assert (old["birthDate"], old["name"][0]["family"] != new["name"][0]["family"]) == (new["birthDate"], True)
     assert all(one["name"][0]["family"].startswith("***") for one in (old, new))
     assert b"Zappa" not in line
@@ -130,8 +130,8 @@ async def test_under_a_new_key_masks_differ_only_where_values_differ(store_url: 
         opened_store(store_url, actor=for_ben, keyring=BOTH) as masked,
         masked.snapshot(Selection(changed_since=1), Action.DIFF) as snapshot,
     ):
-        told = orjson.loads(b"".join([chunk async for chunk in await snapshot.differences()]))
-    old, new = (orjson.loads(told[side]) for side in ("old", "new"))
+        difference = orjson.loads(b"".join([chunk async for chunk in await snapshot.differences()]))
+    old, new = (orjson.loads(difference[side]) for side in ("old", "new"))
     differing = {name for name in old if old[name] != new[name]}
     assert differing == {"name", "text"}
     assert old["name"][0]["given"] == new["name"][0]["given"]
@@ -240,11 +240,13 @@ async def test_a_hash_reveals_nothing_without_the_key(store_url: str) -> None:
     assert kept != patient().content_hash
 
 
-@pytest.mark.parametrize(("keyring", "told"), [(None, "no keys are configured"), (OTHER, "not the one")])
-async def test_an_encrypted_store_opens_with_its_key_alone(store_url: str, keyring: Keyring | None, told: str) -> None:
+@pytest.mark.parametrize(("keyring", "message"), [(None, "no keys are configured"), (OTHER, "not the one")])
+async def test_an_encrypted_store_opens_with_its_key_alone(
+    store_url: str, keyring: Keyring | None, message: str
+) -> None:
     async with opened_store(store_url, keyring=KEYS):
         pass
-    with pytest.raises(StoreKeyError, match=told):
+    with pytest.raises(StoreKeyError, match=message):
         async with opened_store(store_url, keyring=keyring):
             pass
     assert rows(store_url, "SELECT key_id FROM sealing_key") == [("k1",)]
@@ -313,12 +315,12 @@ async def test_an_altered_or_moved_value_is_an_error_that_quotes_nothing(store_u
 async def test_erasing_finds_a_patient_in_encrypted_values_and_in_quarantined_input(store_url: str) -> None:
     line = Quarantined("Patient", "page 1", "not JSON", b'{"id": "p9", "name"', UNITS[0].key)
     daughter = b'{"resourceType":"Person","id":"d","extension":[{"url":"mother","valueUri":"http://x/Patient/p9"}]}'
-    told = [patient("p9", "Underwood"), patient(), record("d", daughter, kind="Person", patient=None)]
+    records = [patient("p9", "Underwood"), patient(), record("d", daughter, kind="Person", patient=None)]
     refused = record(
         "o8", b'{"resourceType":"Observation","id":"o8","text":{"div":"see Patient/p9"},"value":"\\u0000"}'
     )
     async with opened_store(store_url, keyring=KEYS) as store:
-        await brought(store, *told, refused, seen("o9", patient="p2"), quarantined=[line])
+        await brought(store, *records, refused, seen("o9", patient="p2"), quarantined=[line])
         erased = await store.erase("mercy", "p9")
     assert erased.rows["quarantine"] == 2
     assert rows(store_url, "SELECT id FROM resource") == [("o9",)]

@@ -252,10 +252,10 @@ async def test_the_charts_under_former_ids_of_an_erased_patient_are_erased_with_
 
 async def test_a_quarantined_mention_with_an_escaped_slash_is_erased(store: Store, store_url: str) -> None:
     await known(store)
-    said = orjson.dumps({"resourceType": "Observation", "id": "b", "subject": f"Patient/{WHO}"}).replace(b"/", b"\\/")
+    bodies = orjson.dumps({"resourceType": "Observation", "id": "b", "subject": f"Patient/{WHO}"}).replace(b"/", b"\\/")
     rival = "INSERT INTO rival (connection, resource_type, id, way, content_hash, run, patient_id, body)"
     execute(
-        store_url, rival + f" SELECT 1, 'Observation', 'b', id, 'x', 2, '{OTHER}', '{said.decode()}' FROM way LIMIT 1"
+        store_url, rival + f" SELECT 1, 'Observation', 'b', id, 'x', 2, '{OTHER}', '{bodies.decode()}' FROM way LIMIT 1"
     )
     assert rows(store_url, "SELECT id FROM rival") == [("b",)]
     await store.erase("mercy", WHO)
@@ -271,10 +271,10 @@ async def test_a_bundle_with_the_patient_within_and_a_mention_that_ends_a_senten
         body = {"resourceType": "Bundle", "id": identity, "entry": [{"resource": outer}]}
         return record(identity, orjson.dumps(body), kind="Bundle", patient=None)
 
-    said = [
+    bodies = [
         record(id_, f"see Patient/{who}.", patient=OTHER) for id_, who in (("s", WHO), ("t", OTHER), ("u", f"{WHO}.x"))
     ]
-    brought = [person(WHO), person(OTHER), bundle("b", WHO), bundle("c", OTHER), *said]
+    brought = [person(WHO), person(OTHER), bundle("b", WHO), bundle("c", OTHER), *bodies]
     await full_run(await store.begin_run(scope()), brought, [search()])
     await full_run(
         await store.begin_run(scope()), [*(one for one in brought if one.id != "b"), bundle("b", "x")], [search()]

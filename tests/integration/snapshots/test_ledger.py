@@ -277,9 +277,9 @@ async def test_a_hole_that_hides_deletions_or_errors_blocks_every_watermark(stor
 
 
 async def test_a_complete_run_moves_the_watermarks_of_its_selection_only(store: Store):
-    asked = scope(types=("Observation", "Goal"))
-    await full_run(await store.begin_run(asked), [record("a", 1)], [P1, search("Goal")], watermark=T1)
-    async with await store.begin_run(asked) as run:
+    wanted = scope(types=("Observation", "Goal"))
+    await full_run(await store.begin_run(wanted), [record("a", 1)], [P1, search("Goal")], watermark=T1)
+    async with await store.begin_run(wanted) as run:
         assert await run.knowledge.watermarks() == {"Observation": T1}  # of Goal there is nothing at all
         assert await run.knowledge.last_full_listing([]) is not None
     async with await store.begin_run(scope(selection="group:9")) as run:
@@ -354,10 +354,10 @@ async def test_pending_returns_only_the_requested_kinds(store: Store) -> None:
 
 
 async def test_an_export_proves_a_type_empty_only_by_its_unit(store: Store):
-    asked = scope(mode="bulk", types=("Observation", "Goal", "CarePlan"))
+    wanted = scope(mode="bulk", types=("Observation", "Goal", "CarePlan"))
     no_goals = Unit(key="no-file:Goal", kind=UnitKind.NO_FILE, resource_type="Goal", way=GROUP)
-    await full_run(await store.begin_run(asked), [record("a", 1, way=GROUP)], [file(), no_goals], watermark=T1)
-    async with await store.begin_run(asked) as run:
+    await full_run(await store.begin_run(wanted), [record("a", 1, way=GROUP)], [file(), no_goals], watermark=T1)
+    async with await store.begin_run(wanted) as run:
         assert await run.knowledge.watermarks() == {"Observation": T1, "Goal": T1}
 
 

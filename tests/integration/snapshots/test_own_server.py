@@ -221,9 +221,9 @@ async def test_an_owner_without_createrole_works_without_walls_and_the_check_say
     assert re.search(r"reads as cf_r_default_\w+, and writes as cf_w_default_", step.found)
 
 
-async def refused(doing: Callable[[], AbstractAsyncContextManager[object]], said: str) -> str:
+async def refused(doing: Callable[[], AbstractAsyncContextManager[object]], advice: str) -> str:
     """The statements that a refusal names."""
-    with pytest.raises(MissingRightsError, match=said) as caught:
+    with pytest.raises(MissingRightsError, match=advice) as caught:
         async with doing():
             pass
     return "; ".join(re.findall(r"GRANT [^;]+", str(caught.value)))
@@ -264,8 +264,8 @@ async def test_for_a_tenant_without_roles_the_message_says_who_creates_them_and_
     )
     async with opened_store(url_of(store_server, database, user=owner, password=owner)) as store:
         await written(store)
-    told = f"Its owner, {owner}, must run: chartferry tenants migrate default"
-    with pytest.raises(MissingRightsError, match=told) as caught:
+    advice = f"Its owner, {owner}, must run: chartferry tenants migrate default"
+    with pytest.raises(MissingRightsError, match=advice) as caught:
         async with opened_store(url_of(store_server, database, user=role, password=role)):
             pass
     assert "GRANT" not in str(caught.value)
@@ -288,8 +288,8 @@ async def test_a_role_that_does_not_own_the_tables_is_refused_with_who_may_upgra
     admin(store_url, f'GRANT ALL ON ALL TABLES IN SCHEMA tenant_default TO "{role}"')
     owner = rows(store_url, "SELECT current_user")[0][0]
     admin(store_url, f"DELETE FROM tenant_default.schema_migration WHERE version = {len(migrations())}")
-    told = f"only its owner, {owner}, may upgrade it.*run: chartferry tenants migrate default"
-    with pytest.raises(MissingRightsError, match=told) as caught:
+    advice = f"only its owner, {owner}, may upgrade it.*run: chartferry tenants migrate default"
+    with pytest.raises(MissingRightsError, match=advice) as caught:
         async with opened_store(role_url):
             pass
     assert "GRANT" not in str(caught.value)
@@ -311,8 +311,8 @@ async def test_a_login_that_does_not_own_the_tables_is_refused_to_prune_with_the
 async def test_a_missing_database_is_reported_with_the_statement_that_creates_it(store_server: str):
     name = f"not_there_{secrets.token_hex(4)}"
     try:
-        said = await advised(store_server, url_of(store_server, name), StoreUnavailableError)
-        assert f"CREATE DATABASE {name} OWNER " in said
+        advice = await advised(store_server, url_of(store_server, name), StoreUnavailableError)
+        assert f"CREATE DATABASE {name} OWNER " in advice
         async with opened_store(url_of(store_server, name)) as store:
             assert await store.runs() == []
     finally:

@@ -72,10 +72,10 @@ async def test_a_patient_is_found_by_current_values_and_not_by_former_ones(any_s
 
 async def test_a_patient_who_changes_during_a_search_is_not_found_by_former_values(store: Store, store_url: str):
     await night(store, patient("p1"))
-    told = []
+    answers = []
 
     async def ask() -> None:
-        told.append(await store.find("mercy", MRN))
+        answers.append(await store.find("mercy", MRN))
 
     async with await psycopg.AsyncConnection.connect(store_url) as conn, anyio.create_task_group() as group:
         await conn.execute("SET search_path = tenant_default; SET app.current_tenant_id = 'default'")
@@ -86,7 +86,7 @@ async def test_a_patient_who_changes_during_a_search_is_not_found_by_former_valu
         await who_waits(conn)
         await conn.execute("UPDATE resource SET content_hash = 'another'")
         await conn.commit()
-    assert told == [[]]
+    assert answers == [[]]
 
 
 @pytest.mark.parametrize("keyring", [None, KEYS], ids=["plain", "encrypted"])

@@ -57,12 +57,12 @@ async def shown(store: Store, selection: Selection) -> tuple[Rows, list[tuple[st
 async def differing(store: Store, selection: Selection) -> dict[tuple[str, str], str]:
     async with store.snapshot(selection, Action.DIFF) as snapshot:
         text = b"".join([chunk async for chunk in await snapshot.differences()])
-    told = [orjson.loads(line) for line in text.splitlines()]
-    for one in told:  # the contents of what has changed, and of nothing else
+    differences = [orjson.loads(line) for line in text.splitlines()]
+    for one in differences:  # the contents of what has changed, and of nothing else
         assert (one["old"] is not None) == (one["new"] is not None) == (one["change"] == "changed")
         assert one["old"] is None or one["old"] != one["new"]
-    assert len({(one["type"], one["id"]) for one in told}) == len(told)
-    return {(one["type"], one["id"]): one["change"] for one in told}
+    assert len({(one["type"], one["id"]) for one in differences}) == len(differences)
+    return {(one["type"], one["id"]): one["change"] for one in differences}
 
 
 @settings(max_examples=8)
@@ -87,10 +87,10 @@ async def test_applying_the_changes_since_any_run_gives_the_present_state(
                 assert set(gone) <= set(rows)
                 assert not set(gone) & set(changed)
                 assert {key: row for key, row in {**rows, **changed}.items() if key not in gone} == expected
-                told = {key: "changed" for key in rows.keys() & expected.keys() if rows[key] != expected[key]}
-                told |= dict.fromkeys(expected.keys() - rows.keys(), "added")
-                told |= dict.fromkeys(rows.keys() - expected.keys(), "deleted")
-                assert await differing(store, Selection(**of, as_of=now, changed_since=then)) == told
+                changes = {key: "changed" for key in rows.keys() & expected.keys() if rows[key] != expected[key]}
+                changes |= dict.fromkeys(expected.keys() - rows.keys(), "added")
+                changes |= dict.fromkeys(rows.keys() - expected.keys(), "deleted")
+                assert await differing(store, Selection(**of, as_of=now, changed_since=then)) == changes
         await run.finish(watermark=None, requests=0, retries=0)
 
 

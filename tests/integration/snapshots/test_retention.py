@@ -87,9 +87,9 @@ async def test_every_kept_moment_reads_back_as_it_was_and_every_other_is_refused
             model.append(truth)
         else:
             horizon = T0 + timedelta(days=len(numbers) - 1 - step)
-            told = await store.prune(history=horizon, dry_run=True)
+            foreseen = await store.prune(history=horizon, dry_run=True)
             done = await store.prune(history=horizon)
-            assert done == told
+            assert done == foreseen
             kept_from = done.kept_from.get(name, kept_from)
             assert (await store.prune(history=horizon)).rows == {}
     for number, then in zip(numbers, model, strict=True):
@@ -111,8 +111,8 @@ async def test_the_audit_counts_pruned_rows_run_by_run(store: Store, store_url: 
     await changed_thrice(store)
     done = await store.prune(history=T0 + timedelta(days=2))
     assert (done.rows, done.kept_from) == ({"member_history": 1, "resource_history": 2}, {"mercy": 3})
-    told = rows(store_url, "SELECT action, runs, erased FROM audit_event ORDER BY id")
-    assert told == [
+    events = rows(store_url, "SELECT action, runs, erased FROM audit_event ORDER BY id")
+    assert events == [
         (Action.PRUNE, [2], {"member_history": 1, "resource_history": 1}),
         (Action.PRUNE, [3], {"resource_history": 1}),
     ]
@@ -169,7 +169,7 @@ async def test_quarantine_of_ended_runs_is_deleted(store: Store, store_url: str)
 UNITS = (search(patient="p1"), search("Condition", patient="p1"))
 
 
-async def asked(store: Store, *units: Unit) -> None:
+async def night_of_units(store: Store, *units: Unit) -> None:
     """A night of the year 2020 that asks for the units, and misses the last of them."""
     results = [*map(settled, units[:-1]), failed(units[-1])]
     run = await store.begin_run(scope(), clock=lambda: T0)
@@ -178,12 +178,12 @@ async def asked(store: Store, *units: Unit) -> None:
 
 async def test_units_are_deleted_run_by_run_and_runs_keep_numbers_and_dates(store: Store, store_url: str) -> None:
     for _ in range(3):
-        await asked(store, *UNITS)
+        await night_of_units(store, *UNITS)
     before = [await read(store, "mercy", run) for run in (1, 2, 3)]
     newest = await store.run(3)
-    told = await store.prune(runs=T0, dry_run=True)
+    foreseen = await store.prune(runs=T0, dry_run=True)
     done = await store.prune(runs=T0)
-    assert (done, done.rows, done.kept_from) == (told, {"unit": 4}, {})
+    assert (done, done.rows, done.kept_from) == (foreseen, {"unit": 4}, {})
     assert rows(store_url, "SELECT DISTINCT run FROM unit") == [(3,)]
     assert (await store.prune(runs=T0)).rows == {}
     events = rows(store_url, "SELECT runs, erased FROM audit_event WHERE action = 'prune' ORDER BY id")
@@ -222,7 +222,7 @@ async def test_units_needed_by_a_hole_watermark_or_export_are_kept(
     store: Store, store_url: str, statement: str
 ) -> None:
     for _ in range(3):
-        await asked(store, *UNITS)
+        await night_of_units(store, *UNITS)
     execute(store_url, "DELETE FROM watermark; DELETE FROM lag; UPDATE run SET full_listing = id = 3")
     assert (await store.prune(runs=T0, dry_run=True)).rows == {"unit": 4}
     execute(store_url, statement)
@@ -240,7 +240,7 @@ async def test_erasing_a_patient_after_pruning_units_also_deletes_the_quarantine
     store: Store, store_url: str
 ) -> None:
     for _ in range(3):
-        await asked(store, *UNITS)
+        await night_of_units(store, *UNITS)
     execute(store_url, f"DELETE FROM watermark; DELETE FROM lag; {QUARANTINED}")
     assert (await store.prune(runs=T0)).rows == {"unit": 2}
     assert (await store.erase("mercy", "p1")).rows["quarantine"] == 1
@@ -249,16 +249,16 @@ async def test_erasing_a_patient_after_pruning_units_also_deletes_the_quarantine
 
 async def test_units_that_identify_a_quarantined_line_are_deleted_with_it(store: Store, store_url: str) -> None:
     for _ in range(3):
-        await asked(store, *UNITS)
+        await night_of_units(store, *UNITS)
     execute(store_url, f"DELETE FROM watermark; DELETE FROM lag; {QUARANTINED}")
-    told = await store.prune(runs=T0, quarantine=T0, dry_run=True)
-    assert await store.prune(runs=T0, quarantine=T0) == told
-    assert told.rows == {"quarantine": 1, "unit": 4}
+    foreseen = await store.prune(runs=T0, quarantine=T0, dry_run=True)
+    assert await store.prune(runs=T0, quarantine=T0) == foreseen
+    assert foreseen.rows == {"quarantine": 1, "unit": 4}
 
 
 async def test_the_newest_export_of_a_type_keeps_its_units(store: Store, store_url: str) -> None:
     for _ in range(3):
-        await asked(store, *UNITS, file())
+        await night_of_units(store, *UNITS, file())
         execute(store_url, ENDED.replace("(1,", "((SELECT max(id) FROM run),"))
     execute(store_url, "DELETE FROM watermark; DELETE FROM lag; UPDATE run SET full_listing = id = 3")
     execute(store_url, "UPDATE unit SET records = 7, state = 'settled' WHERE kind = 'file' AND run < 3")
@@ -280,11 +280,11 @@ async def test_a_pruning_of_units_killed_at_any_statement_is_continued(
     store: Store, store_url: str, held: str, left: int
 ) -> None:
     for _ in range(3):
-        await asked(store, *UNITS)
+        await night_of_units(store, *UNITS)
     await killed_at(store_url, held, lambda: store.prune(runs=T0))
     assert rows(store_url, "SELECT count(*) FROM unit WHERE run < 3") == [(left,)]
-    told = rows(store_url, "SELECT erased FROM audit_event WHERE action = 'prune'")
-    assert sum(erased["unit"] for (erased,) in told) == 4 - left
+    events = rows(store_url, "SELECT erased FROM audit_event WHERE action = 'prune'")
+    assert sum(erased["unit"] for (erased,) in events) == 4 - left
     assert sum((await store.prune(runs=T0)).rows.values()) == left
     assert [(await store.run(run)).units_pruned for run in (1, 2, 3)] == [True, True, False]
     assert (await store.audit.verify()).faults == ()

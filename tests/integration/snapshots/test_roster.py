@@ -39,7 +39,7 @@ def news(patient: str, since: str, kind: str = "Observation") -> Unit:
     return search(kind, patient, incremental=True, since=since)
 
 
-async def crawl(store: Store, instant: str, *results: tuple[Unit, Any], asked: Any = COHORT) -> RunReport:
+async def crawl(store: Store, instant: str, *results: tuple[Unit, Any], changes: Any = COHORT) -> RunReport:
     """Run these units; each is paired with `settled` or `failed`, and fetches a row if it settles."""
     ended: list[UnitResult] = [how(unit) for unit, how in results]
     brought = [
@@ -49,7 +49,7 @@ async def crawl(store: Store, instant: str, *results: tuple[Unit, Any], asked: A
     ]
     ended = [replace(one, records=1) if one.state is UnitState.SETTLED else one for one in ended]
     return await full_run(
-        await store.begin_run(asked), brought, [unit for unit, _ in results], results=ended, watermark=instant
+        await store.begin_run(changes), brought, [unit for unit, _ in results], results=ended, watermark=instant
     )
 
 

@@ -69,11 +69,11 @@ async def filled(url: str) -> list[bytes]:
 
 
 async def history(store: Store) -> list[bytes]:
-    told = []
+    rows = []
     for run in (1, 2):
         async with store.snapshot(Selection(as_of=run)) as snapshot:
-            told.append(b"".join([chunk async for chunk in snapshot.ndjson("Patient")]))
-    return told
+            rows.append(b"".join([chunk async for chunk in snapshot.ndjson("Patient")]))
+    return rows
 
 
 def of_key(url: str, key: str) -> dict[str, int]:

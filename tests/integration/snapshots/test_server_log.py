@@ -182,18 +182,18 @@ async def test_the_embedded_servers_log_has_no_value_of_a_patient_after_a_night_
     async with opened_store(f"embedded:{server.directory}") as store:
         await night(store, server.url)
         await fails(lambda: _a_query_that_takes_names_for_numbers(store))
-    said = server.log()
-    assert "terminating connection" in said  # it is the log of this night
-    assert [value for value in (*VALUES, PATIENT) if value in said] == []
+    log = server.log()
+    assert "terminating connection" in log  # it is the log of this night
+    assert [value for value in (*VALUES, PATIENT) if value in log] == []
 
 
 async def test_a_server_that_logs_everything_logs_no_value_if_the_login_may_prevent_it(server: Server):
     async with login(server, HOSTILE, may_set=ALLOWED) as url, opened_store(url) as store:
         await night(store, url_of(url, urlsplit(url).path[1:], user="postgres"))
         await fails(lambda: _a_query_that_takes_names_for_numbers(store))
-    said = server.log()
-    assert "terminating connection" in said
-    assert [value for value in (*VALUES, PATIENT) if value in said] == []
+    log = server.log()
+    assert "terminating connection" in log
+    assert [value for value in (*VALUES, PATIENT) if value in log] == []
 
 
 async def test_a_deidentified_export_leaves_no_line_in_a_log_of_all_statements(server: Server, tmp_path: Path):
@@ -206,17 +206,17 @@ async def test_a_deidentified_export_leaves_no_line_in_a_log_of_all_statements(s
         async with store.snapshot(Selection()) as snapshot:
             await export(wanted, snapshot)
     (row,) = table_of(tmp_path / "patient.csv.gz")
-    said = server.log()
-    assert "chartferry.deidentified" in said  # the statement is there
-    assert [value for value in (*VALUES, row["key"]) if value in said] == []
+    log = server.log()
+    assert "chartferry.deidentified" in log  # the statement is there
+    assert [value for value in (*VALUES, row["key"]) if value in log] == []
 
 
 async def test_a_default_server_logs_no_chart_content_for_a_login_without_rights_to_set(server: Server):
     async with login(server, USUAL, may_set=None) as url, opened_store(url) as store:
         await night(store, url_of(url, urlsplit(url).path[1:], user="postgres"))
-    said = server.log()
-    assert "canceling statement" in said
-    assert [value for value in VALUES if value in said] == []
+    log = server.log()
+    assert "canceling statement" in log
+    assert [value for value in VALUES if value in log] == []
 
 
 async def test_the_check_names_the_grant_that_keeps_values_out_of_a_servers_log(server: Server):

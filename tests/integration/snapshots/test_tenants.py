@@ -187,8 +187,8 @@ async def test_a_foreign_comment_on_a_schema_is_refused_and_not_replaced(store_u
         with pytest.raises(SchemaCommentError, match=r'COMMENT ON SCHEMA "tenant_d" IS NULL'):
             await there.drop("d")
         with psycopg.connect(store_url) as conn:
-            told = conn.execute("SELECT obj_description('tenant_d'::regnamespace)").fetchone()
-        assert told == ("the charts of D",)
+            comment = conn.execute("SELECT obj_description('tenant_d'::regnamespace)").fetchone()
+        assert comment == ("the charts of D",)
         owner(store_url, "d", "COMMENT ON SCHEMA tenant_d IS NULL")
         assert await migrated(there, "d") == [Migrated("d", changed=True)]
 
@@ -293,11 +293,11 @@ async def test_what_somebody_opened_in_a_tenants_walls_is_listed_with_what_close
                 f"ALTER DEFAULT PRIVILEGES IN SCHEMA tenant_south GRANT SELECT ON TABLES TO {bi}"
             )
             try:
-                told = [one for tenant in await there.existing() for one in tenant.breaches]
+                breaches = [one for tenant in await there.existing() for one in tenant.breaches]
                 closing_it = BREACHES[mistake]
                 expected = (closing_it,) if isinstance(closing_it, str) else closing_it
-                assert told == [one.format(**names) for one in expected]
-                for statement in told:
+                assert breaches == [one.format(**names) for one in expected]
+                for statement in breaches:
                     conn.execute(statement)  # type: ignore[call-overload]
                 assert {one.breaches for one in await there.existing()} == {()}
             finally:

@@ -51,8 +51,8 @@ def test_a_former_flat_profile_key_works_and_its_new_place_is_reported(
     (tmp_path / "key.json").chmod(0o600)
     text = site('client_id = "a"', 'key = "file:key.json"', "profile = { max_concurrency = 2 }")
     assert call(write(tmp_path, text)) == 0
-    said = " ".join("".join(capsys.readouterr()).split())
-    assert "connections.site.profile.max_concurrency is now connections.site.profile.limits.max_concurrency" in said
+    output = " ".join("".join(capsys.readouterr()).split())
+    assert "connections.site.profile.max_concurrency is now connections.site.profile.limits.max_concurrency" in output
 
 
 def test_all_connections_secrets_files_and_overrides_are_checked_at_once(
@@ -129,7 +129,7 @@ def test_public_small_and_locked_keys_are_problems_and_a_key_with_its_passphrase
     keys = "".join(site('client_id = "a"', f'key = "env:{env}"', name=name) for name, env in named.items())
     opened = site('client_id = "a"', 'key = "env:LOCKED"', 'key_passphrase = "env:PASS"', name="d")
     found = problems(tmp_path, keys + opened, capsys)
-    assert {path: said[1].partition(":")[0] for path, said in found.items()} == {
+    assert {path: problem[1].partition(":")[0] for path, problem in found.items()} == {
         "connections.a.key": "the connection's key is a public key, which cannot sign",
         "connections.b.key": "the connection's key is an RSA key of 1024 bits, but signing needs at least 2048 (RFC 7518)",
         "connections.c.key": "the connection's key is encrypted with a passphrase",
@@ -155,7 +155,7 @@ def test_an_override_of_the_wrong_type_is_reported_in_toml_terms(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, allowed: str
 ) -> None:
     found = problems(tmp_path, site('auth = "none"', f"profile = {{ {override} }}"), capsys)
-    assert [said[1] for said in found.values()] == [allowed]
+    assert [problem[1] for problem in found.values()] == [allowed]
 
 
 def test_a_key_that_cannot_sign_the_algorithm_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -332,9 +332,9 @@ def test_a_path_that_would_encrypt_nothing_is_a_problem(
     instead: str,
 ) -> None:
     monkeypatch.setenv("GOOD", "ab" * 21 + "a=")
-    told = problems(tmp_path, f'[encryption]\nkeys = {{ a = "env:GOOD" }}\npaths = ["{path}"]\n', capsys)
-    assert told["encryption.paths"][0] == f"'{path}'{found}"
-    assert told["encryption.paths"][1].startswith(instead)
+    listed = problems(tmp_path, f'[encryption]\nkeys = {{ a = "env:GOOD" }}\npaths = ["{path}"]\n', capsys)
+    assert listed["encryption.paths"][0] == f"'{path}'{found}"
+    assert listed["encryption.paths"][1].startswith(instead)
 
 
 def test_a_path_of_r4_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +351,7 @@ def test_each_key_of_the_store_is_read_and_checked(
         monkeypatch.setenv(name, value)
     keys = '{ a = "env:GOOD", b = "env:SHORT", c = "env:TEXT", d = "env:NOT_SET", e = "env:GOOD" }'
     found = problems(tmp_path, f"[encryption]\nkeys = {keys}\n", capsys)
-    assert {path: told[0] for path, told in found.items()} == {
+    assert {path: problem[0] for path, problem in found.items()} == {
         "encryption.current": "nothing",
         "encryption.keys.b": "env:SHORT, which is not a key",
         "encryption.keys.c": "env:TEXT, which is not a key",
@@ -359,7 +359,7 @@ def test_each_key_of_the_store_is_read_and_checked(
         "encryption.keys.e": "the same key as a",
     }
     assert "openssl rand -base64 32" in found["encryption.keys.b"][1]
-    assert not [told for told in found.values() if good in " ".join(told)]
+    assert not [problem for problem in found.values() if good in " ".join(problem)]
     pasted = problems(tmp_path, f'[encryption]\nkeys = {{ a = "{good}" }}\ncurrent = "b"\n', capsys)
     assert good not in str(pasted)
     assert {"encryption.keys.a"} <= set(pasted)

@@ -95,8 +95,8 @@ def every_listed() -> Iterator[Command]:
 
 @pytest.mark.parametrize("listed", [*every_listed()], ids=lambda listed: listed.function)
 def test_a_command_is_listed_with_the_first_line_of_its_help(listed: Command) -> None:
-    said = inspect.getdoc(resolve_name(listed.function)) or ""
-    assert " ".join(said.split()).startswith(listed.summary)
+    help_ = inspect.getdoc(resolve_name(listed.function)) or ""
+    assert " ".join(help_.split()).startswith(listed.summary)
 
 
 def examples() -> Iterator[str]:

@@ -8,7 +8,7 @@ from cli.command_line import call
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["export", "-out", "x"], "No such option: -out (Possible options: --out)"),
         (["export", "-o", "x"], "No such option: -o (Possible options: --out)"),
@@ -25,11 +25,11 @@ from cli.command_line import call
     ],
 )
 def test_a_misspelt_word_is_reported_with_the_nearest_one(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(words) == 2
     shown = capsys.readouterr().err
-    assert said in shown
+    assert expected in shown
     assert "Patient" not in shown
 
 

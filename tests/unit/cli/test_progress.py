@@ -26,8 +26,8 @@ def test_the_causes_of_a_slow_run_are_reported() -> None:
     run = progress(
         requests=240, retries=2, retries_left=98, places=3, down_until=datetime(2026, 1, 2, 14, 5, tzinfo=UTC)
     )
-    told = "fetching charts, 240 requests, 2 retries (98 left), 3 at a time, EHR down until 14:05 UTC, 12 s"
-    assert counts(run, 12) == told
+    expected = "fetching charts, 240 requests, 2 retries (98 left), 3 at a time, EHR down until 14:05 UTC, 12 s"
+    assert counts(run, 12) == expected
 
 
 def test_pauses_requested_by_the_server_are_reported() -> None:
@@ -57,8 +57,8 @@ def test_connections_do_not_hide_each_other() -> None:
 
 
 def test_a_single_item_is_reported_in_the_singular() -> None:
-    told = counts(progress(units=1, records=1, requests=1, retries=1), 2)
-    assert told == "fetching charts, 0 of 1 unit, 1 received, 1 request, 1 retry, 2 s"
+    shown = counts(progress(units=1, records=1, requests=1, retries=1), 2)
+    assert shown == "fetching charts, 0 of 1 unit, 1 received, 1 request, 1 retry, 2 s"
 
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC).timestamp()
@@ -66,8 +66,8 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC).timestamp()
 
 def test_a_wait_of_two_seconds_or_more_is_shown_with_its_reason_and_end() -> None:
     run = progress(waiting=Wait("quiet hours spare the EHR", NOON, NOON + 90))
-    told = "waiting: quiet hours spare the EHR, 80 s at most (until 12:01:30 UTC)"
-    assert waits(run, NOON + 10) == [told]
+    expected = "waiting: quiet hours spare the EHR, 80 s at most (until 12:01:30 UTC)"
+    assert waits(run, NOON + 10) == [expected]
     assert waits(progress(waiting=Wait("a short one", NOON, NOON + 2)), NOON + 1) == []
     assert waits(progress(), NOON) == []
 
@@ -111,7 +111,7 @@ def test_a_narrow_terminal_cuts_the_note_of_a_bar_and_never_what_is_counted() ->
     )
     out = StringIO()
     Console(width=80, file=out).print(bars.get_renderable())
-    told = out.getvalue()
-    assert "17/1440" in told
-    assert "waiting: the EHR" in told
-    assert len(told.splitlines()) == 1
+    output = out.getvalue()
+    assert "17/1440" in output
+    assert "waiting: the EHR" in output
+    assert len(output.splitlines()) == 1

@@ -151,17 +151,17 @@ def test_every_command_reports_a_mistyped_override_before_any_request(
         '[connections.site]\nvendor = "generic"\nbase_url = "https://ehr.example.org"\nprofile = {retry_bases_s = 1}\n'
     )
     assert call([*words, "--config", str(path)]) == ExitCode.USAGE
-    told = capsys.readouterr().err
-    assert "connections.site.profile.retry_bases_s" in told
-    assert "did you mean retry.base_s?" in told
+    errors = capsys.readouterr().err
+    assert "connections.site.profile.retry_bases_s" in errors
+    assert "did you mean retry.base_s?" in errors
 
 
 def test_text_from_servers_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "HTTP 500 \x1b[31m\x1b]8;;http://evil\x07x\u202ey\x9b2J\r\u200bz\tend"
-    told = replace(
+    hostile_report = replace(
         report(), notes=[hostile], error=hostile, holes=[Hole(resource_type="Goal", scope=hostile, reason=hostile)]
     )
-    print_holes([told], every=True)
+    print_holes([hostile_report], every=True)
     print_table(("reason",), [(hostile,)])
     print_message(hostile)
     shown = capsys.readouterr()

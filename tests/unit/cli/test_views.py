@@ -34,8 +34,8 @@ def test_a_view_is_shown_with_types_and_meanings(capsys: pytest.CaptureFixture[s
 
 def test_an_unknown_element_is_refused_with_the_nearest_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["views", "check", written(tmp_path, "statsu")]) == 2
-    told = capsys.readouterr().err
-    assert "Observation has no element 'statsu' in R4 (did you mean 'status'?), at character 1" in told
+    errors = capsys.readouterr().err
+    assert "Observation has no element 'statsu' in R4 (did you mean 'status'?), at character 1" in errors
 
 
 def test_a_view_for_another_version_of_fhir_is_reported_as_such(

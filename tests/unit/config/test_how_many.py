@@ -8,10 +8,10 @@ from config.how_many import how_many
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(0, "0 entries"), (1, "1 entry"), (2, "2 entries"), (1203, "1,203 entries")]
+    ("number", "expected"), [(0, "0 entries"), (1, "1 entry"), (2, "2 entries"), (1203, "1,203 entries")]
 )
-def test_a_count_of_one_is_singular(number: int, said: str):
-    assert how_many(number, "entry", "entries") == said
+def test_a_count_of_one_is_singular(number: int, expected: str):
+    assert how_many(number, "entry", "entries") == expected
 
 
 def test_most_plurals_add_an_s():

@@ -54,8 +54,8 @@ def test_nothing_secret_passes_at_any_depth() -> None:
         "nested": {"list": ["client_secret=hunter2", {"url": "/Patient?birthdate=1980-01-01"}], "password": "hunter2"},
         "store": "postgresql://me:hunter2@host/db",
     }
-    asked = f"asked https://h/Patient?family=Doe with Bearer abcdef123 and {JWT}"
-    logging.getLogger("x").info("%s", asked, extra={"fields": fields})
+    line = f"asked https://h/Patient?family=Doe with Bearer abcdef123 and {JWT}"
+    logging.getLogger("x").info("%s", line, extra={"fields": fields})
     text = stream.getvalue()
     for secret in ("Doe", "abcdef123", JWT, "hunter2", "tokenvalue", "1980"):
         assert secret not in text

@@ -332,8 +332,8 @@ def test_values_of_any_kind_are_reported_and_never_crash(
 
 
 def test_mistakes_in_the_audit_rules_and_roles_are_reported(tmp_path: Path) -> None:
-    told = '[audit]\nrequire_reason = true\nkeep_years = 7\n[roles]\nresearch = ["ana", "ben"]\n'
-    settings = load(tmp_path, told + SMALLEST)
+    text = '[audit]\nrequire_reason = true\nkeep_years = 7\n[roles]\nresearch = ["ana", "ben"]\n'
+    settings = load(tmp_path, text + SMALLEST)
     assert (settings.audit.require_reason, settings.audit.keep_years) == (True, 7)
     assert settings.roles == {"research": ("ana", "ben")}
     assert (load(tmp_path, SMALLEST).audit.require_reason, load(tmp_path, SMALLEST).audit.keep_years) == (False, 6)
@@ -369,22 +369,22 @@ def test_a_receiver_has_the_login_settings_of_a_connection_and_mistakes_are_repo
 
 
 def test_only_existing_roles_may_see_encrypted_values_and_masking_needs_keys(tmp_path: Path) -> None:
-    told = '[encryption]\nkeys = { k1 = "env:KEY" }\nshown_to = ["care"]\n[roles]\ncare = ["ana"]\n'
-    encryption = load(tmp_path, told + SMALLEST).encryption
+    text = '[encryption]\nkeys = { k1 = "env:KEY" }\nshown_to = ["care"]\n[roles]\ncare = ["ana"]\n'
+    encryption = load(tmp_path, text + SMALLEST).encryption
     assert [encryption.masks(roles) for roles in (("care", "x"), ("x",), ())] == [False, True, True]
     assert load(tmp_path, SMALLEST).encryption.masks(()) is False
-    assert problems_in(tmp_path, told.replace('["care"]', '["cure"]', 1) + SMALLEST) == {
+    assert problems_in(tmp_path, text.replace('["care"]', '["cure"]', 1) + SMALLEST) == {
         "encryption.shown_to": ("'cure'", "a role of [roles]: care")
     }
     assert set(problems_in(tmp_path, "[encryption]\nshown_to = []\n" + SMALLEST)) == {"encryption.shown_to"}
 
 
 def test_additional_encrypted_paths_are_element_paths_and_need_keys(tmp_path: Path) -> None:
-    told = '[encryption]\nkeys = {{ k1 = "env:KEY" }}\npaths = [{}]\n' + SMALLEST
-    assert load(tmp_path, told.format('"Observation.note"')).encryption.paths == {"Observation.note"}
+    text = '[encryption]\nkeys = {{ k1 = "env:KEY" }}\npaths = [{}]\n' + SMALLEST
+    assert load(tmp_path, text.format('"Observation.note"')).encryption.paths == {"Observation.note"}
     assert load(tmp_path, SMALLEST).encryption.paths == frozenset()
     for wrong in ("Observation", "note", "Observation.value[x]", "Observation.contained", "Patient.meta.tag"):
-        assert [path.partition(".paths")[0] for path in problems_in(tmp_path, told.format(f'"{wrong}"'))] == [
+        assert [path.partition(".paths")[0] for path in problems_in(tmp_path, text.format(f'"{wrong}"'))] == [
             "encryption"
         ]
     assert set(problems_in(tmp_path, '[encryption]\npaths = ["Observation.note"]\n' + SMALLEST)) == {"encryption.paths"}

@@ -36,10 +36,16 @@ def record(kind: str = "Observation", identity: str = "o1", **rest: object) -> R
     return record_from(orjson.dumps({"resourceType": kind, "id": identity, **rest}), FhirBase("https://x"))
 
 
-def unit(kind: str = "Observation", patient: str | None = "p1", **asked: Any) -> Unit:
+def unit(kind: str = "Observation", patient: str | None = "p1", **changes: Any) -> Unit:
     detail = SearchDetail(path="x").packed
     return Unit(
-        key="k", kind=UnitKind.SEARCH, resource_type=kind, patient_id=patient, template="GET /x", detail=detail, **asked
+        key="k",
+        kind=UnitKind.SEARCH,
+        resource_type=kind,
+        patient_id=patient,
+        template="GET /x",
+        detail=detail,
+        **changes,
     )
 
 
@@ -141,8 +147,8 @@ def test_a_type_refused_for_three_patients_is_closed_unless_one_patient_was_allo
     for patient in ("p1", "p2", "p3"):
         assert found.hindrance("Goal", patient) is None
         found.refuse("Goal", patient, "restricted", by_code=False, every_type=False)
-    asked = [number for number in range(1, 20) if found.hindrance("Goal", f"further{number}") is None]
-    assert asked == [1, 2, 4, 8, 16], "three are not everybody"
+    requested = [number for number in range(1, 20) if found.hindrance("Goal", f"further{number}") is None]
+    assert requested == [1, 2, 4, 8, 16], "three are not everybody"
     assert "refuses this type for every patient" in words(found, "Goal", "p4")
     found.let_through("Goal")
     assert found.hindrance("Goal", "p4") is None
@@ -200,9 +206,9 @@ def test_an_incremental_listing_proves_no_deletion() -> None:
     assert not ended(unit(incremental=True), SearchTally(), EPIC).complete_listing
 
 
-def looked(records: list[Record], asked: Unit) -> SearchTally:
+def looked(records: list[Record], wanted: Unit) -> SearchTally:
     tally = SearchTally()
-    Inspection.of(asked, CERNER, Capability(), None).look(records, tally)
+    Inspection.of(wanted, CERNER, Capability(), None).look(records, tally)
     return tally
 
 

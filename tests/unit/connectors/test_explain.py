@@ -72,7 +72,7 @@ def test_advice_about_an_address_names_the_setting_behind_the_request(failure):
 
 
 @pytest.mark.parametrize(
-    ("failure", "said", "advice"),
+    ("failure", "reason", "advice"),
     [
         ("name", "the host name was not found", "DNS"),
         ("connect", "refused, or there is no route to the host", "host and port in base_url"),
@@ -80,10 +80,10 @@ def test_advice_about_an_address_names_the_setting_behind_the_request(failure):
         ("handshake", "the TLS handshake failed", "https"),
     ],
 )
-def test_reasons_for_an_unreachable_server_are_distinguished_and_name_it(failure, said, advice):
+def test_reasons_for_an_unreachable_server_are_distinguished_and_name_it(failure, reason, advice):
     raised = error(failure=failure, origin="https://ehr.example:8443", tries=3)
     assert isinstance(raised, TransientFetchError)
-    assert f"{said} (https://ehr.example:8443) after 3 tries" in str(raised)
+    assert f"{reason} (https://ehr.example:8443) after 3 tries" in str(raised)
     assert advice in str(raised)
 
 

@@ -117,10 +117,10 @@ def test_an_unneeded_passphrase_does_no_harm() -> None:
 
 
 @pytest.mark.parametrize("kid", [5, "5"])
-@pytest.mark.parametrize("asked", ["5", None])
-def test_a_numeric_key_id_equals_its_digits_as_text(kid: object, asked: str | None) -> None:
-    other = [] if asked is None else [as_jwk(EC, kid=4)]
-    signer = load_signing_key(json.dumps([*other, as_jwk(RSA, kid=kid)]), PROFILE, kid=asked, alg=None)
+@pytest.mark.parametrize("configured", ["5", None])
+def test_a_numeric_key_id_equals_its_digits_as_text(kid: object, configured: str | None) -> None:
+    other = [] if configured is None else [as_jwk(EC, kid=4)]
+    signer = load_signing_key(json.dumps([*other, as_jwk(RSA, kid=kid)]), PROFILE, kid=configured, alg=None)
     assert (signer.kid, signer.alg) == ("5", "RS384")
 
 

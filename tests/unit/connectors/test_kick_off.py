@@ -65,10 +65,10 @@ FORMS = st.builds(
 
 
 def test_a_get_joins_types_with_bare_commas_and_names_the_group_only_in_its_url() -> None:
-    asked = ExportParameters(
+    parameters = ExportParameters(
         level="group", group="g/1", types=("Patient", "Condition"), since="2024-01-01T00:00:00.000+01:00"
     )
-    request = kick_off(BASE, asked, Form())
+    request = kick_off(BASE, parameters, Form())
     assert request.url == (
         "https://x/r4/Group/g%2F1/$export?_type=Patient,Condition&_since=2024-01-01T00:00:00.000%2B01:00"
     )
@@ -78,59 +78,59 @@ def test_a_get_joins_types_with_bare_commas_and_names_the_group_only_in_its_url(
 
 @pytest.mark.parametrize(("comma", "leaves"), [("percent", "%252C"), ("backslash", "%5C,")])
 def test_a_comma_within_a_filter_is_encoded_as_the_vendor_requires(comma: str, leaves: str) -> None:
-    asked = ExportParameters(level="system", types=("Goal",), type_filters=("Goal?status=a,b", "Goal?status=c"))
-    url = kick_off(BASE, asked, Form(comma=comma)).url
+    parameters = ExportParameters(level="system", types=("Goal",), type_filters=("Goal?status=a,b", "Goal?status=c"))
+    url = kick_off(BASE, parameters, Form(comma=comma)).url
     assert url.endswith(f"_typeFilter=Goal%3Fstatus%3Da{leaves}b,Goal%3Fstatus%3Dc")
 
 
 @given(ASKED, FORMS)
-def test_every_form_carries_the_whole_request(asked: ExportParameters, form: Form) -> None:
-    request = kick_off(BASE, asked, form)
+def test_every_form_carries_the_whole_request(parameters: ExportParameters, form: Form) -> None:
+    request = kick_off(BASE, parameters, form)
     if request.method == "GET":
-        said = [(name, value) for name, value in parse_qsl(urlsplit(request.url).query)]
+        sent = [(name, value) for name, value in parse_qsl(urlsplit(request.url).query)]
     else:
         assert "?" not in request.url
-        said = []
+        sent = []
         for parameter in orjson.loads(request.body or b"")["parameter"]:
             (value,) = [value for name, value in parameter.items() if name != "name"]
             value = value.get("code") if isinstance(value, dict) else value
-            said.append((parameter["name"], {True: "true"}.get(value, value) if isinstance(value, bool) else value))
+            sent.append((parameter["name"], {True: "true"}.get(value, value) if isinstance(value, bool) else value))
     by_name: dict[str, list[str]] = {}
-    for name, value in said:
+    for name, value in sent:
         by_name.setdefault(name, []).append(value)
-    assert ",".join(by_name.get("_type", [])) == ",".join(asked.types)
-    assert by_name.get("_since") == ([asked.since] if asked.since else None)
-    assert by_name.get("_until") == ([asked.until] if asked.until else None)
-    assert by_name.get("organizeOutputBy") == ([asked.organize_by] if asked.organize_by else None)
-    assert by_name.get("allowPartialManifests") == (["true"] if asked.partial else None)
+    assert ",".join(by_name.get("_type", [])) == ",".join(parameters.types)
+    assert by_name.get("_since") == ([parameters.since] if parameters.since else None)
+    assert by_name.get("_until") == ([parameters.until] if parameters.until else None)
+    assert by_name.get("organizeOutputBy") == ([parameters.organize_by] if parameters.organize_by else None)
+    assert by_name.get("allowPartialManifests") == (["true"] if parameters.partial else None)
     filters = by_name.get("_typeFilter", [])
-    assert len(filters) == (len(asked.type_filters) if form.repeated else bool(asked.type_filters))
+    assert len(filters) == (len(parameters.type_filters) if form.repeated else bool(parameters.type_filters))
 
 
 @given(ASKED, FORMS)
-def test_the_displayed_form_contains_no_group_or_filter(asked: ExportParameters, form: Form) -> None:
-    template = kick_off(BASE, asked, form).template
+def test_the_displayed_form_contains_no_group_or_filter(parameters: ExportParameters, form: Form) -> None:
+    template = kick_off(BASE, parameters, form).template
     assert "g/1" not in template
-    assert not any(each in template for each in asked.type_filters)
+    assert not any(each in template for each in parameters.type_filters)
 
 
 @given(ASKED, FORMS, st.data())
 def test_any_refusals_end_the_attempts_and_never_narrow_the_request(
-    asked: ExportParameters, form: Form, data: st.DataObject
+    parameters: ExportParameters, form: Form, data: st.DataObject
 ) -> None:
-    first, tried = asked, [(asked, form)]
+    first, tried = parameters, [(parameters, form)]
     for _ in range(200):
         named = data.draw(st.frozensets(st.sampled_from([*DISPENSABLE, "_type", "includeAssociatedData"]), max_size=2))
         status = data.draw(st.sampled_from([400, 405, 415, 422]))
-        step = next_try(asked, form, KickOffRefusal(status=status, named=named), tried)
+        step = next_try(parameters, form, KickOffRefusal(status=status, named=named), tried)
         if step is None:
             break
-        asked, form = step[0], step[1]
-        assert (asked, form) not in tried
-        tried.append((asked, form))
+        parameters, form = step[0], step[1]
+        assert (parameters, form) not in tried
+        tried.append((parameters, form))
     else:
         pytest.fail("the tries do not end")
-    assert (asked.types, asked.include, asked.patients, asked.level) == (
+    assert (parameters.types, parameters.include, parameters.patients, parameters.level) == (
         first.types,
         first.include,
         first.patients,
@@ -138,38 +138,38 @@ def test_any_refusals_end_the_attempts_and_never_narrow_the_request(
     )
 
 
-def job_of(asked: ExportParameters, form: Form) -> BulkJob:
+def job_of(parameters: ExportParameters, form: Form) -> BulkJob:
     """The job as the store gives it back."""
-    kept = orjson.loads(orjson.dumps(dict(proofs(asked, form))))
+    kept = orjson.loads(orjson.dumps(dict(proofs(parameters, form))))
     return BulkJob(
-        kicked_off_at=datetime(2026, 1, 1, tzinfo=UTC), request="", asked=kept, elements=bool(asked.elements)
+        kicked_off_at=datetime(2026, 1, 1, tzinfo=UTC), request="", asked=kept, elements=bool(parameters.elements)
     )
 
 
 @given(ASKED, FORMS)
-def test_a_stored_request_is_read_back_with_what_it_proves(asked: ExportParameters, form: Form) -> None:
-    kept = proofs_from(job_of(asked, form))
+def test_a_stored_request_is_read_back_with_what_it_proves(parameters: ExportParameters, form: Form) -> None:
+    kept = proofs_from(job_of(parameters, form))
     for resource_type in ("Patient", "Observation", "Goal"):
-        whole = asked.since is None and asked.until is None and not asked.elements
-        filtered = any(each.startswith(f"{resource_type}?") for each in asked.type_filters)
+        whole = parameters.since is None and parameters.until is None and not parameters.elements
+        filtered = any(each.startswith(f"{resource_type}?") for each in parameters.type_filters)
         assert kept.lists_all(resource_type) == (whole and not filtered)
 
 
 def test_a_form_that_was_only_tried_is_not_assumed_to_be_understood() -> None:
-    asked = ExportParameters(level="system", types=("Patient", "Goal"))
-    step = next_try(asked, Form(), KickOffRefusal(status=400), [(asked, Form())])
+    parameters = ExportParameters(level="system", types=("Patient", "Goal"))
+    step = next_try(parameters, Form(), KickOffRefusal(status=400), [(parameters, Form())])
     assert step is not None
     assert not proofs_from(job_of(step[0], step[1])).all_types_understood
 
 
 def test_named_patients_are_sent_in_a_body_and_never_by_get() -> None:
-    asked = ExportParameters(level="patient-list", patients=("p1", "p2"))
-    form = first_form(CERNER, Capability(), asked)
-    request = kick_off(BASE, asked, form)
+    parameters = ExportParameters(level="patient-list", patients=("p1", "p2"))
+    form = first_form(CERNER, Capability(), parameters)
+    request = kick_off(BASE, parameters, form)
     assert (request.method, request.url) == ("POST", "https://x/r4/Patient/$export")
     references = [each["valueReference"]["reference"] for each in orjson.loads(request.body or b"")["parameter"]]
     assert references == ["Patient/p1", "Patient/p2"]
-    assert next_try(asked, form, KickOffRefusal(status=405), [(asked, form)]) is None
+    assert next_try(parameters, form, KickOffRefusal(status=405), [(parameters, form)]) is None
 
 
 @pytest.mark.parametrize(
@@ -227,9 +227,9 @@ def test_types_that_a_vendor_refuses_alone_are_requested_with_others() -> None:
 
 
 def test_too_many_patients_for_one_kick_off_are_refused_with_the_next_step() -> None:
-    asked = ExportParameters(level="patient-list", patients=tuple(str(n) for n in range(10_001)))
+    parameters = ExportParameters(level="patient-list", patients=tuple(str(n) for n in range(10_001)))
     with pytest.raises(PlanError, match="make a Group"):
-        check(asked, CERNER)
+        check(parameters, CERNER)
 
 
 def test_the_prefer_header_follows_the_profile() -> None:
@@ -238,5 +238,5 @@ def test_the_prefer_header_follows_the_profile() -> None:
 
 
 def test_a_query_holds_no_parameter_twice_unless_it_is_repeated_on_purpose() -> None:
-    asked = ExportParameters(level="system", types=("Patient", "Goal"), elements=("id", "name"))
-    assert all(len(values) == 1 for values in parse_qs(urlsplit(kick_off(BASE, asked, Form()).url).query).values())
+    parameters = ExportParameters(level="system", types=("Patient", "Goal"), elements=("id", "name"))
+    assert all(len(values) == 1 for values in parse_qs(urlsplit(kick_off(BASE, parameters, Form()).url).query).values())

@@ -70,12 +70,12 @@ def test_all_listed_patients_own_the_row_once_each_and_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "value",
     [["Patient/p1", "Patient/p2"], {"0": reference("p1"), "1": reference("p2")}, [reference("p1"), "Patient/p2"]],
 )
 @pytest.mark.parametrize(("kind", "path"), [("Observation", "subject"), ("Provenance", "target"), ("Task", "for")])
-def test_patients_named_in_unusual_shapes_own_the_row(said: object, kind: str, path: str) -> None:
-    assert whose(record(kind, **at(path, said))) == ("p1", "p2")
+def test_patients_named_in_unusual_shapes_own_the_row(value: object, kind: str, path: str) -> None:
+    assert whose(record(kind, **at(path, value))) == ("p1", "p2")
 
 
 def test_a_text_in_place_of_a_reference_is_read_as_one() -> None:

@@ -165,9 +165,9 @@ def test_files_under_an_unknown_manifest_name_are_a_hole_and_other_objects_a_dou
     hidden = manifest_from(output + b'"Error":[{"url":"e"}]}', page=1, proofs=Proofs())
     (unit,) = hidden.doubts()
     assert (hidden.doubtful, unit.detail["more"]) == (True, True)
-    told = manifest_from(output + b'"warnings":[{"code":"x"}],"msg":"done"}', page=1, proofs=Proofs())
-    (unit,) = told.doubts()
-    assert (told.doubtful, unit.detail["more"]) == (True, False)
+    manifest = manifest_from(output + b'"warnings":[{"code":"x"}],"msg":"done"}', page=1, proofs=Proofs())
+    (unit,) = manifest.doubts()
+    assert (manifest.doubtful, unit.detail["more"]) == (True, False)
 
 
 def test_a_file_with_a_duplicate_url_is_a_hole() -> None:
@@ -182,8 +182,8 @@ def test_an_outcome_with_misnamed_or_duplicate_issues_is_unreadable(members: byt
 
 
 def test_misnamed_issues_are_unread_beside_readable_ones() -> None:
-    said = b'{"resourceType":"OperationOutcome","issue":[{"severity":"warning","code":"x"}],"Issue":[{"severity":"error"}]}'
-    assert (len(outcome_from(said).issues), outcome_from(said).unread) == (1, 1)
+    document = b'{"resourceType":"OperationOutcome","issue":[{"severity":"warning","code":"x"}],"Issue":[{"severity":"error"}]}'
+    assert (len(outcome_from(document).issues), outcome_from(document).unread) == (1, 1)
 
 
 @pytest.mark.parametrize("members", [b'"Entry":[{"request":{}}]', b'"entry":[{"request":{}}],"entry":[]'])
@@ -193,7 +193,7 @@ def test_misnamed_or_duplicate_deletions_are_unreadable(members: bytes) -> None:
 
 
 def test_types_that_a_server_declares_twice_are_counted_as_unread() -> None:
-    said = (
+    document = (
         b'{"resourceType":"CapabilityStatement","rest":[{"mode":"server","resource":[{"type":"Goal"}],"resource":[]}]}'
     )
-    assert capability_from(json_from(said)).unread == 1
+    assert capability_from(json_from(document)).unread == 1

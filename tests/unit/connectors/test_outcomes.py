@@ -120,10 +120,10 @@ def test_a_malformed_issue_or_code_costs_only_itself_and_is_counted(stranger: An
 
 
 def test_free_text_is_not_interpreted() -> None:
-    said = outcome(
+    body = outcome(
         {**ERROR, "diagnostics": "Jane Doe", "details": {"text": "Jane Doe", "coding": [{"display": "Jane"}]}}
     )
-    assert "Jane" not in repr(outcome_of(said))
+    assert "Jane" not in repr(outcome_of(body))
 
 
 def _lists_of_issues(value: Any) -> list[list[Any]]:
@@ -149,8 +149,8 @@ def test_any_json_is_a_readable_or_unreadable_outcome_and_only_an_empty_list_mea
         assert [] in _lists_of_issues(value)
         assert not read.unread
     grave = [issue for issue in read.issues if issue.severity not in HARMLESS]
-    said = [item for listed in _lists_of_issues(value) for item in listed if isinstance(item, dict)]
-    words = {str(item.get("severity")).strip().lower() for item in said}
+    issues = [item for listed in _lists_of_issues(value) for item in listed if isinstance(item, dict)]
+    words = {str(item.get("severity")).strip().lower() for item in issues}
     assert grave or read.unread or words & HARMLESS or not read.issues
 
 

@@ -183,8 +183,8 @@ JSON = st.recursive(
 )
 
 
-def _is_self(said: Any) -> bool:
-    words = said if isinstance(said, list) else [said]
+def _is_self(value: Any) -> bool:
+    words = value if isinstance(value, list) else [value]
     return all(isinstance(one, str) for one in words) and set(" ".join(words).lower().split()) == {"self"}
 
 

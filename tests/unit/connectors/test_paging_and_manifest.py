@@ -130,7 +130,7 @@ def test_a_page_may_count_its_outcome_among_its_own_entries() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "count"),
+    ("value", "count"),
     [
         (3, 3),
         ("3", 3),
@@ -144,14 +144,14 @@ def test_a_page_may_count_its_outcome_among_its_own_entries() -> None:
         ("2.0", 2),
     ],
 )
-def test_a_count_may_be_written_as_a_string(said: object, count: int | None) -> None:
-    body = orjson.dumps({"output": [{"type": "Patient", "url": "u1", "count": said}]})
+def test_a_count_may_be_written_as_a_string(value: object, count: int | None) -> None:
+    body = orjson.dumps({"output": [{"type": "Patient", "url": "u1", "count": value}]})
     (unit,) = manifest_from(body, page=1, proofs=Proofs()).units()
     assert unit.detail.get("count") == count
 
 
 @pytest.mark.parametrize(
-    ("said", "doubted"),
+    ("value", "doubted"),
     [
         ("1,006", True),
         ("many", True),
@@ -165,12 +165,12 @@ def test_a_count_may_be_written_as_a_string(said: object, count: int | None) -> 
         (None, False),
     ],
 )
-def test_an_unreadable_count_leaves_a_doubt(said: object, doubted: bool) -> None:
-    listed = {"output": [{"type": "Patient", "url": "u1", "count": said}]}
+def test_an_unreadable_count_leaves_a_doubt(value: object, doubted: bool) -> None:
+    listed = {"output": [{"type": "Patient", "url": "u1", "count": value}]}
     assert [unit.resource_type for unit in manifest_from(orjson.dumps(listed), page=1, proofs=Proofs()).doubts()] == (
         ["*"] if doubted else []
     )
-    of_errors = {"output": [], "error": [{"type": "OperationOutcome", "url": "u1", "count": said}]}
+    of_errors = {"output": [], "error": [{"type": "OperationOutcome", "url": "u1", "count": value}]}
     assert not list(manifest_from(orjson.dumps(of_errors), page=1, proofs=Proofs()).doubts())
 
 
@@ -239,15 +239,15 @@ def test_other_content_of_manifest_entries_is_not_parsed() -> None:
     assert (unit.resource_type, unit.detail.get("count")) == ("*", None)
 
 
-@pytest.mark.parametrize("said", ["Smith^John MRN 12345\x1b[2J\nhole", "Obs[/red]", "", "obs", 7])
-def test_a_type_with_an_invalid_name_is_unknown_and_never_shown(said: object) -> None:
-    (unit,) = manifest_from(orjson.dumps({"output": [{"type": said, "url": "u"}]}), page=1, proofs=Proofs()).units()
+@pytest.mark.parametrize("value", ["Smith^John MRN 12345\x1b[2J\nhole", "Obs[/red]", "", "obs", 7])
+def test_a_type_with_an_invalid_name_is_unknown_and_never_shown(value: object) -> None:
+    (unit,) = manifest_from(orjson.dumps({"output": [{"type": value, "url": "u"}]}), page=1, proofs=Proofs()).units()
     assert unit.resource_type == "*"
 
 
-@pytest.mark.parametrize("said", ["Observation", "observation", " OBSERVATION "])
-def test_a_type_is_known_in_any_case_and_with_blanks_around_it(said: str) -> None:
-    (unit,) = manifest_from(orjson.dumps({"output": [{"type": said, "url": "u"}]}), page=1, proofs=Proofs()).units()
+@pytest.mark.parametrize("value", ["Observation", "observation", " OBSERVATION "])
+def test_a_type_is_known_in_any_case_and_with_blanks_around_it(value: str) -> None:
+    (unit,) = manifest_from(orjson.dumps({"output": [{"type": value, "url": "u"}]}), page=1, proofs=Proofs()).units()
     assert unit.resource_type == "Observation"
 
 
@@ -297,20 +297,20 @@ def judged(beside: dict) -> UnitResult | None:
 
 @pytest.mark.parametrize("name", ["errors", "issues", "issue"])
 @pytest.mark.parametrize(
-    "said",
+    "value",
     [[OUTCOME], OUTCOME, [ISSUE], ISSUE, {"resourceType": "Bundle", "entry": [{"resource": OUTCOME}]}, ["not exported"],
      "not exported", 3, [{"code": 7}], [{"resourceType": "OperationOutcome", "issue": "x"}]],
 )  # fmt: skip
-def test_a_manifest_that_reports_a_possible_failure_is_a_hole(name: str, said: object) -> None:
-    result = judged({name: said})
+def test_a_manifest_that_reports_a_possible_failure_is_a_hole(name: str, value: object) -> None:
+    result = judged({name: value})
     assert result is not None
     assert result.state is UnitState.FAILED
     assert "not exported" not in (result.reason or "").replace("what was not exported", "")
 
 
-@pytest.mark.parametrize("said", [None, [], {}, "", 0, False, [None], {**OUTCOME, "issue": []}])
-def test_a_manifest_with_an_empty_issue_member_leaves_no_doubt(said: object) -> None:
-    assert judged({"errors": said, "issues": said}) is None
+@pytest.mark.parametrize("value", [None, [], {}, "", 0, False, [None], {**OUTCOME, "issue": []}])
+def test_a_manifest_with_an_empty_issue_member_leaves_no_doubt(value: object) -> None:
+    assert judged({"errors": value, "issues": value}) is None
 
 
 def test_issues_in_a_manifest_are_interpreted_by_the_vendors_profile() -> None:
@@ -327,12 +327,12 @@ def test_issues_in_a_manifest_are_interpreted_by_the_vendors_profile() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "url"),
+    ("value", "url"),
     [(f"{BASE}/manifest?page=2", f"{BASE}/manifest?page=2"), ("2", ""), ("", ""), (True, ""), ({"page": 2}, ""), (None, None),
      (False, None)],
 )  # fmt: skip
-def test_a_next_manifest_page_named_without_a_link_is_read_or_a_hole(said: object, url: str | None) -> None:
-    manifest = manifest_from(orjson.dumps({**NOTHING, "output": [], "next": said}), page=1, proofs=Proofs())
+def test_a_next_manifest_page_named_without_a_link_is_read_or_a_hole(value: object, url: str | None) -> None:
+    manifest = manifest_from(orjson.dumps({**NOTHING, "output": [], "next": value}), page=1, proofs=Proofs())
     assert manifest.next_url == url
     assert [one.detail["more"] for one in manifest.doubts()] == ([True] if url == "" else [])
 

@@ -133,15 +133,15 @@ async def test_a_401_to_a_fresh_token_concerns_only_that_patient_if_others_were_
 
 
 async def test_a_client_refused_for_three_patients_in_a_row_stops() -> None:
-    asked = []
+    requested = []
 
     async def fetch(unit: Unit, emit: Emit) -> UnitResult:
-        asked.append(unit.patient_id)
+        requested.append(unit.patient_id)
         return await refusing(*(f"p{n}" for n in range(9)))(unit, emit)
 
     with pytest.raises(AuthError):
         await run_units(charts(9), fetch, Written().store, workers=1)
-    assert set(asked) == {"p0", "p1", "p2"}
+    assert set(requested) == {"p0", "p1", "p2"}
 
 
 async def test_a_refusal_that_concerns_no_single_patient_stops_the_run_at_once() -> None:

@@ -52,15 +52,15 @@ def test_an_old_job_is_polled_as_requested_by_the_next_run_too() -> None:
     st.floats(-100, 10_000),
 )
 def test_only_the_early_wait_is_shorter_than_requested_and_all_stay_within_bounds(
-    asked: float | None, own: float, age: float
+    server_s: float | None, own: float, age: float
 ) -> None:
-    wait = poll_wait_s(PROFILE, server_s=asked, own_s=own, age_s=age)
+    wait = poll_wait_s(PROFILE, server_s=server_s, own_s=own, age_s=age)
     assert PROFILE.poll.floor_s <= wait <= PROFILE.poll.cap_s
     if age >= PROFILE.poll.early_s:
-        assert wait >= min(asked or 0, PROFILE.poll.cap_s)
+        assert wait >= min(server_s or 0, PROFILE.poll.cap_s)
     assert wait >= min(own, PROFILE.poll.cap_s)
 
 
-@pytest.mark.parametrize("asked", [61.0, 300.0])
-def test_answers_of_the_first_seconds_do_not_postpone_the_early_poll(asked: float) -> None:
-    assert 4 + poll_wait_s(PROFILE, server_s=asked, own_s=4, age_s=4) == 10
+@pytest.mark.parametrize("server_s", [61.0, 300.0])
+def test_answers_of_the_first_seconds_do_not_postpone_the_early_poll(server_s: float) -> None:
+    assert 4 + poll_wait_s(PROFILE, server_s=server_s, own_s=4, age_s=4) == 10

@@ -52,7 +52,7 @@ def test_the_next_run_continues_where_the_last_one_ended():
 
 
 @pytest.mark.parametrize(
-    ("headers", "said"),
+    ("headers", "expected"),
     [
         ({"X-RateLimit-Limit": "60", "X-RateLimit-Remaining": "59", "X-RateLimit-Reset": "30"}, (59, 30)),
         ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOW) + 12)}, (0, 12)),
@@ -77,17 +77,17 @@ def test_the_next_run_continues_where_the_last_one_ended():
         ({"Content-Type": "text/plain"}, None),
     ],
 )
-def test_the_remaining_quota_is_read_from_headers(headers, said):
+def test_the_remaining_quota_is_read_from_headers(headers, expected):
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    assert allowance_from(raw, NOW) == (None if said is None else Allowance(*said))
+    assert allowance_from(raw, NOW) == (None if expected is None else Allowance(*expected))
 
 
 @given(
     st.lists(st.tuples(st.sampled_from([b"RateLimit", b"X-RateLimit-Remaining", b"X-RateLimit-Reset"]), st.binary()))
 )
 def test_any_header_is_read_or_ignored(raw):
-    said = allowance_from(raw, NOW)
-    assert said is None or (said.left >= 0 and said.reset_s >= 0)
+    allowance = allowance_from(raw, NOW)
+    assert allowance is None or (allowance.left >= 0 and allowance.reset_s >= 0)
 
 
 def test_an_exhausted_quota_waits_for_the_reset_and_a_small_rest_is_spread_out():

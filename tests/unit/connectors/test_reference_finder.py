@@ -131,12 +131,12 @@ def test_a_reference_in_several_charts_is_reported_with_one_of_their_patients(
     mentions: list[tuple[str, str | None]],
 ) -> None:
     find = finder()
-    told: dict[tuple[str, str], set[str | None]] = {}
+    reported: dict[tuple[str, str], set[str | None]] = {}
     for text, patient in mentions:
         body = json.dumps({"serviceProvider": {"reference": text}}).encode()
         for target in find([record(body, patient)]).mentions:
-            told.setdefault(target[:2], set()).add(target.patient_id)
-    for target, patients in told.items():
+            reported.setdefault(target[:2], set()).add(target.patient_id)
+    for target, patients in reported.items():
         charts = {patient for text, patient in mentions if target in expected({"serviceProvider": {"reference": text}})}
         assert patients <= charts
         assert bool(patients - {None}) == bool(charts - {None})

@@ -10,7 +10,7 @@ from connectors.fhir.bulk.shown_progress import shown_progress
 
 
 @pytest.mark.parametrize(
-    ("header", "told"),
+    ("header", "shown"),
     [
         ("45%", "45 %"),
         ("66.7% complete", "66.7 %"),
@@ -29,12 +29,12 @@ from connectors.fhir.bulk.shown_progress import shown_progress
         (None, "in progress"),
     ],
 )
-def test_only_counts_and_known_states_are_shown(header: str | None, told: str) -> None:
-    assert shown_progress(header) == told
+def test_only_counts_and_known_states_are_shown(header: str | None, shown: str) -> None:
+    assert shown_progress(header) == shown
 
 
 @given(st.text())
 def test_nothing_else_of_a_header_is_ever_shown(header: str) -> None:
-    told = shown_progress(header)
-    assert len(told) <= 22
-    assert told.isprintable()
+    shown = shown_progress(header)
+    assert len(shown) <= 22
+    assert shown.isprintable()

@@ -423,14 +423,14 @@ async def test_an_empty_scope_says_nothing_and_a_list_is_read_as_scopes(endpoint
     assert (granted and granted.readable) == readable
 
 
-@pytest.mark.parametrize("said", [{}, {"token_type": None}, {"token_type": ""}])
-async def test_a_token_without_a_type_is_a_bearer_token(endpoint, said):
-    endpoint.script = [(200, {"access_token": "t", "expires_in": 300, **said})]
+@pytest.mark.parametrize("members", [{}, {"token_type": None}, {"token_type": ""}])
+async def test_a_token_without_a_type_is_a_bearer_token(endpoint, members):
+    endpoint.script = [(200, {"access_token": "t", "expires_in": 300, **members})]
     assert (await source(endpoint).token()).authorization == "Bearer t"
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         ({"access_token": "a b\r\nX: y"}, "characters that a header must not have"),
         ({"access_token": "t", "token_type": "mac"}, "not a bearer token"),
@@ -438,9 +438,9 @@ async def test_a_token_without_a_type_is_a_bearer_token(endpoint, said):
         ({}, "sent no access token, with status 200"),
     ],
 )
-async def test_an_answer_without_a_usable_token_is_refused(endpoint, answer, said):
+async def test_an_answer_without_a_usable_token_is_refused(endpoint, answer, message):
     endpoint.script = [(200, answer)]
-    with pytest.raises(LoginRefusedError, match=said):
+    with pytest.raises(LoginRefusedError, match=message):
         await source(endpoint).token()
 
 

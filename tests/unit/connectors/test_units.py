@@ -84,17 +84,17 @@ def test_ids_and_instants_leave_percent_encoded() -> None:
 def test_each_vendor_is_searched_for_changes_in_its_own_way_or_not_at_all() -> None:
     marks = since_by_patient(dict.fromkeys(("Observation", "Condition", "Goal", "Immunization"), T1), None, "p")
 
-    def asked(profile: Any, kind: str) -> tuple[str, bool]:
+    def search_of(profile: Any, kind: str) -> tuple[str, bool]:
         unit = charts(["p"], [kind], profile, marks)[0]
         return unit.detail["path"].partition("p")[2], unit.incremental
 
-    assert "issued=ge2024-01-01T00:00:00Z" in asked(EPIC, "Observation")[0]
-    assert "recorded-date=ge2024-01-01T00:00:00Z" in asked(EPIC, "Condition")[0]
-    assert asked(EPIC, "Immunization")[1] is False
-    assert "_lastUpdated=ge2024" in asked(CERNER, "Immunization")[0]
-    assert asked(CERNER, "Goal")[1] is False
-    assert asked(profile_for("epic", {"changes": {"since_mode": "updated"}}), "Observation")[1] is False
-    assert asked(profile_for("cerner", {"changes": {"since_mode": "full"}}), "Observation")[1] is False
+    assert "issued=ge2024-01-01T00:00:00Z" in search_of(EPIC, "Observation")[0]
+    assert "recorded-date=ge2024-01-01T00:00:00Z" in search_of(EPIC, "Condition")[0]
+    assert search_of(EPIC, "Immunization")[1] is False
+    assert "_lastUpdated=ge2024" in search_of(CERNER, "Immunization")[0]
+    assert search_of(CERNER, "Goal")[1] is False
+    assert search_of(profile_for("epic", {"changes": {"since_mode": "updated"}}), "Observation")[1] is False
+    assert search_of(profile_for("cerner", {"changes": {"since_mode": "full"}}), "Observation")[1] is False
 
 
 def test_new_patients_are_fetched_whole_and_lagging_ones_from_where_they_were() -> None:

@@ -33,10 +33,10 @@ class Server:
     page: int
     most: int = 10**9
     windows: bool = True
-    asked: int = 0
+    requests: int = 0
 
     def ask(self, piece: Piece) -> tuple[set[int], str | None]:
-        self.asked += 1
+        self.requests += 1
         found = [
             row for row in self.rows
             if not self.windows
@@ -86,7 +86,7 @@ def test_everything_but_the_poison_record_arrives_if_records_differ_in_time(
     assert lost == len(poison)
     # two questions a halving, on both sides of a border that two windows share. An open end is halved between 1990 and now first
     # (31 times down to a second), and only then what lies beyond it, back to 1850 or on to 2200 (33 times)
-    assert server.asked <= 1 + 2 * 2 * (31 + 33) * max(len(poison), 1)
+    assert server.requests <= 1 + 2 * 2 * (31 + 33) * max(len(poison), 1)
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.data())

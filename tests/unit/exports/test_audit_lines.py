@@ -31,18 +31,18 @@ def test_every_read_becomes_an_audit_event_that_r4_accepts(action: Action, bare:
 
 
 def test_an_audit_event_names_who_got_whose_data_and_who_vouches_for_them() -> None:
-    told = json.loads(audit_line(READ, "north", "fhir"))
-    assert (told["action"], told["recorded"]) == ("R", "2026-01-31T12:30:15.123456Z")
-    assert [agent["who"]["display"] for agent in told["agent"]] == ["chartferry", "ana", "svc"]
-    assert [agent["requestor"] for agent in told["agent"]] == [False, True, False]
-    assert told["purposeOfEvent"] == [{"text": "ticket 4711"}]
-    patients = [one for one in told["entity"] if one["role"]["code"] == "1"]
+    line = json.loads(audit_line(READ, "north", "fhir"))
+    assert (line["action"], line["recorded"]) == ("R", "2026-01-31T12:30:15.123456Z")
+    assert [agent["who"]["display"] for agent in line["agent"]] == ["chartferry", "ana", "svc"]
+    assert [agent["requestor"] for agent in line["agent"]] == [False, True, False]
+    assert line["purposeOfEvent"] == [{"text": "ticket 4711"}]
+    patients = [one for one in line["entity"] if one["role"]["code"] == "1"]
     assert [one["what"]["reference"] for one in patients] == ["Patient/p1"]
 
 
 def test_a_json_line_is_flat_and_has_everything() -> None:
-    told = json.loads(audit_line(READ, "north", "json"))
-    assert told == {
+    line = json.loads(audit_line(READ, "north", "json"))
+    assert line == {
         "event": 7, "at": "2026-01-31T12:30:15.123456Z", "began": "2026-01-31T12:30:15.123456Z", "actor": "ana", "account": "svc",
         "login": "chartferry", "roles": ["research"], "origin": "ward-7", "reason": "ticket 4711", "action": "export",
         "connections": ["mercy"], "types": ["Observation", "Patient"], "runs": [41], "everyone": False, "erased": None,

@@ -72,8 +72,8 @@ def test_row_groups_keep_their_order_and_tables_of_any_name_coexist(tmp_path: Pa
     with duckdb.connect(str(file.path), read_only=True) as database:
         assert [row[0] for row in database.sql('FROM "select"').fetchall()] == list(range(2 * ROWS_A_GROUP))
         assert database.sql('SELECT count(*) FROM "of ""one"""').fetchall() == [(0,)]
-        told = database.sql("SELECT DISTINCT comment FROM duckdb_columns() WHERE table_name = 'select'").fetchall()
-    assert told == [("what's in order",)]
+        comments = database.sql("SELECT DISTINCT comment FROM duckdb_columns() WHERE table_name = 'select'").fetchall()
+    assert comments == [("what's in order",)]
 
 
 def test_a_value_that_does_not_fit_is_not_quoted(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ def test_a_page_reads_back_as_it_was_written(
     assert again == page
     assert again.content() == page.content()
     assert (request_of(again), erasures_of(again)) == ("abc", 2)
-    told = [entry.extension[0]["extension"][0]["valuePositiveInt"] for entry in output + deleted if entry.extension]
-    assert again.moment == Moment(told[0] if told else 7, MOMENT.as_of)
+    counts = [entry.extension[0]["extension"][0]["valuePositiveInt"] for entry in output + deleted if entry.extension]
+    assert again.moment == Moment(counts[0] if counts else 7, MOMENT.as_of)
 
 
 @given(st.sampled_from([*WHOLE]), junk)
@@ -62,7 +62,7 @@ def test_any_json_in_any_member_is_read_or_refused_by_name(member: str, value: A
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"transactionTime": "yesterday"}, "transactionTime"),
         ({"transactionTime": "2026-13-01T00:00:00Z"}, "transactionTime"),
@@ -73,6 +73,6 @@ def test_any_json_in_any_member_is_read_or_refused_by_name(member: str, value: A
         ({"link": [{"relation": "next", "url": "a"}, {"relation": "next", "url": "b"}]}, "at most one next"),
     ],
 )
-def test_everything_that_the_guide_forbids_is_refused(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(DatasetError, match=told):
+def test_everything_that_the_guide_forbids_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
         read_page(json.dumps({**WHOLE, **change}).encode(), "page")

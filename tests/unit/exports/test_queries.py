@@ -74,7 +74,7 @@ def test_a_library_prefers_postgres_sql_to_sql_of_no_dialect() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"resourceType": "Measure"}, "not a FHIR Library"),
         ({"type": {"coding": [{"code": "logic-library"}]}}, "neither sql-query nor sql-view"),
@@ -87,8 +87,8 @@ def test_a_library_prefers_postgres_sql_to_sql_of_no_dialect() -> None:
         ({"relatedArtifact": [{"type": "depends-on", "resource": "patient", "label": "a"}] * 2}, "the same label"),
     ],
 )
-def test_an_invalid_library_is_refused(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(QueryError, match=told):
+def test_an_invalid_library_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(QueryError, match=message):
         read_library(json.dumps(document(**change)).encode(), "people.json")
 
 
@@ -96,12 +96,12 @@ def test_an_invalid_library_is_refused(change: dict[str, Any], told: str) -> Non
 def test_any_json_in_any_member_is_read_or_refused(value: Any) -> None:
     for member in document():
         content = json.dumps({**document(), member: value}).encode()
-        told = None
+        message = None
         try:
             read_library(content, "x.json")
         except QueryError as error:
-            told = str(error)
-        assert told is None or told.startswith("x.json")
+            message = str(error)
+        assert message is None or message.startswith("x.json")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_select_over_the_declared_views_is_allowed(sql: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "told"),
+    ("sql", "message"),
     [
         ("DELETE FROM p", "only SELECT"),
         ("WITH gone AS (DELETE FROM p RETURNING *) SELECT * FROM gone", "only SELECT"),
@@ -141,8 +141,8 @@ def test_a_select_over_the_declared_views_is_allowed(sql: str) -> None:
         ("SELECT * FROM p TABLESAMPLE evil (1)", "TABLESAMPLE"),
     ],
 )
-def test_anything_more_than_a_select_is_refused_by_name(sql: str, told: str) -> None:
-    with pytest.raises(QueryError, match=told):
+def test_anything_more_than_a_select_is_refused_by_name(sql: str, message: str) -> None:
+    with pytest.raises(QueryError, match=message):
         check(library(sql, "p"))
 
 

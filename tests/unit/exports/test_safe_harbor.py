@@ -154,8 +154,8 @@ def test_no_forbidden_leaf_is_exported_from_a_resource_of_any_shape(resource_typ
         assert path[-1] in LEAVES or not isinstance(value, str) or value in CODES or re.fullmatch("[0-9]{4}", value), (
             path
         )
-    told = json.dumps([deidentifier.dropped, deidentifier.left_out])
-    assert not re.search("zebulon|mrn777|1950", told, re.IGNORECASE), "what was dropped is told by R4's names alone"
+    report = json.dumps([deidentifier.dropped, deidentifier.left_out])
+    assert not re.search("zebulon|mrn777|1950", report, re.IGNORECASE), "what was dropped is told by R4's names alone"
 
 
 def test_dates_are_cut_to_the_year_and_ages_over_89_are_one_group() -> None:

@@ -79,8 +79,8 @@ def test_twenty_rows_that_are_half_of_all_rows_are_a_mass(gone: int, there: int,
 
 def test_one_remark_of_many_types_is_a_single_note_that_names_them_all():
     refused = [(kind, "not served here", 2) for kind in ("Account", "Basic", "Claim", "Flag")]
-    said = [*refused, ("*", "listed whole", 1), ("Claim", "odd", 3), ("Flag", "odd", 1)]
-    assert remark_notes(said) == [
+    remarks = [*refused, ("*", "listed whole", 1), ("Claim", "odd", 3), ("Flag", "odd", 1)]
+    assert remark_notes(remarks) == [
         "Account, Basic, Claim, Flag: not served here (8 x)",
         "Claim: odd (3 x)",
         "Flag: odd (1 x)",

@@ -60,7 +60,7 @@ def test_a_url_that_libpq_reads_as_intended_is_accepted(url: str):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "line"),
     [
         (
             "connection failed: connection to server at 127.0.0.1 failed: Connection refused\n\tIs the server running there?",
@@ -73,8 +73,8 @@ def test_a_url_that_libpq_reads_as_intended_is_accepted(url: str):
         ("", "no answer"),
     ],
 )
-def test_an_unreachable_server_is_explained_by_the_line_with_the_reason(text: str, said: str):
-    assert refusal(psycopg.OperationalError(text)) == said
+def test_an_unreachable_server_is_explained_by_the_line_with_the_reason(text: str, line: str):
+    assert refusal(psycopg.OperationalError(text)) == line
 
 
 def test_a_data_error_is_translated_without_its_text():
