@@ -1,4 +1,4 @@
-"""Content that stands in JSON as base64 (FHIR's base64Binary), as servers write it. Pure."""
+"""Content that is in JSON as base64 (FHIR's base64Binary), as servers write it. Pure."""
 
 from __future__ import annotations
 

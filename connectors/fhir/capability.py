@@ -13,7 +13,7 @@ from typing import Any
 from connectors.fhir.patients.compartment import PATIENT_COMPARTMENT
 from connectors.fhir.profile import BulkLevel
 
-# what a server that lists no search parameters, or has no CapabilityStatement, may still be asked by `patient`: R4's compartment,
+# what may be searched by `patient` on a server that lists no parameters, or has no CapabilityStatement: R4's compartment,
 # but for two types of which R4 has no such parameter and whose lists are of many (`Group.member`, `Schedule.actor`); and Device,
 # which is searched by patient without being of the compartment
 ASKED_BY_PATIENT = PATIENT_COMPARTMENT - {"Group", "Schedule"} | {"Device"}

@@ -59,8 +59,8 @@ async def confirm_absences(run: EhrRun, capability: Capability) -> None:
     left -= await _ask(run, reader, readable, left)
     if run.request.kind == "sync" and run.is_full:
         await _look_after_unwitnessed(run, reader, readable, left)
-    if reader.asked:
-        run.notes.append(f"{how_many(reader.asked, 'row')} not listed, so requested by id")
+    if reader.requested:
+        run.notes.append(f"{how_many(reader.requested, 'row')} not listed, so requested by id")
 
 
 async def _look_after_unwitnessed(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, left: int) -> None:
@@ -147,12 +147,12 @@ class _Reader:
         self._client = client
         self._answers = NotFoundAnswers(client)
         self.controlled: set[str] = set()  # types of which listed rows are read in this run
-        self.asked = 0
+        self.requested = 0
 
     async def fetch(self, unit: Unit, emit: Emit) -> UnitResult:
         """Emit the row, or the EHR's statement about it. The unit settles either way: an unknown row is doubted, not failed."""
         (identity,) = unit.ids
-        self.asked += unit.kind == UnitKind.CONFIRM
+        self.requested += unit.kind == UnitKind.CONFIRM
         path = f"{unit.resource_type}/{quote(identity, safe='')}"
         call = self._client.fhir_call(path, unit.template, patient=unit.of_chart)
         records = 0

@@ -31,7 +31,7 @@ from typing import Literal
 
 from connectors.core.errors import ConnectorError, FetchError, LoginRefusedError
 
-# whose words an answer that was not accepted is: the EHR's (an OperationOutcome), nobody's (no body), a web page's, another's
+# who wrote an answer that was not accepted: the EHR (an OperationOutcome), nobody's (no body), a web page's, another's
 Speaker = Literal["ehr", "nobody", "page", "other"]
 NOT_THE_EHRS: frozenset[Speaker] = frozenset({"page", "other"})
 

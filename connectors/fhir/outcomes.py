@@ -36,7 +36,7 @@ class Issue(NamedTuple):
     """One issue of an OperationOutcome, without its texts."""
 
     severity: str
-    code: str  # "": not said
+    code: str  # "": not stated
     vendor_codes: tuple[str, ...]
 
 

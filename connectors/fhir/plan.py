@@ -13,7 +13,7 @@ from connectors.core.errors import PlanError
 from connectors.fhir.capability import ASKED_BY_PATIENT, Capability
 from connectors.fhir.profile import BulkLevel, Mode, VendorProfile
 
-# of the patient compartment, but a log of readers and writers, not a chart: huge, so only when it is asked for by name
+# of the patient compartment, but a log of readers and writers, not a chart: huge, so only if it is requested by name
 _NOT_A_CHART = frozenset({"AuditEvent"})
 _NAMED, _FIRST = 12, 5  # types that a note names one by one, and of more than that
 
@@ -118,7 +118,7 @@ def crawl_types(
     return TypePlan(types=tuple(granted), directory=directory, notes=tuple(notes))
 
 
-_IN_VAIN = 10  # types that brought nothing, and more than half of those asked for: worth a word
+_IN_VAIN = 10  # types that brought nothing, if they are more than half of those requested: worth a note
 
 
 def types_worth_naming(requested: Sequence[str], empty: Container[str], others: Sequence[str]) -> tuple[str, ...]:

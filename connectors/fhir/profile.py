@@ -95,7 +95,7 @@ class LimitsProfile(_Group):
     requests_per_minute: int | None = Field(None, ge=1)
     quiet_hours: str | None = None  # "07:00-19:00"
     time_zone: str = "UTC"  # of quiet_hours, an IANA name
-    quiet_max_concurrency: int = Field(1, ge=0)  # within them; 0: nothing is asked
+    quiet_max_concurrency: int = Field(1, ge=0)  # within them; 0: no requests
     quiet_wait_s: float = Field(14_400, ge=0)  # how long a run waits for their end; for more it does not begin, or ends
     # calls in a row that nobody answered, each after all its tries: the EHR is down
     breaker_failures: int = Field(8, ge=1)
@@ -148,7 +148,7 @@ class SearchProfile(_Group):
     lists_patients: bool = False  # `Patient?_count=…` without criteria lists everyone
     directory_types: tuple[str, ...] = ()  # types of no patient, listed whole where the server declares their search
     last_updated_types: tuple[str, ...] = ()  # types whose search honours `_lastUpdated`
-    last_updated_once: tuple[str, ...] = ()  # of these, types that take it once: no window can be asked, only "since"
+    last_updated_once: tuple[str, ...] = ()  # of these, types that accept it once: no window, only "since"
     created_params: Mapping[str, str] = Field(default_factory=dict)  # type -> parameter of when a record was made
     post_over: int | None = Field(None, ge=0)  # a search whose URL is longer goes by POST; None: never
     divide_max: int = Field(400, ge=1)  # searches around what a server cannot produce, of one unit
@@ -163,7 +163,7 @@ class AnswersProfile(_Group):
 
     issue_codes: Mapping[str, IssueGrade] = Field(default_factory=dict)  # details.coding.code -> what it means here
     restricts_patient: tuple[str, ...] = ()  # issue codes that restrict every type of the patient
-    restricted_retry_d: float = Field(30, ge=0)  # before a patient's restricted type is asked again
+    restricted_retry_d: float = Field(30, ge=0)  # before a patient's restricted type is requested again
 
 
 class ReferencesProfile(_Group):
@@ -214,7 +214,7 @@ class BulkProfile(_Group):
     types: tuple[str, ...] = ()  # `_type` sent when the user names none; empty: not sent
     leaves_out: tuple[str, ...] = ()  # types that an export without `_type` does not give
     not_alone: tuple[str, ...] = ()  # types that a `_type` of nothing else may not name ...
-    companion: str | None = None  # ... so that this one is asked with them
+    companion: str | None = None  # ... so this one is requested with them
     patients_max: int = Field(10_000, ge=1)  # named in one kick-off
     since: bool = True
     partial: Literal["auto", "yes", "no"] = "auto"  # allowPartialManifests; auto: where STU3 or later is declared
@@ -234,7 +234,7 @@ class KickoffProfile(_Group):
     busy_means_running: bool = False  # 429 says that an export of ours is running
     # how long a running export of ours is waited for before this one gives up
     wait_s: float = Field(3600, ge=0)
-    # a kick-off whose answer was lost may have begun a job: not before so long after it is there another (vendor-facts 6.1)
+    # a kick-off whose answer was lost may have begun a job: the next one waits this long (vendor-facts 6.1)
     again_s: float = Field(300, ge=0)
     window_s: float = Field(0, ge=0)  # one export of a group in so long; 0: no such rule is known
     too_soon: tuple[str, ...] = ("too recently", "too soon")  # in a refusal's text: that rule spoke
@@ -245,7 +245,7 @@ class PollProfile(_Group):
 
     first_s: float = Field(1, ge=0)
     floor_s: float = Field(1, ge=0)
-    # after the kick-off one poll is this early, whatever long wait is asked for; 0: none
+    # one poll comes this early after the kick-off, however long a wait the server requests; 0: none
     early_s: float = Field(10, ge=0)
     cap_s: float = Field(300, gt=0)
 

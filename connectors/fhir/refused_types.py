@@ -20,9 +20,9 @@ class RefusedTypes:
         self._open: set[str] = set()
         self._rest: Counter[str] = Counter()
 
-    def refuse(self, resource_type: str, whom: str) -> None:
+    def refuse(self, resource_type: str, by: str) -> None:
         """The server refused somebody's, or something, of this type."""
-        self._refused[resource_type].add(whom)
+        self._refused[resource_type].add(by)
 
     def let_through(self, resource_type: str) -> None:
         """The server gave something of this type."""

@@ -90,7 +90,7 @@ class EhrProgress(Progress):
     requests: int = 0
     retries: int = 0
     retries_left: int | None = None  # of the retry budget, for failures
-    places: int | None = None  # requests at a time, as the pace stands
+    places: int | None = None  # requests at a time, by the present pace
     down_until: datetime | None = None  # the EHR is taken to be down
     paused_s: float = 0.0  # waited, because the server's rate headers asked for it
 
@@ -119,7 +119,7 @@ class EhrRun(Run):
     request: SyncRequest
     client: EhrClient
     passing: PassingBy
-    is_full: bool = True  # nothing is asked for news only
+    is_full: bool = True  # everything is requested, not only changes
 
     @property
     def traffic(self) -> Traffic:

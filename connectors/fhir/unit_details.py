@@ -15,7 +15,7 @@ from snapshots.unit import Unit
 
 
 class Detail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A detail as the ledger keeps it: JSON, whose unknown fields are of another version, and passed over."""
+    """A detail as the ledger keeps it: JSON. Unknown fields, which another version wrote, are ignored."""
 
     @classmethod
     def of(cls, unit: Unit) -> Self:
@@ -51,7 +51,7 @@ class FileDetail(Detail, frozen=True, kw_only=True):
     position: int = 0  # in that list when it became a unit, from 1
     requires_token: bool | None = None
     lists_all: bool = False  # it proves what it does not list
-    elements: bool = False  # asked for with `_elements`: what it holds is not whole
+    elements: bool = False  # requested with `_elements`: its resources are not whole
     organized: bool = False  # its lines follow headers (`organizeOutputBy`)
     count: int | None = None  # lines, as the manifest counts them
 

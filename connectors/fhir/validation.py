@@ -29,7 +29,7 @@ class Validator:
         self._met: Counter[str] = Counter()
 
     def inspect(self, records: Sequence[Record]) -> Mapping[Counted, int]:
-        """Check those of the records whose turn it is."""
+        """Validate a sample of the records, or all."""
         counted: Counter[Counted] = Counter()
         for record in records:
             kind = record.resource_type

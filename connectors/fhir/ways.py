@@ -35,7 +35,7 @@ def export_way(level: BulkLevel, narrowed: str, beside: str) -> tuple[Way, Way |
 
     `narrowed` marks its filters ("": none), which make a way of their own that a row may leave at any time. What an export of
     members lists and belongs to no patient is there because a member's chart mentions it: it may leave the export too, and
-    another Group's export (`beside` marks whose) says nothing of it.
+    another Group's export (`beside` marks which) says nothing about it.
     """
     name = f"export {level}{f' narrowed {narrowed}' if narrowed else ''}"
     if level in ("system", "patient"):

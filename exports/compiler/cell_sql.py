@@ -187,14 +187,14 @@ def _fast_first_of(node: Expression, environment: Environment) -> Fragment | Non
                 return None
         case _:
             return None
-    said = environment.staged(replace(first, keys=(*first.keys, by)).text)
+    stated = environment.staged(replace(first, keys=(*first.keys, by)).text)
     found = environment.staged(replace(first, keys=(*first.keys, key)).text)
     second = environment.staged(replace(first, keys=(*first.keys[:-1], 1)).json)
     return SQL(
-        "CASE WHEN {said} = {wanted} AND {usual} THEN {found}"
-        " WHEN {second} IS NULL AND {said} <> {wanted} AND {said} NOT LIKE '[%' THEN NULL ELSE {slow} END"
+        "CASE WHEN {stated} = {wanted} AND {usual} THEN {found}"
+        " WHEN {second} IS NULL AND {stated} <> {wanted} AND {stated} NOT LIKE '[%' THEN NULL ELSE {slow} END"
     ).format(
-        said=said,
+        stated=stated,
         wanted=Literal(wanted),
         usual=usual_text(found, environment.odd),
         found=found,
@@ -204,7 +204,7 @@ def _fast_first_of(node: Expression, environment: Environment) -> Fragment | Non
 
 
 def _fast_scalar(node: Expression, environment: Environment) -> Fragment | None:
-    """A boolean or number: told by its JSON type."""
+    """A boolean or number, recognised by its JSON type."""
     look_up = fast(node, environment)
     if look_up is None:
         return None

@@ -246,7 +246,7 @@ def _arithmetic(node: Arithmetic, environment: Environment) -> Value:
     return computed(environment, sides, "number", template.format)  # type: ignore[arg-type]
 
 
-# told without a pattern; nine at least, so that Postgres hashes them
+# recognised without a pattern; nine at least, so that Postgres hashes them
 _OFTEN_REFERRED_TO = (
     "Condition", "Device", "DocumentReference", "Encounter", "Location", "Medication", "Observation", "Organization", "Patient",
     "Practitioner", "PractitionerRole", "Procedure", "RelatedPerson",
@@ -271,7 +271,7 @@ def key_of_reference(
     """The key in the text of a reference; `elsewhere` where there is no such text.
 
     Relative or absolute, with or without a version, or to a contained resource that is there; not `urn:…` or a conditional
-    reference `Type?…`. What most references look like is told without a pattern, which costs twenty times as much.
+    reference `Type?…`. The usual forms are recognised without a pattern, which costs twenty times as much.
     """
     kind = "[A-Z][A-Za-z]*" if node.target is None else node.target
     usual, found = usual_key(reference, node)

@@ -135,7 +135,7 @@ class _Parser:
         left = self._unary()
         while (rank := self._binary_rank()) > floor:
             operator = self._take()
-            left = Binary(operator.text, left, self.expression(rank), operator.offset)
+            left = Binary(operator.text, left, self.expression(rank), at=operator.offset)
         self._nesting -= 1
         return left
 
@@ -170,7 +170,7 @@ class _Parser:
     def _unary(self) -> Node:
         if self._is("-") or self._is("+"):
             operator = self._take()
-            return Unary(operator.text, self.expression(_UNARY_RANK), operator.offset)
+            return Unary(operator.text, self.expression(_UNARY_RANK), at=operator.offset)
         return self._postfix(self._term())
 
     def _postfix(self, node: Node) -> Node:
@@ -180,7 +180,7 @@ class _Parser:
                 node = self._invocation(node)
             elif self._is("["):
                 bracket = self._take()
-                node = Index(node, self.expression(0), bracket.offset)
+                node = Index(node, self.expression(0), at=bracket.offset)
                 self._expect("]")
             else:
                 return node
@@ -195,16 +195,16 @@ class _Parser:
         if self._is("{"):
             self._at += 1
             self._expect("}")
-            return Empty(token.offset)
+            return Empty(at=token.offset)
         if token.kind == "this":
             self._at += 1
             if token.text != "$this":
                 raise FhirPathError(f"{token.text} is not supported yet", offset=token.offset, allowed="$this")
-            return This(token.offset)
+            return This(at=token.offset)
         if token.kind == "variable":
             self._at += 1
             name = token.text[1:]
-            return Variable(_unquote(name, token.offset + 1) if name[0] in "'`" else name, token.offset)
+            return Variable(_unquote(name, token.offset + 1) if name[0] in "'`" else name, at=token.offset)
         if token.kind in _LITERALS or token.text in {"true", "false"}:
             self._at += 1
             return self._quantity(_literal(token), token.offset)
@@ -215,9 +215,9 @@ class _Parser:
         if literal.type not in {"integer", "decimal"} or isinstance(literal.value, (str, bool)):
             return literal
         if self._next.kind == "string":
-            return Quantity(literal.value, _unquote(self._take().text, offset), offset)
+            return Quantity(literal.value, _unquote(self._take().text, offset), at=offset)
         if self._next.kind == "name" and self._next.text in CALENDAR_UNITS:
-            return Quantity(literal.value, CALENDAR_UNITS[self._take().text], offset)
+            return Quantity(literal.value, CALENDAR_UNITS[self._take().text], at=offset)
         return literal
 
     def _invocation(self, of: Node | None) -> Node:
@@ -230,7 +230,7 @@ class _Parser:
         self._at += 1
         name = _unquote(token.text, token.offset) if token.kind == "delimited" else token.text
         if not self._is("("):
-            return Member(of, name, token.offset)
+            return Member(of, name, at=token.offset)
         self._at += 1
         arguments: list[Node] = []
         while not self._is(")"):
@@ -240,21 +240,21 @@ class _Parser:
                 if self._is(")"):
                     raise self._unexpected("an argument")
         self._at += 1
-        return Call(of, name, tuple(arguments), token.offset)
+        return Call(of, name, tuple(arguments), at=token.offset)
 
 
 def _literal(token: _Token) -> Literal:
     text, at = token.text, token.offset
     if token.kind == "string":
-        return Literal(_unquote(text, at), "string", at)
+        return Literal(_unquote(text, at), "string", at=at)
     if token.kind == "number":
-        return Literal(Decimal(text), "decimal", at) if "." in text else Literal(int(text), "integer", at)
+        return Literal(Decimal(text), "decimal", at=at) if "." in text else Literal(int(text), "integer", at=at)
     if token.kind == "name":
-        return Literal(text == "true", "boolean", at)
+        return Literal(text == "true", "boolean", at=at)
     if token.kind == "time":
-        return Literal(_real(text[2:], at), "time", at)
+        return Literal(_real(text[2:], at), "time", at=at)
     type_ = "dateTime" if token.kind == "datetime" else "date"
-    return Literal(_real(text[1:].removesuffix("T"), at), type_, at)
+    return Literal(_real(text[1:].removesuffix("T"), at), type_, at=at)
 
 
 def _real(text: str, offset: int) -> str:

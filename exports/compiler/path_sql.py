@@ -111,7 +111,7 @@ def _keys(
             before = _keys(of, first=first, last=False)
             if before is None:
                 return None
-            # of what R4 does not know only the step that first() is said of is taken to repeat
+            # of elements that R4 does not have, only the step before first() is taken to repeat
             zero = (0,) if first and repeats and (known_to_repeat or last) else ()
             return before[0], (*before[1], key, *zero)
     return None

@@ -206,8 +206,8 @@ def _not_in_r4(of: Expression, name: str, scope: Scope, offset: int) -> Expressi
             scope.notes.append(Note(f"{name!r} is written {choice}.ofType({type_}) in FHIRPath", offset))
             return Child(of=of, name=name, keys=(name,), repeats=False, type=type_, many=of.many)
         close = nearest(of.type, name)
-        told = f"{of.type} has no element {name!r} in R4" + (f" (did you mean {close!r}?)" if close else "")
-        scope.notes.append(Note(told, offset))
+        problem = f"{of.type} has no element {name!r} in R4" + (f" (did you mean {close!r}?)" if close else "")
+        scope.notes.append(Note(problem, offset))
     return Child(of=of, name=name, keys=(name,), many=True)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.elements.table import TEMPORAL_TYPES
 
-RAISED = "chartferry: "  # begins every text that our SQL raises, so that it can be told from Postgres' own
+RAISED = "chartferry: "  # begins every text that our SQL raises, which tells it from Postgres' own
 # Stands in a cell whose value is odd. FHIR strings hold no control characters but tab, CR and LF (R4, datatypes, string), and no
 # number, boolean or date holds any.
 MARK = "\x01odd\x01"
@@ -29,7 +29,7 @@ _TIME = r"[0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)?"
 _DATE = r"[0-9]{4}(?:-[0-9]{2}(?:-[0-9]{2})?)?"
 _DATE_TIME = r"[0-9]{4}(?:-[0-9]{2}(?:-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}(?::[0-9]{2}.*|Z|[+-][0-9:]*)?)?)?)?"
 _PATTERN = {"date": _DATE, "dateTime": _DATE_TIME, "instant": _DATE_TIME, "time": _TIME}
-# The usual ways to write them, told without a pattern: Postgres builds a pattern's states anew for each value. LIKE and the first
+# The usual forms, found without a pattern: Postgres builds a pattern's states anew for each value. LIKE and the first
 # character take 0.24 us a value, one small pattern more takes 1.0, the patterns above 4 and more (30,000 observations).
 _USUAL = {
     "date": ("____-__-__",),
@@ -72,8 +72,8 @@ class Odd:
 
     def _raised(self, problem: str, as_type: Fragment) -> Fragment:
         # the text depends on the row: a constant one would be cast, and so raised, when the query is planned
-        told = Literal(f"{RAISED}{self.label} {problem}")
-        return SQL("({} || left({}::text, 0))::boolean::text::{}").format(told, self.row or SQL("NULL"), as_type)
+        message = Literal(f"{RAISED}{self.label} {problem}")
+        return SQL("({} || left({}::text, 0))::boolean::text::{}").format(message, self.row or SQL("NULL"), as_type)
 
     def poison(self, problem: str) -> Fragment:
         """Jsonb that raises what the problem is, or SQL NULL, which is no honest value (`value_sql`)."""

@@ -191,7 +191,7 @@ class _Writer:
         doubts += undecided_iterations(view.select, environment)
         if not doubts:
             return None
-        # a criterion that is not met decides, whatever another would have said
+        # a criterion that is not met decides, whatever others give
         met = {"boolean": SQL("({}) IS TRUE AND "), "item": SQL("(({}) = 'true') IS NOT FALSE AND ")}
         return SQL("SELECT count(*) FROM {} AS s WHERE {}({})").format(
             _of_resource(view, source),

@@ -1,7 +1,7 @@
 """The syntax tree of FHIRPath: its node types, and the text of a tree.
 
-Every node knows `at`, the 0-based character where it stands, so that a complaint can point there; it is no part of what the tree
-is. Reading text is left to `fhirpath`, what a tree means to `resolution`.
+Every node knows `at`, its 0-based position in the text, so that an error can point there; trees compare equal without it.
+Reading text is left to `fhirpath`, what a tree means to `resolution`.
 """
 
 from __future__ import annotations
@@ -12,91 +12,84 @@ from decimal import Decimal
 from typing import TypeAlias
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Placed:
+    at: int = field(default=-1, compare=False, repr=False)
+
+
 @dataclass(frozen=True)
-class Literal:
+class Literal(_Placed):
     """A constant. `type` is the FHIR type its written form has: string, boolean, integer, decimal, date, dateTime, time."""
 
     value: str | bool | int | Decimal
     type: str
-    at: int = field(default=-1, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
-class Quantity:
+class Quantity(_Placed):
     """A number with a unit, `3 months` or `3 'h'`."""
 
     value: int | Decimal
     unit: str
-    at: int = field(default=-1, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
-class Empty:
+class Empty(_Placed):
     """The empty collection, `{}`."""
 
-    at: int = field(default=-1, compare=False, repr=False)
-
 
 @dataclass(frozen=True)
-class This:
+class This(_Placed):
     """The item in focus, `$this`."""
 
-    at: int = field(default=-1, compare=False, repr=False)
-
 
 @dataclass(frozen=True)
-class Variable:
+class Variable(_Placed):
     """`%name`: a constant of the view or a variable of the environment."""
 
     name: str
-    at: int = field(default=-1, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
-class Member:
+class Member(_Placed):
     """`of.name`; `of` None: a name at the start of a path."""
 
     of: Node | None
     name: str
-    at: int = field(default=-1, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
-class Index:
+class Index(_Placed):
     """`of[index]`."""
 
     of: Node
     index: Node
-    at: int = field(default=-1, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
-class Call:
+class Call(_Placed):
     """`of.name(arguments)`; `of` None: a function called on the focus."""
 
     of: Node | None
     name: str
     arguments: tuple[Node, ...]
-    at: int = field(default=-1, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
-class Unary:
+class Unary(_Placed):
     """`-operand` or `+operand`."""
 
     operator: str
     operand: Node
-    at: int = field(default=-1, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
-class Binary:
+class Binary(_Placed):
     """`left operator right`; for `is` and `as`, `right` is the type's name as a path."""
 
     operator: str
     left: Node
     right: Node
-    at: int = field(default=-1, compare=False, repr=False)
 
 
 Node: TypeAlias = Literal | Quantity | Empty | This | Variable | Member | Index | Call | Unary | Binary

@@ -44,7 +44,7 @@ class Resource(Expression):
 
 @dataclass(frozen=True, kw_only=True)
 class Context(Expression):
-    """What was in focus where the expression begins, said within a criterion (`%context`). The fields are Focus' own."""
+    """What was in focus where the expression begins, named within a criterion (`%context`). The fields are Focus' own."""
 
     path: Path | None = field(default=None, compare=False)
     sealed: Child | None = field(default=None, compare=False)

@@ -67,7 +67,7 @@ class Stage:
     def around(self, rows: Fragment, order: Fragment = SQL("")) -> Fragment:  # noqa: B008 - it cannot be changed
         """`rows`, a FROM item that carries the alias itself, with these columns beside its own.
 
-        `order`: an ORDER BY that the rows have already, said again, since Postgres forgets it otherwise.
+        `order`: the ORDER BY that the rows have already, repeated since Postgres forgets it otherwise.
         """
         if self._found:
             columns = [SQL(", {} AS {}").format(sql, name) for sql, name in self._found.items()]

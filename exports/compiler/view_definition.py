@@ -188,8 +188,8 @@ class _Reader:
         except FhirPathError as error:
             quoted = fhirpath.without_literals(text) if isinstance(error, EncryptedElementError) else text
             raise ViewError(self.view, where, f"{error} in {quoted!r}", allowed=error.allowed) from error
-        told = [f"{where}: {note.problem}, at character {note.offset + 1} of {text!r}" for note in scope.notes]
-        self.notes += [note for note in told if note not in self.notes]
+        placed = [f"{where}: {note.problem}, at character {note.offset + 1} of {text!r}" for note in scope.notes]
+        self.notes += [note for note in placed if note not in self.notes]
         return found
 
     def selections(self, value: Any, where: str, scope: Scope) -> tuple[Selection, ...]:
@@ -324,9 +324,11 @@ class _Reader:
         for at, branch in enumerate(branches[1:], start=1):
             found = [(column.name, column.sql_type) for column in branch.all_columns()]
             if found != first:
-                told = ", ".join(f"{name} {type_}" for name, type_ in first)
+                columns = ", ".join(f"{name} {type_}" for name, type_ in first)
                 self.fail(
-                    f"{where}[{at}]", "its columns are not those of the first branch, in the same order", allowed=told
+                    f"{where}[{at}]",
+                    "its columns are not those of the first branch, in the same order",
+                    allowed=columns,
                 )
 
     def check_columns(self, select: Selection) -> None:

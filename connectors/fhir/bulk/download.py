@@ -33,13 +33,14 @@ _PIECE_BYTES = 1_000_000  # of bodies handed on at a time: the stream to the wri
 # 2 ms of work, and every statement of a batch waits for a turn
 _TURN_BYTES = 65_536
 _OK, _EMPTY, _PARTIAL, _UNSATISFIABLE = 200, 204, 206, 416
-_EXPIRED = frozenset({400, 401, 403, 404, 410})  # of an expired link (vendor-facts 6.4; S3 says 400 to some)
-# so often the same lines and bytes, and it is not cut but like that: counts are known to be wrong (vendor-facts 6.3), lines less
+_EXPIRED = frozenset({400, 401, 403, 404, 410})  # of an expired link (vendor-facts 6.4; S3 answers 400 to some)
+# after so many downloads with the same lines and bytes the file is not cut: it is like that. Counts are known to be wrong
+# (vendor-facts 6.3), broken last lines less so
 _SAME_COUNTS, _SAME_CUTS = 2, 3
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
-_RESUMES = 50  # of one file within one process: each must have brought something
+_RESUMES = 50  # of one file within one process; each must have brought something
 _RESUMED = "its download was cut, and resumed where it stopped"
-_PARTS = 10_000  # of one file, of a server that gives less than was asked for: a bound against nonsense
+_PARTS = 10_000  # of one file, if the server sends less than requested: a bound against nonsense
 
 
 class _FileBrokenOffError(TransientFetchError):
@@ -52,15 +53,15 @@ class _Attempts:
 
     unit: Unit
     reading: FileReading
-    cut: BodyReader | None = None  # what came in a try that was cut and can be resumed
-    etag: str = ""  # strong, of a server that gives files from a byte on; "" of any other
-    first_byte: int = 0  # of the file, in the answer that is being read
-    size: int | None = None  # of the file on the wire, where its first answer said it
-    part: Part | None = None  # that is being read; None: the answer is the file
-    ends: bool = False  # the last answer said itself that it ended, and that the file does
+    cut: BodyReader | None = None  # what came before the cut, if the download can be resumed
+    etag: str = ""  # a strong one, if the server accepts byte ranges; else ""
+    first_byte: int = 0  # where in the file the present answer begins
+    size: int | None = None  # of the file on the wire, if its first answer stated it
+    part: Part | None = None  # the present answer's; None: the answer is the whole file
+    ends: bool = False  # the last answer proves that it is whole, and that the file ends there
     defect: tuple[int, int] | None = None  # lines and bytes of a file that ended as if it was cut ...
-    times: int = 0  # ... and how often it did so, the same each time
-    resumed: bool = False  # it was cut, and a later answer went on with it
+    times: int = 0  # ... and how many tries in a row ended so
+    resumed: bool = False  # it was cut, and a later answer continued it
 
     @property
     def next_byte(self) -> int:
@@ -102,7 +103,7 @@ class FileFetcher:
         Raises:
             RequestError: the file could not be had; the unit is a hole.
         """
-        if unit.page is None:  # of the manifest itself: there is nothing to fetch
+        if unit.page is None:  # a doubt about the manifest itself: there is nothing to fetch
             return self.verdicts.of_manifest(unit)
         if not FileDetail.of(unit).url:
             raise ProtocolError(
@@ -112,7 +113,7 @@ class FileFetcher:
         url = await self._links.current(unit)
         attempts = _Attempts(unit=unit, reading=FileReading(unit, self._base))
         place = unit.reached
-        if place is not None:  # a run that was interrupted has stored so much of it
+        if place is not None:  # an interrupted run has stored this much of it
             attempts.reading, attempts.etag = FileReading.going_on(unit, self._base, place), place["etag"]
             attempts.first_byte = place["bytes"]
         try:
@@ -120,7 +121,7 @@ class FileFetcher:
         except TerminalFetchError as error:
             if error.status not in _EXPIRED:
                 raise
-            # the manifest's link has ended, or the one to the object store that it led to, which asking it again renews (F21)
+            # the manifest's link has expired, or the object store's link that it redirects to, which a new request renews (F21)
             url = await self._links.renewed(unit, url) or url
             result = await self._tries(attempts, url, emit)
         self._links.worked(unit, url)
@@ -220,10 +221,10 @@ class FileFetcher:
         if part is not None and attempts.first_byte + reply.body.raw_bytes != part.end:
             attempts.begin_anew()
             self._ask_again(f"{attempts.unit.template}: a part of it is longer or shorter than the server states.")
-        if part is not None and not part.is_last:  # less than was asked for, which a server may do (RFC 9110, 14.2)
+        if part is not None and not part.is_last:  # less than requested, which HTTP allows (RFC 9110, 14.2)
             attempts.cut = reply.body
             return
-        attempts.cut, attempts.first_byte = None, 0  # whatever it is, it is not cut by the wire
+        attempts.cut, attempts.first_byte = None, 0  # the connection cut nothing
         reading.finish()
         # zeros in place of an end: lines may be missing that only the manifest's `count` knows of
         attempts.ends = (reply.body.proves_its_end or part is not None) and not reading.splitter.padded
@@ -254,7 +255,7 @@ class FileFetcher:
         raise _FileBrokenOffError(message) if self._client.budget.take_retry() else BudgetExhaustedError(message)
 
     def _wants_token(self, unit: Unit, url: str) -> bool:
-        """False: the token SHALL NOT be sent (Bulk Data IG); unsaid: only to the EHR's own origin."""
+        """As the manifest says (Bulk Data IG: if false, the token SHALL NOT be sent); by default only to the EHR's origin."""
         required = FileDetail.of(unit).requires_token
         return origin(self._base.resolve(url)) == origin(self._base.url) if required is None else bool(required)
 

@@ -31,8 +31,8 @@ from snapshots.instants import moment
 from snapshots.unit import Unit, UnitKind, unit_key
 
 _ACCEPTED, _COMPLETE, _EMPTY, _REFUSED = 202, 200, 204, 400
-_EMPTY_ANSWERS = 3  # in a row, that say "done" and bring no manifest: gateways do so now and then
-_A_PAGE_IS_BELIEVED_AFTER = timedelta(days=1)  # where a gateway's 404 tells of a job that may be there or not
+_EMPTY_ANSWERS = 3  # in a row, "done" without a manifest: gateways answer so now and then
+_A_PAGE_IS_BELIEVED_AFTER = timedelta(days=1)  # a gateway's 404 does not show whether the job still exists
 _STATUS = re.compile(r"[1-5][0-9]{2}")
 _NO_URL = ""  # of a manifest that answered the kick-off: to request it again would be to export again
 _MANIFEST_PAGES = 100_000  # loop guard beside "same page twice"
@@ -51,14 +51,14 @@ class ExportJob:
         self._store = store
         self._now = now
         self._sleep = sleep
-        self._next_page: str | None = None  # after the last of the job's pages, where it is known
+        self._next_page: str | None = None  # after the last of the job's pages, if known
         self._troubles = 0
 
     async def advance(self, job: BulkJob, on_progress: OnProgress) -> BulkJob:
         """Wait until the server lists more files, write their units, and return the job's new state.
 
-        `manifest_complete` says that there will be no more; before, the files so far can be fetched. Types that were asked for by
-        name and have no file are then units of kind "no-file".
+        Once it is `manifest_complete`, there will be no more; before, the files so far can be fetched. Types that were requested
+        by name and have no file are then units of kind "no-file".
 
         Raises:
             TerminalFetchError: the server says that the job failed or is gone.
@@ -76,7 +76,7 @@ class ExportJob:
                 found = await self._page(job, url, reply, proofs, is_last=status == _COMPLETE)
                 if found is not None and (status == _COMPLETE or self._next_page is not None):
                     return found
-                if found is not None:  # files to fetch meanwhile; the server is asked again when it said
+                if found is not None:  # fetch these files meanwhile; poll again when the server said
                     return await self._due(found, reply, wait)
                 if self._next_page is not None:
                     continue
@@ -111,7 +111,7 @@ class ExportJob:
         manifest = manifest_from(reply.body, page=number, proofs=proofs)
         following = self._client.base.resolve(manifest.next_url) if manifest.next_url else None
         if following is not None and (following in job.pages or following == url or number >= _MANIFEST_PAGES):
-            # a circle: what it lists is had, what may follow is not
+            # a circle: these files are planned already, and what may follow cannot be reached
             manifest, following = replace(manifest, next_url=""), None
         self._next_page = following
         ends = is_last and following is None
@@ -268,5 +268,5 @@ def _gone(call: Call, error: TransientFetchError) -> TerminalFetchError:
 
 
 def _expires(reply: Reply) -> datetime | None:
-    """When the manifest's links end (Bulk Data IG: HTTP-date in Expires); None where it makes no sense."""
+    """When the manifest's links expire (Bulk Data IG: HTTP-date in Expires); None if it is no such date."""
     return http_date(reply.headers.get("expires"))

@@ -18,7 +18,7 @@ _IN_FORM = "the file is {}, not NDJSON in UTF-8 (one resource on each line)"
 
 
 def form_of(first_line: bytes, *, is_last: bool) -> str | None:
-    """Say what the file is whose first line could not be read; None where that line may be damaged, or cut.
+    """Say what a file is if its first line cannot be read; None if that line may be damaged, or cut.
 
     `is_last`: the file ends with it, and without a line feed, so that it may be cut at any character.
     """

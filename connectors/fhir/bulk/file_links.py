@@ -22,7 +22,7 @@ from snapshots.unit import Unit
 
 _MARGIN = timedelta(seconds=30)  # a link that ends within this is renewed first
 _SOON = timedelta(hours=1)
-_IN_VAIN = timedelta(minutes=1)  # before a page that brought nothing is asked again; doubled each time
+_IN_VAIN = timedelta(minutes=1)  # before a page without new links is requested again; doubled each time
 _MOST_DOUBLED = 16
 
 
@@ -32,7 +32,7 @@ class FileLinks:
     def __init__(self, export: ExportJob, job: BulkJob, *, now: Callable[[], datetime]) -> None:
         self._export = export
         self._now = now
-        self._pages: dict[int, PageFiles] = {}  # pages that were asked again
+        self._pages: dict[int, PageFiles] = {}  # pages that were requested again
         self._pages_refreshed: dict[int, datetime] = {}
         # pages whose last answer brought no link that works, and how many such in a row
         self._in_vain: dict[int, int] = {}

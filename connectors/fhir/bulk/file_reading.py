@@ -44,7 +44,7 @@ class FileReading:
     headers: int = 0
     deleted: int = 0  # that deletion Bundles name
     unreadable: int = 0
-    subsetted: int = 0  # of these: whole lines, whose resources are not
+    subsetted: int = 0  # of these: whole lines of resources that are not whole
     other_types: dict[str, int] = field(default_factory=dict)
     form: str | None = None  # what the file is in place of NDJSON, while none of its lines could be read
     # as if it was cut, which a file in another form is not, and neither is a line that is whole JSON but no resource

@@ -135,7 +135,7 @@ class FileVerdicts:
             reasons.append(f"the manifest has issues of its own ({codes})")
         reason = "; ".join(reasons)
         if found.more or lost:
-            self.lost += not found.more  # what failed is told; all files that there are can be here
+            self.lost += not found.more  # the failure is reported, and all existing files may be here
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
         return UnitResult(
             key=unit.key,

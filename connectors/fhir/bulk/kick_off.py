@@ -99,7 +99,7 @@ class KickOffRefusal:
 
 
 def first_form(profile: VendorProfile, capability: Capability, parameters: ExportParameters) -> Form:
-    """The form that the profile says, or that the server declares by the guide's version, or STU2's."""
+    """Return the profile's form, else the one of the guide's version that the server declares, else STU2's."""
     stu4 = capability.bulk_version is not None and capability.bulk_version >= _STU4
     method: Literal["GET", "POST"] = "POST" if parameters.patients or stu4 else "GET"
     return Form(
@@ -113,7 +113,7 @@ def first_form(profile: VendorProfile, capability: Capability, parameters: Expor
 
 
 def wants_partial(profile: VendorProfile, capability: Capability) -> bool:
-    """Whether to ask for manifests that come before the export is done."""
+    """Whether to request manifests before the export is done."""
     if profile.bulk.partial == "auto":
         return capability.bulk_version is not None and capability.bulk_version >= _STU3
     return profile.bulk.partial == "yes"
@@ -167,7 +167,7 @@ def kick_off(base_url: str, parameters: ExportParameters, form: Form) -> KickOff
 
 
 def _lists(parameters: ExportParameters, form: Form) -> list[tuple[str, list[str]]]:
-    """Parameters that take lists, each with the values that leave: one joined value, or all of them."""
+    """Return the parameters that take lists, each with the values to send: one joined value, or all of them."""
     filters = [_filter(one, form) for one in parameters.type_filters]
     listed = (
         ("_type", list(parameters.types)),

@@ -93,7 +93,7 @@ def _refusal(run: EhrRun, refused: _Refused) -> ConnectorError:
 
 
 def _without(error: ExportRefusedError) -> str:
-    """What is missing in an answer whose status is no refusal."""
+    """Return what an answer lacks if its status is no refusal."""
     if isinstance(error, UntraceableExportError):
         return _LOST_JOB
     return _NO_JOB if (error.status or _REFUSED) < _REFUSED else ""

@@ -78,9 +78,9 @@ class ListedFile(NamedTuple):
 
     list: str
     position: int
-    resource_type: str  # "*": not said
+    resource_type: str  # "*": not stated
     lines: int | None  # as it is counted there
-    url: str  # "": not said, so that the file cannot be fetched
+    url: str  # "": not stated, so that the file cannot be fetched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class Manifest:
     page: int
     entries: Mapping[str, list[_Entry]] = field(repr=False)  # files, in order
     doubtful: bool  # some of it nobody understands
-    said: Outcome  # what it says itself of what failed
+    outcome: Outcome  # what it states itself of failures
     hides_files: bool  # it lists files under a name that the guide does not have
     requires_token: bool | None
     proofs: Proofs
@@ -127,7 +127,7 @@ class Manifest:
 
     def doubts(self) -> Iterator[Unit]:
         """Return a unit that leaves open what this page leaves open; the store treats it as an export with errors."""
-        more, unread = self.next_url == "", self.said.unread > 0
+        more, unread = self.next_url == "", self.outcome.unread > 0
         if more:
             doubt = (
                 "has a next page, or may have one, but does not say where, or leads back to an earlier page (a loop)"
@@ -140,7 +140,7 @@ class Manifest:
             doubt = "lists something that could not be understood: rows that the export does not list are kept"
         else:
             doubt = ""
-        if doubt or self.said.issues:
+        if doubt or self.outcome.issues:
             yield Unit(
                 key=unit_key("manifest", self.page),
                 kind=UnitKind.ERROR_FILE,
@@ -149,7 +149,7 @@ class Manifest:
                 detail=DoubtDetail(
                     doubt=doubt and f"the manifest's page {self.page} {doubt}",
                     more=more or self.hides_files or unread,
-                    issues=tuple(dict.fromkeys(self.said.issues)),
+                    issues=tuple(dict.fromkeys(self.outcome.issues)),
                 ).packed,
             )
 
@@ -238,7 +238,7 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
     links = links_from(document.get("link", b""), document.get("links", b""))
     bare_next = next_beside(document)
     outcomes = [one for one in objects_beside(strangers, _OF_ISSUES) if is_outcome(one)]
-    said = [value for name, value in strangers.items() if name in _OF_ISSUES]
+    issues = [value for name, value in strangers.items() if name in _OF_ISSUES]
     listed = {name: _listed(document.get(name, b""), name) for name, _ in LISTS}
     return Manifest(
         transaction_time=time if isinstance(time, str) else None,
@@ -255,8 +255,8 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
             if name not in _OF_ERRORS
             for entry in entries
         ),
-        said=outcome_beside(
-            [*outcomes, *(one for value in said for one in (value if isinstance(value, list) else [value]))]
+        outcome=outcome_beside(
+            [*outcomes, *(one for value in issues for one in (value if isinstance(value, list) else [value]))]
         ),
         hides_files=hides_files,
         requires_token=_truth(_word(document.get("requiresAccessToken", b""))),

@@ -1,4 +1,4 @@
-"""The named patients of an export: who they are, whom the server does not know, and who did not come.
+"""The named patients of an export: who they are, which of them the server does not know, and which did not come.
 
 Each patient is a unit, so a missing one is a hole, unless the server answers a read of the id with a deletion or a merge; a
 crawl judges that in the same way. `kick_off` writes the patients into the request.
@@ -45,19 +45,19 @@ _NOBODY = "The cohort names no patient that this EHR knows: check its ids, or it
 
 
 class NobodyThereError(ConnectorError):
-    """None of the named patients exists any more. Each is judged already, and there is nothing to export."""
+    """None of the named patients exists any more. Each has been judged, and there is nothing to export."""
 
 
 class NamedPatients(NamedTuple):
     """The patients that an export names."""
 
     patients: tuple[str, ...] = ()
-    # those of them who were merged into others: a server may file something under their ids, or not know them any more
+    # of these, those merged into others: a server may still file something under their ids, or no longer know them
     merged: frozenset[str] = frozenset()
 
 
 async def named_patients(run: EhrRun, level: BulkLevel) -> NamedPatients:
-    """The patients to name, each a unit: that one was not exported at all shows at the end.
+    """Return the patients to name, and plan a unit for each, so that the end shows who was not exported at all.
 
     Raises:
         PlanError: there is none.
@@ -74,7 +74,7 @@ async def named_patients(run: EhrRun, level: BulkLevel) -> NamedPatients:
         patients, unresolved = found.patients, found.unresolved
     if not patients:
         raise PlanError(_NOBODY)
-    # who was merged is named by both ids, and asked for by his own at the end
+    # a merged patient is named by both ids; at the end, the patient's own id is checked
     everyone, led_on = with_survivors(patients, await run.store.roster.aliases())
     keys = [_key(patient) for patient in everyone] + ([unit_key("cohort", "unresolved")] if unresolved else [])
     await run.store.plan(_unit(key, patient) for key, patient in zip(keys, (*everyone, None), strict=False))
@@ -86,7 +86,7 @@ async def named_patients(run: EhrRun, level: BulkLevel) -> NamedPatients:
 
 @dataclass(kw_only=True)
 class _Answers:
-    """What the server answered to reads of patients by id; and for those that do not exist, how each is judged."""
+    """The answers to reads of patients by id, and the verdicts on patients who do not exist."""
 
     results: dict[str, UnitResult] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
@@ -95,21 +95,21 @@ class _Answers:
     refused: set[str] = field(default_factory=set)  # 403: they may be there
 
     def judged(self, patient: str, named: Collection[str]) -> UnitResult | None:
-        """How the unit of a named patient ends; None: nothing says that he is not there."""
+        """Return how the unit of a named patient ends; None: no answer says that the patient does not exist."""
         result = self.results.get(patient)
         if result is None:
             return None
         survivors = {alias.surviving_id for alias in self.aliases if alias.former_id == patient}
-        if survivors - set(named):  # whose chart no unit of this export asks for
+        if survivors - set(named):  # no unit of this export requests the survivor's chart
             reason = "merged into another patient, whom the next export names: sync again"
             return UnitResult(key=_key(patient), state=UnitState.FAILED, reason=reason, ending=result.ending)
         return replace(result, key=_key(patient), complete_listing=False, records=0)
 
 
 async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], members: Collection[str] = ()) -> _Answers:
-    """Read Patients by their ids, as a crawl does. A patient who cannot be read has no answer: only a clear answer counts.
+    """Read Patients by their ids, as a crawl does. Only a clear answer counts: a patient who cannot be read has none.
 
-    `members` are in a Group of the EHR's own: that one of them is not there is no mistake in a cohort, and nothing is missing.
+    `members` belong to a Group that the EHR keeps: if one of them does not exist, no cohort is wrong and nothing is missing.
     """
     profile, roster = run.request.profile, run.store.roster
     found = _Answers()
@@ -131,7 +131,7 @@ async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], mem
 
         result = None
         async with limit:
-            with suppress(FetchError, AuthError):  # who is not told of is asked alone
+            with suppress(FetchError, AuthError):  # patients missing from a batch are read one by one
                 result = await search.fetch(unit, take)
         if unit.patient_id is None:
             for one in unit.ids:
@@ -149,9 +149,9 @@ async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], mem
 
 
 async def known_patients(run: EhrRun, capability: Capability, patients: Sequence[str]) -> tuple[str, ...]:
-    """Return the patients that the server knows, after it has refused them all; note its answers about the others.
+    """Return the patients that the server knows, after it has refused them all together; note its answers about the others.
 
-    A patient that cannot be read for another reason is kept: only a clear answer shows that somebody does not exist.
+    A patient who cannot be read for another reason is kept: only a clear answer shows that a patient does not exist.
 
     Raises:
         NobodyThereError: it knows none of them, and the store had some.
@@ -179,7 +179,7 @@ class NotExportable(NamedTuple):
     """New patients for whom an export could list nothing."""
 
     withheld: set[str]
-    # members whom the EHR does not have by these ids: of their charts something may be there all the same
+    # members whose ids the EHR does not know; parts of their charts may exist all the same
     absent: set[str]
 
 
@@ -190,9 +190,10 @@ async def not_exportable(
 
     `members`: those of the Group, if a Group is exported.
 
-    Withheld are patients who answer 403 and of whom nothing is stored; only a full export could show that this is wrong, so
-    each is a hole of this run. Members of a Group may also be deleted, unknown, or merged into another member; the first two
-    are believed if another member can be read. A patient that cannot be read for another reason is in neither set.
+    A patient is withheld if the read is answered 403 and nothing of the patient is stored. Only a full export could show that
+    this is wrong, so each is a hole of this run. Members of a Group may also be deleted, unknown, or merged into another
+    member; the first two are believed if another member can be read. A patient who cannot be read for another reason is in
+    neither set.
     """
     answers = await _ask(run, capability, sorted(new), () if members is None else new)
     refused = set(await run.store.jobs.never_stored(sorted(answers.refused)))
@@ -217,9 +218,9 @@ async def _reads_patients(run: EhrRun, members: Collection[str], new: Collection
 async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) -> None:
     """Make a hole of each named patient or member whose Patient did not come: an unknown id looks like one without data.
 
-    They are requested by id first: a patient who is dead, or merged into a patient who was exported too, is no hole. An
-    incremental export need not bring the Patient of somebody whom the store has. If the export need not bring everybody's
-    Patient, only patients of whom nothing has come and whom the roster does not have are requested.
+    They are read by id first: a patient who is deleted, or merged into a patient who was exported too, is no hole. An
+    incremental export need not bring a Patient that the store has. If the export need not bring every Patient, only those are
+    read of whose charts nothing came and who are not on the roster.
     """
     roster, jobs = run.store.roster, run.store.jobs
     exported = (not run.request.types or "Patient" in run.request.types) and not proofs.narrows("Patient")
@@ -239,7 +240,7 @@ async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) ->
     named = [unit.patient_id for unit in units if unit.patient_id]
     absent = set(await (jobs.patients_without_data(named) if exported else jobs.patients_without_rows(named)))
     alive = {one.id for one in stored.values() if one.alive}
-    # whom it takes for merged are asked for, even where the run that met the merge failed and their Patients are live
+    # patients who count as merged are read, even if the run that found the merge failed and their Patients are live
     formers = {alias.former_id for alias in await roster.aliases() if alias.gone}
     if not exported:
         absent |= formers.intersection(named)  # rows do not tell whether they are patients again
@@ -249,9 +250,9 @@ async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) ->
     survivors = sorted({alias.surviving_id for alias in answers.aliases})
     there = {*named} | {*survivors}.difference(await jobs.patients_without_data(survivors))
     results = [_result(unit, absent, answers, there, formers, exported=exported) for unit in units]
-    of_group = {_key(one) for one in members}  # that one of them is not there is no mistake in a cohort
+    of_group = {_key(one) for one in members}  # a member who does not exist is no mistake in a cohort
     results = [_of_member(one) if one.key in of_group else one for one in results]
-    # who is read is there again, and is named by the next export
+    # a patient who can be read exists again, and the next export names this id
     returned = (stored.keys() - alive) | formers
     back = [record for record in answers.records if record.id in absent and record.id in returned]
     await run.store.write(Batch(results=results, records=back, deletions=answers.deletions, aliases=answers.aliases))
@@ -286,12 +287,12 @@ def _result(
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason=_REFUSED, ending=Ending.RESTRICTED)
     if exported:
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason="the export has no Patient with this id")
-    # that there was nothing is believed of who was read alone: an index that knows nobody looks the same
+    # only a read shows that a chart is empty: to a search, an index that lost the patient looks the same
     return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.LISTED if read else Ending.PARTIAL)
 
 
 def _of_member(result: UnitResult) -> UnitResult:
-    """The same of a Group's member, in a word for all who are not there: a Group may name its dead for ever."""
+    """Give members who do not exist one common reason: a Group may list its deleted patients for ever."""
     not_there = result.state is UnitState.SETTLED and result.ended in _NOT_THERE
     return replace(result, reason=_MEMBER_NOT_THERE) if not_there else result
 

@@ -1,6 +1,6 @@
 """Judges what an export's silence means: types that were requested by name, or that came before, and have no file.
 
-`export_job` makes a unit of each type that was asked for by name and has no file; `steps` calls this once the files are here.
+`export_job` makes a unit of each type that was requested by name and has no file; `steps` calls this once the files are here.
 Silent is not absent: a type is known to be empty only if the export shows that it would have listed it.
 """
 

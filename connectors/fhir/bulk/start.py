@@ -44,7 +44,7 @@ from snapshots.export_job import BulkJob, EarlierJob
 _ACCEPTED, _DUPLICATE, _BUSY = 202, 409, 429
 _DONE = frozenset({200, 201})  # of servers that mean 202, where a status URL comes with it
 _REFUSALS = frozenset({400, 405, _DUPLICATE, 415, 422, _BUSY})
-# of an export of named patients: servers refuse them all for one whom they do not know (HAPI: 404, 410)
+# of an export of named patients: servers refuse all of them if they do not know one (HAPI: 404, 410)
 _NOT_FOUND = frozenset({404, 410})
 _OF_PATIENTS = _NOT_FOUND | {400, 422}
 _NOT_THERE = frozenset({"not-found", "deleted"})
@@ -103,7 +103,7 @@ class ExportStart:
         await self._free(one for one in earlier if one.stored)
         began = self._now()
         wait, tried, first, named = self._profile.poll.first_s, [(parameters, form)], None, parameters.patients
-        whole: ExportParameters | None = None  # what is asked for but for the dispensable patients, who are left out
+        whole: ExportParameters | None = None  # the request with the dispensable patients who are left out meanwhile
         while True:
             request = kick_off(self._client.base.url, parameters, form)
             intent = BulkJob(
@@ -147,7 +147,7 @@ class ExportStart:
                 self._note(note)
 
     async def _sent(self, request: KickOff, refusals: frozenset[int]) -> Reply | KickOffRefusal:
-        """Return the answer, if there is one; raise an error if it is not for this module, or if the outcome is unknown."""
+        """Return the answer; raise an error if there is none, or if another module handles it."""
         call = Call(
             method=request.method,
             url=request.url,
@@ -199,10 +199,10 @@ class ExportStart:
         return Begun(job)
 
     def _status_url(self, request: KickOff, reply: Reply) -> str | None:
-        """Where the answer says that its job can be followed; None where it names no such place.
+        """Return the status URL that the answer names; None if it names none.
 
-        200 and 201 begin a job too if they name one. HTTP lets them name the place of what they bring, though (RFC 9110, 8.7):
-        beside a resource, or where it is the request's own address, it is that.
+        200 and 201 may begin a job too. In them, though, Content-Location may also be the address of the content itself (RFC
+        9110, 8.7): it is, if the content is a resource, or if the address is the request's own.
         """
         location = header_link(reply.headers.get("content-location"))
         if reply.status == _ACCEPTED:

@@ -101,7 +101,7 @@ async def fetch_by_bulk(
 async def _parameters(
     run: EhrRun, capability: Capability, readable: Readable, since: Mapping[str, str], level: BulkLevel
 ) -> tuple[ExportParameters, AbstractSet[str]]:
-    """What to ask for, and which of the named patients are merged into others."""
+    """Return what to request, and which of the named patients are merged into others."""
     request, profile, bulk = run.request, run.request.profile, run.request.bulk
     plan = bulk_types(request.types, profile, readable)
     run.notes += [note for note in plan.notes if note not in run.notes]
@@ -136,10 +136,10 @@ async def _since(
     types: tuple[str, ...],
     patients: tuple[str, ...],
 ) -> str | None:
-    """From when to export; None: everything, where somebody or something is not known up to there.
+    """Return since when to export; None: everything, because a patient or a type is not known up to that instant.
 
-    An export asks everybody from one instant: patients and types that are behind it, and patients who are new since the last full
-    one, would lose what came before.
+    An export has one instant for all: patients and types whose knowledge ends earlier, and patients who are new since the last
+    full export, would lose what came before it.
     """
     found = _bulk_since(since, types) if run.request.profile.bulk.since else None
     if "*" in since:
@@ -154,7 +154,7 @@ async def _since(
                 "may come back"
             )
             return None
-        members = None  # as in the last full export: a Group that can never be read is no reason for another
+        members = None  # unreadable in the last full export too: that is no reason for another one
     requested = set(patients) or (None if members is None else set(members.patients))
     if found is None or await _is_anybody_behind(run, requested):
         return None
@@ -172,7 +172,7 @@ async def _since(
     new = set[str]() if requested is None else requested - await roster.covered()
     absent = set[str]()
     if new and len(new) <= _MOST_ASKED:
-        # a Group may name for ever whom the EHR does not have, or does not show
+        # a Group may list patients for ever whom the EHR does not have, or does not show
         withheld, absent = await not_exportable(run, capability, new, None if members is None else members.patients)
         new -= withheld | absent
     if new or (members is not None and members.unresolved):
@@ -189,9 +189,9 @@ async def _since(
 
 
 async def _is_anybody_behind(run: EhrRun, requested: AbstractSet[str] | None) -> bool:
-    """Whether somebody who is requested has a lag; `requested` None: anybody.
+    """Whether a requested patient has a lag; `requested` None: any patient.
 
-    Until a withheld row can be read again, a full export would bring nothing more of it, or of what is withheld beside it.
+    Withheld rows count only once they can be read again: until then a full export would bring no more of them.
     """
     behind = await run.store.roster.behind()
     if any(requested is None or not patient or patient in requested for patient in behind):
@@ -212,7 +212,7 @@ async def _members(run: EhrRun, group: str) -> Cohort | None:
     """Return a Group's own list of members, for the store, if it is complete; None if it cannot be read or is empty.
 
     Raises:
-        TransientFetchError: another time it may be read.
+        TransientFetchError: it may be readable later.
     """
     try:
         members = await CohortFinder(run.client).of_group(group)
@@ -247,7 +247,7 @@ async def _begun(
         on_progress=lambda text: run.show(f"waiting to kick off: {text}"),
         known=lambda patients: known_patients(run, capability, patients),
     )
-    await run.keep_notes()  # a run that is resumed finds the job, and takes none of these steps again
+    await run.keep_notes()  # a resumed run finds the job, and repeats none of these steps
     try:
         begun = await start.begin(parameters, first_form(profile, capability, parameters), dispensable=dispensable)
     except NobodyThereError as error:
@@ -259,7 +259,7 @@ async def _begun(
 
 
 async def _download(run: EhrRun, files: FileFetcher, links: FileLinks, kinds: Collection[UnitKind]) -> None:
-    """Every file of these kinds that is known by now, some thousands at a time: a manifest may be larger than memory."""
+    """Fetch every file of these kinds that is known by now, some thousands at a time: a manifest may be larger than memory."""
 
     def warn(number: int) -> None:
         warning = links.warning(number)

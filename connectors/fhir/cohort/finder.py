@@ -80,7 +80,7 @@ class CohortFinder:
     async def by_identifier(self, system: str, values: Sequence[str], lines: Sequence[int] = ()) -> Cohort:
         """Look up MRNs by `identifier=system|value`, one search each (Epic takes no list), concurrently under the limits.
 
-        A Patient who does not bear the identifier is not believed: a server may ignore the parameter, and give somebody.
+        A Patient without the identifier does not count: a server may ignore the parameter, and return anybody.
         """
         found: dict[int, tuple[str, ...] | None] = {}
         unlike: set[int] = set()
@@ -99,7 +99,9 @@ class CohortFinder:
 
             async def take(fetched: Fetched) -> None:
                 patients.update(
-                    (r.id, _bears(r.body, system, value)) for r in fetched.records if r.resource_type == "Patient"
+                    (r.id, _has_identifier(r.body, system, value))
+                    for r in fetched.records
+                    if r.resource_type == "Patient"
                 )
 
             async with limit:
@@ -108,13 +110,13 @@ class CohortFinder:
                 except TerminalFetchError as error:
                     is_nobody = error.status in _NOBODY and error.speaker not in NOT_THE_EHRS
                     found[number] = () if is_nobody and not patients else None
-                except FetchError:  # one entry's trouble is not the others'
+                except FetchError:  # costs only this entry
                     found[number] = None
                 else:
-                    bearers = tuple(one for one, bears in patients.items() if bears)
+                    holders = tuple(one for one, holds in patients.items() if holds)
                     # what did not come, or could not be read, may be the patient, or a second one
-                    found[number] = bearers if is_whole(unit, tally, self._profile) else None
-                    if patients and not bearers:
+                    found[number] = holders if is_whole(unit, tally, self._profile) else None
+                    if patients and not holders:
                         unlike.add(number)
 
         async with anyio.create_task_group() as tasks:
@@ -140,13 +142,13 @@ class CohortFinder:
         except UnreadableJsonError:
             found = None
         members = found.get("member") if isinstance(found, dict) and found.get("resourceType") == "Group" else False
-        if members is None:  # of nobody, unless somebody stands under another name
+        if members is None:  # an empty Group, unless they are under another name
             members = [] if not objects_beside(found, _GROUP_NAMES) else False
         if isinstance(members, dict):
             members = [members]
         if not isinstance(members, list):
             raise ProtocolError("GET /Group/{group} returned something that is not a Group with members.")
-        # whose membership cannot be read is a member that is not told
+        # an entry that cannot be read counts as a member who is not named
         references = [_reference(member) for member in members if not _is_inactive(member)]
         others = sum(_WITHOUT_CHART.search(one) is not None for one in references)
         patients = [one for one in map(self._client.base.patient, references) if one is not None]
@@ -177,7 +179,7 @@ def _is_inactive(member: Any) -> bool:
     return value is True or (isinstance(value, str) and value.strip().lower() == "true")
 
 
-def _bears(body: bytes, system: str, value: str) -> bool:
+def _has_identifier(body: bytes, system: str, value: str) -> bool:
     """Whether a Patient has the identifier; `system` may also be its type's text, where a site is configured by that."""
     try:
         identifiers = json_from(body).get("identifier")

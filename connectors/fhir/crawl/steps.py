@@ -52,7 +52,7 @@ async def fetch_by_crawl(
     if not run.store.planned:
         await crawl.plan_all()
     await crawl.fetch_all()
-    if run.request.kind == "sync" and not run.request.types:  # else not all was asked, by choice
+    if run.request.kind == "sync" and not run.request.types:  # else the user chose the types
         run.notes += await _note_of_empty_types(run, plan, followed_types((), profile, capability, readable))
         run.notes += await _note_of_undeclared_types(run, plan, capability)
     return instant(run.store.started_at - timedelta(seconds=profile.changes.overlap_s + run.client.behind_s))
@@ -86,7 +86,7 @@ async def _note_of_undeclared_types(run: EhrRun, plan: TypePlan, capability: Cap
 
 
 def crawl_knowledge(run: EhrRun) -> str:
-    """Whose watermarks a crawl moves. What other splits would list is not known by these."""
+    """Return which watermarks a crawl moves: those of its selection and of its splits."""
     selection = run.store.selection
     splits = sorted((t, *some) for t, some in run.request.profile.search.splits.items())
     mark = blake2b(repr(splits).encode(), digest_size=6).hexdigest() if splits else "whole"
@@ -151,7 +151,7 @@ class _Crawl:
         units = await self._units(tuple(t for t in self.plan.types if not (listed and t == "Patient")))
         further = await self._units(("Patient",))
         directory = () if request.kind == "pull" else self.plan.directory
-        # whom a list or a Group names today is searched for, deleted or not: rows may still come under that id
+        # a patient whom a list or a Group names is searched for even if deleted: rows may still come under that id
         named = frozenset(cohort.patients if cohort.of_group else request.named_patients)
         dead = frozenset(one.id for one in self.stored.values() if not one.has_chart) - named
         await run.keep_notes()

@@ -43,7 +43,7 @@ _REASONS: Mapping[Ending, str] = MappingProxyType(
 )
 _SAID: Mapping[Ending, Said] = MappingProxyType({Ending.GONE: Said.GONE, Ending.NOT_FOUND: Said.NOT_FOUND})
 _URL_CHARACTERS = 1_800  # of one `_id` list: proxies begin to refuse URLs of 2 to 4 kB (vendor-facts 7)
-_NOBODY_ANSWERS = (BudgetExhaustedError, EhrDownError, QuietHoursError)  # nor would anybody answer the next request
+_NOBODY_ANSWERS = (BudgetExhaustedError, EhrDownError, QuietHoursError)  # the next request would not be answered either
 _LISTS_MORE = 8  # at most, for a list whose answer seems cut short; then each id is read
 _OK = 200
 

@@ -1,4 +1,4 @@
-"""Reads references: what they lead to on the EHR's own FHIR base, or why they lead nowhere that may be asked. Pure.
+"""Reads references: what they lead to on the EHR's own FHIR base, or why they lead to nothing that may be requested. Pure.
 
 A reference to another origin is never followed (the token stays where it belongs). Logical references, identifiers without
 `reference`, lead to nothing that could be read by id and do not come here.

@@ -42,7 +42,7 @@ class Answer:
     stored: int
     missing: int = 0
     reason: str = ""
-    not_served: bool = False  # the server said that it has no such search
+    not_served: bool = False  # the server states that it has no such search
 
 
 def difference(

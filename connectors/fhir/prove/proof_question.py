@@ -33,7 +33,7 @@ from connectors.fhir.unit_details import SearchDetail
 from snapshots.proof import ProvedRun
 from snapshots.unit import Ending, Unit, UnitKind, UnitState
 
-# a refusal to be asked this at all; any other answer that will not change leaves the question open
+# the EHR refuses this question; any other answer that will not change leaves it open
 _REFUSALS = frozenset({401, 405})
 _REFUSED = frozenset({Ending.NOT_SERVED, Ending.RESTRICTED})
 _NOT_THERE = frozenset({Ending.NOT_FOUND, Ending.GONE})
@@ -44,7 +44,7 @@ _CONTROLS = 3  # listed rows that are read, a question, to learn whether a 404 c
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One patient and type, or all of a type, with the searches that list it. Without searches: why it cannot be asked."""
+    """One patient and type, or a whole type, with the searches that list it; without searches, why it cannot be asked."""
 
     resource_type: str
     patient: str | None
@@ -83,7 +83,7 @@ class Asker:
         self._answers_reads: set[str] = set()  # types of which a read was answered in this proof
         gatherer = PageGatherer(client, capability=capability, began=began, in_part=True)
         self._fetcher = SearchFetcher(gatherer, deferrals=deferrals)
-        # why units of the run failed, by type and patient: said beside what is missing
+        # why units of the run failed, by type and patient: reported beside what is missing
         self.holes: Mapping[tuple[str, str | None], str] = {}
 
     async def answer(self, question: Question) -> Answer:

@@ -184,7 +184,7 @@ class _Proof:
             )
 
     async def _declared(self) -> Capability:
-        # without it more is asked, and what the EHR refuses is no proof
+        # without it more is requested, and a refusal proves nothing
         found = await declared(self.client)
         if found.unasked is not None:
             self.notes.append(found.note)
@@ -284,7 +284,7 @@ class _Proof:
             self.tally.leave_open(resource_type, "the server answers this search for other patients")
         silent = self.tally.silent
         if len(silent) == len(self.tally.types):
-            return  # nothing could be compared, and that is what is said
+            return  # nothing could be compared, as the certificate states
         requested = await self._store.asked(self.run.id)
         for resource_type in silent:
             if self._refused.get(resource_type) == _NOT_SEARCHED:

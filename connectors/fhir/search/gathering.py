@@ -35,12 +35,12 @@ from snapshots.record import Quarantined, Record
 from snapshots.unit import Ending, Unit, UnitResult, UnitState
 from snapshots.witness import Deletion, Said
 
-_MAX_SLOW = 12  # answers that took too long, of one search in parts: beyond that it is the server, not the question
+_MAX_SLOW = 12  # slow answers to the parts of one search: beyond that the server is slow, not the search
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 class PageGatherer:
-    """Asks for what units list, and emits what comes. One for a run: it remembers which types refuse a filter for news."""
+    """Requests what units list, and emits what comes. One for each run: it remembers which types refuse a filter by date."""
 
     def __init__(
         self,
@@ -52,10 +52,10 @@ class PageGatherer:
         notes_dates: bool = False,
         in_part: bool = False,
     ) -> None:
-        """`began` is when the run did; without it nothing is asked in windows of time.
+        """`began` is when the run began; without it no search is divided by time.
 
-        `formers` are ids known to lead to a survivor. `notes_dates`: tallies tell the newest date, since news will be asked.
-        `in_part`: searches may ask for some elements only.
+        `formers` are ids of merged patients. `notes_dates`: tallies have the newest date, from which the next run continues.
+        `in_part`: searches may request some elements only.
         """
         self.profile = client.profile
         self.formers = formers
@@ -196,10 +196,10 @@ class PageGatherer:
         tally.shifted = tally.shifted or totals.shifted
 
     def _identity(self, unit: Unit, found: Sequence[Record], url: str) -> tuple[list[Alias], list[Deletion]]:
-        """What it means that a question for one Patient was answered with these, from `url`: merged (F45), or merged no more.
+        """Return what the answer to a request for one Patient shows: a merge (F45), or the end of one. It came from `url`.
 
         Raises:
-            ProtocolError: another Patient came, and nothing says that he is the survivor.
+            ProtocolError: another Patient came, and nothing shows that it is the survivor.
         """
         requested, ids = unit.patient_id, [record.id for record in found if record.resource_type == "Patient"]
         if unit.resource_type != "Patient" or requested is None or not ids:

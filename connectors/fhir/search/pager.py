@@ -1,7 +1,7 @@
 """Walks the pages of one search; every caller that needs the next page uses it.
 
-It keeps the guards of `paging`, and begins again where the server's paging session is gone or its matches change between pages.
-What the pages are for is their taker's business; what their end means, `verdicts`'; how a search is asked in parts, `windows`'.
+It applies the guards of `paging`, and starts again if the server's paging session is gone or its matches change between pages.
+Its caller takes the pages; `verdicts` says what their end means, `windows` how to divide a search.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Pager:
                 led_to_patient="/Patient/" in reply.url and "/Patient/" not in call.url,
             ) from None
         link = reply.headers.get("link")
-        # some servers say it in the header alone, and a page that is not asked for is lost silently
+        # some servers have the next link in the header alone; a page that is not requested would be lost silently
         if page.next_url is None and link is not None:
             page = replace(page, next_url=next_from_header(link))
         return page, reply.url

@@ -37,9 +37,9 @@ class UnitPlan:
         known: Container[str] = (),
         check_patients: bool = False,
     ) -> None:
-        """`known` are patients of whom the store has a Patient: that the server has none any more is news of them, and no hole.
+        """`known` are patients whose Patient is stored: if the server no longer has one, that is a change and no hole.
 
-        `check_patients` asks for each Patient even where that type is not asked for, without storing it.
+        `check_patients` requests each Patient even if that type is not requested; then it is not stored.
 
         An id that the server does not know would otherwise pass for a patient without data.
         """

@@ -48,15 +48,15 @@ class SearchTally:
     unreadable: int = 0
     doubtful: bool = False  # a page held links or issues that nobody understands
     redacted: int = 0  # placeholders of what the client may not see (F37)
-    astray: int = 0  # of another patient, category or time than was asked for (F16)
+    astray: int = 0  # of another patient, category or time than requested (F16)
     unfiltered: bool = False  # the server refused the date filter: everything was listed
-    dateless: bool = False  # asked in windows of a date that a resource may not have
+    dateless: bool = False  # searched by a date that a resource may not have
     lost: int = 0  # places that the server cannot produce
     lost_codes: tuple[str, ...] = ()
     merged: bool = False
-    withheld: int = 0  # matches that the server told of, and neither gave nor linked to
+    withheld: int = 0  # matches that the server counted, but neither sent nor linked to
     shifted: bool = False  # the number of matches kept changing while pages were read
-    newest: datetime | None = None  # of the dates that news are asked by
+    newest: datetime | None = None  # of the dates by which changes are requested
 
 
 def ended(unit: Unit, tally: SearchTally, profile: VendorProfile) -> UnitResult:
@@ -148,7 +148,7 @@ def _remarks(tally: SearchTally, worst: IssueGrade) -> list[str]:
 
 
 class UnitRefusal(NamedTuple):
-    """How a unit ends whose search or read was refused for good, and what else follows from it."""
+    """How a unit ends if its search or read was refused for good, and what else follows."""
 
     result: UnitResult
     deletions: Sequence[Deletion] = ()

@@ -41,7 +41,7 @@ class Piece:
 class SplitLimits:
     """What a server lets us vary in one search."""
 
-    now: datetime | None  # None: it cannot be asked in windows of time
+    now: datetime | None  # None: the search cannot be divided by time
     count: int | None  # entries of a planned page; None: the server's own choice
 
 

@@ -189,7 +189,7 @@ class EhrClient:
         return self.waits.answer("the EHR's answer", self.profile.http.read_timeout_s)
 
     async def _with_retries(self, call: Call, attempt: Callable[[Call], Awaitable[_Try[T]]]) -> T:
-        # who else is asked, as a link says, tells nothing about the EHR
+        # another server's failure shows nothing about the EHR
         origin = self.origin if self._sender.leads_home(call) else SharedOrigin()
         probing = await origin.admit(call, self._clock)
         self.budget.count_request()

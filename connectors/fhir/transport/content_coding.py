@@ -26,7 +26,7 @@ FREE_BYTES = 32 << 20
 _GZIP = ("gzip", "x-gzip")
 _DEFLATE = "deflate"  # nobody asks for it; some servers send it all the same
 _ZSTD_MAGIC = b"\x28\xb5"  # of its four bytes; JSON never begins with a parenthesis
-# codings that exist (IANA, HTTP Content Coding Registry) and that are never asked for
+# codings that exist (IANA, HTTP Content Coding Registry), but are never requested
 UNASKED = frozenset({"aes128gcm", "br", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip", "zstd"})
 _DAMAGED: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says instance, it is a class
 

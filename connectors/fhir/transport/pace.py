@@ -9,7 +9,7 @@
 - A window of good answers (as many as the level) adds one. At the level that was refused last, it takes more windows, twice
   as many after each failed attempt: a server with a fixed limit is not hit by a refusal every few answers.
 - At one request at a time refusals spread requests out in time, up to some tenths of a second: a limit by rate has no
-  concurrency that fits it. Longer waits are asked for by Retry-After, or each call's own growing ones.
+  concurrency that fits it. Longer waits come from Retry-After, or from each call's own growing waits.
 - Latency is compared by kind of request with its own moving minimum of means, since pages of results take longer than reads.
   Only when more than half of a window is slow by far (three times the usual and a second more) a fifth of the level goes.
 """

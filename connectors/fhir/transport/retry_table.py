@@ -43,9 +43,9 @@ RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # vendor-facts 7; 42
 # 5xx statuses that another try does not change: 501, 505 (unsupported), 506, 508 (loops), 510, 511 (the network wants a login)
 LASTING = frozenset({501, 505, 506, 508, 510, 511})
 STRAINED = frozenset({502, 503, 504})  # F3, F4, F39
-SLOW_TRIES = 3  # a search that takes too long: then it is asked in smaller pages (F39)
+SLOW_TRIES = 3  # of a search that takes too long; then it is sent in smaller pages (F39)
 FEW_TRIES = 5  # a web page with 200: a soft 404 never turns into FHIR, a firewall's block may (F1)
-# the run's first questions to a host that is not there, and links to one: a mistyped base_url is told within seconds
+# the run's first questions to a host that is not there, and links to one: a mistyped base_url is reported within seconds
 TYPO_TRIES = 3
 NOBODY_THERE = frozenset({"name", "connect", "connect-timeout", "handshake", "client-certificate"})
 # what a port answers that is not the EHR's: one that speaks only https hangs up, or sends an alert that is not HTTP
@@ -75,9 +75,9 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     codes: tuple[str, ...] = ()
     speaker: Speaker = "other"
     retry_after_s: float | None = None
-    coding: str | None = None  # of a body that is packed as nobody asked for
+    coding: str | None = None  # of a body that was encoded unrequested
     origin: str | None = None  # of the server that was not reached, without path
-    elsewhere: str | None = None  # where an origin was asked that is not the EHR's: what to do if it is not there
+    elsewhere: str | None = None  # advice, if the request went to an origin that is not the EHR's
     foreign: bool = False  # redirected to an origin that does not get the token
     led_to: str | None = None  # the address that answered, where a redirect led there; PHI
     token_sent: bool = False

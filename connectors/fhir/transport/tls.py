@@ -78,16 +78,16 @@ def _trusting(ca_bundle: Path | None) -> ssl.SSLContext:
 
 def _identify(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
     named = f"client_cert = {certificate}" + ("" if key is None else f", client_cert_key = {key}")
-    asked: list[str] = []
+    prompts: list[str] = []
 
     def no_passphrase() -> str:  # without this function OpenSSL would ask for it on the terminal, and wait
-        asked.append("asked")
+        prompts.append("asked")
         return ""
 
     try:
         context.load_cert_chain(str(certificate), None if key is None else str(key), no_passphrase)
     except (OSError, ssl.SSLError, ValueError) as error:
-        if asked:
+        if prompts:
             raise PlanError(
                 f"cannot set up TLS: the key is encrypted with a passphrase ({named}); decrypt it with "
                 "`openssl pkey -in KEY.pem -out DECRYPTED.pem`, readable by this user alone, and name that file"

@@ -78,7 +78,7 @@ ALLSCRIPTS = VendorProfile(
         first_s=2,  # [I]
     ),
     completeness=CompletenessProfile(
-        # Bundles have a total; `_summary` is not documented, so the smallest page is asked for its total [D] VD, vendor-facts 3.3
+        # Bundles have a total; `_summary` is not documented, so the total is read from the smallest page [D] VD, vendor-facts 3.3
         count_query="_count=1",
     ),
 )

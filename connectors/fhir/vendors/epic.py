@@ -75,7 +75,7 @@ EPIC = VendorProfile(
                 "category=survey",
                 "category=exam",
             ),
-            # without category a mix chosen by site, so the plain search is asked as well [R] TM, vendor-facts 1.6
+            # without category a mix chosen by site, so the plain search is sent as well [R] TM, vendor-facts 1.6
             "Condition": ("", "category=problem-list-item", "category=encounter-diagnosis", "category=health-concern"),
         },
         # `_lastUpdated` is not supported on clinical types, and meta is absent: full listing, content hash
@@ -93,7 +93,7 @@ EPIC = VendorProfile(
             "Observation": "issued",
             "ServiceRequest": "authored",
         },
-        # supported; everything stands in the body, where no proxy cuts it [D] EA, vendor-facts 1.6
+        # supported; the query is in the body, where no proxy cuts it [D] EA, vendor-facts 1.6
         post_over=1_800,
     ),
     answers=AnswersProfile(

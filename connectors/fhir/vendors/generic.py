@@ -32,7 +32,7 @@ GENERIC = VendorProfile(
         directory_types=("Organization", "Practitioner", "PractitionerRole", "Location", "Medication"),
     ),
     references=ReferencesProfile(
-        id_batch=50,  # `_id` with a list is plain R4 (search.html, 3.1.1.5.2); asked only where `_id` is declared
+        id_batch=50,  # `_id` with a list is plain R4 (search.html, 3.1.1.5.2); sent only if `_id` is declared
     ),
     bulk=BulkProfile(
         # patient level gives charts; system level adds what belongs to no patient, and asks for far more [I]
