@@ -7,12 +7,19 @@ Bundle: an answer whose entries nobody can know is no Bundle, and what its entri
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from connectors.fhir.json_answers import TwiceError, UnreadableJsonError, json_from, members_of, objects_beside
+from connectors.fhir.json_answers import (
+    TwiceError,
+    UnreadableJsonError,
+    json_from,
+    members_of,
+    objects_beside,
+    parts_of,
+)
 from connectors.fhir.page_links import links_from, next_beside
 
 
@@ -62,6 +69,7 @@ class Listed:
 
 _BUNDLE = msgspec.json.Decoder(Bundle)
 _ENTRY = msgspec.json.Decoder(Entry)
+_ANYTHING = msgspec.json.Decoder(msgspec.Raw)
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 BUNDLE_NAMES = frozenset(Bundle.__struct_fields__)
 _LINKS_WITHIN = 4096  # bytes after the entries
@@ -73,7 +81,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def bundle_from(body: bytes) -> Listed:
     """A Bundle and its entries, read by a plain parser if that finds every resource that the text names.
 
-    An item that is no entry costs only itself: it counts as an unreadable resource.
+    An item that is no entry, or is not JSON, costs only itself: it counts as an unreadable resource.
 
     Raises:
         NotABundleError: it is not JSON, or has one name twice. The caller checks whether it calls itself a Bundle.
@@ -87,8 +95,36 @@ def bundle_from(body: bytes) -> Listed:
     except msgspec.ValidationError:
         pass
     except _UNREADABLE:
-        raise NotABundleError("the answer is not a Bundle in JSON") from None
+        return _broken_bundle(body)
     return _odd_bundle(body)
+
+
+def _broken_bundle(body: bytes) -> Listed:
+    """A Bundle of which some entries are not JSON: each of them alone is unreadable."""
+    try:
+        found = next(part for part in parts_of(body) if part.startswith(b'"entry"'))
+        entry = found[found.index(b"[") :]
+        items = parts_of(entry)
+    except (UnreadableJsonError, StopIteration, ValueError):
+        items = []
+    broken = [at for at, item in enumerate(items) if not _is_json(item)]
+    if not broken:
+        raise NotABundleError("the answer is not a Bundle in JSON")
+    left_out = set(broken)
+    sound = b",".join(item for at, item in enumerate(items) if at not in left_out)
+    listed = bundle_from(body.replace(entry, b"[" + sound + b"]", 1))
+    entries = list(listed.entries)
+    for at in broken:
+        entries.insert(at, Entry(resource=msgspec.Raw(items[at])))
+    return replace(listed, entries=entries)
+
+
+def _is_json(item: bytes) -> bool:
+    try:
+        _ANYTHING.decode(item)
+    except _UNREADABLE:
+        return False
+    return True
 
 
 def _odd_bundle(body: bytes) -> Listed:

@@ -18,6 +18,7 @@ from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.endings import may_be_a_gateways, says_not_found
 from connectors.fhir.errors import RequestError, TerminalFetchError
+from connectors.fhir.json_answers import bare
 from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.patients.merges import refused_survivor
 from connectors.fhir.records import UnreadableResourceError, record_from
@@ -158,7 +159,7 @@ class _Reader:
         records = 0
         try:
             reply = await self._client.send(call)
-            record = record_from(reply.body, self._client.base, unit.key)
+            record = record_from(bare(reply.body), self._client.base, unit.key)
         except TerminalFetchError as error:
             answer = await self._answer_of(error, unit) if unit.kind == UnitKind.CONFIRM else None
             await emit(Fetched(deletions=self._deletions(unit, identity, answer)))

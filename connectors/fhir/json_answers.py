@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -20,6 +21,9 @@ _BEGINS = re.compile(r"\n(?=[{\[])")
 _MOST_FAILURES = 1_000  # to find where values begin in a text of none: a bound against nonsense
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NAME = re.compile(rb'[{,\s]*("(?:[^"\\]|\\.)*")\s*:\s*')
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["{}\[\],]', re.DOTALL)
+_CLOSED_BY = {b"{": b"}", b"[": b"]"}
+_CLOSING = frozenset(_CLOSED_BY.values())
 _SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 
 
@@ -50,9 +54,23 @@ class Piece(NamedTuple):
     readable: bool
 
 
-def bare(body: bytes) -> bytes:
+def unmarked(text: bytes) -> bytes:
     """The text without a UTF-8 byte order mark, which servers on Windows write and RFC 8259 lets a reader drop."""
-    return body.removeprefix(_BOM)
+    return text.removeprefix(_BOM)
+
+
+def bare(body: bytes) -> bytes:
+    """A whole answer's text in UTF-8, without a byte order mark.
+
+    Some write UTF-16 or UTF-32, which RFC 4627 allowed. JSON begins with ASCII, so its first four bytes show which.
+    """
+    coding = json.detect_encoding(body[:4])
+    if not coding.startswith("utf-8"):
+        try:
+            return body.decode(coding).removeprefix("\ufeff").encode()
+        except UnicodeError:
+            return body  # and is no JSON
+    return unmarked(body)
 
 
 def json_from(body: bytes) -> Any:
@@ -92,6 +110,34 @@ def members_of(body: bytes) -> dict[str, bytes]:
     return found
 
 
+def parts_of(body: bytes) -> list[bytes]:
+    """The members of one object, or the items of one list, as the bytes between its commas, whatever each of them is.
+
+    So a text that JSON does not allow (a raw line feed, half a surrogate pair, NaN) costs only the part in which it is.
+
+    Raises:
+        UnreadableJsonError: quotes or brackets do not match, so nobody can know where a part ends.
+    """
+    text = body.strip()
+    closing: list[bytes] = []
+    cuts, end = [0], 0
+    for token in _TOKEN.finditer(text) if text[:1] in _CLOSED_BY else ():
+        mark = token[0]
+        if mark in _CLOSED_BY:
+            closing.append(_CLOSED_BY[mark])
+        elif mark == b"," and len(closing) == 1:
+            cuts.append(token.start())
+        elif mark == b'"' or (mark in _CLOSING and closing.pop() != mark):
+            break
+        if not closing:
+            end = token.end()
+            break
+    if not end or end < len(text):
+        raise UnreadableJsonError("quotes or brackets do not match")
+    parts = [text[before + 1 : after].strip() for before, after in pairwise([*cuts, end - 1])]
+    return [] if parts == [b""] else parts
+
+
 def objects_beside(document: Mapping[str, Any], known: Container[str]) -> Sequence[dict[str, Any]]:
     """The objects that stand, alone or in a list, under names that a format does not have.
 
@@ -117,7 +163,7 @@ def pieces_of(body: bytes) -> Iterator[Piece]:
 
     Text that is not JSON becomes a separate piece, up to the next line that begins an object or a list.
     """
-    text = bare(body).decode("utf-8", "surrogateescape")
+    text = unmarked(body).decode("utf-8", "surrogateescape")
     failures, at = 0, _begin(text, 0)
     line = text.count("\n", 0, at)
     while at < len(text):

@@ -69,7 +69,7 @@ def links_from(raw: bytes, plural: bytes = b"") -> Links:
             urls[url.strip() if isinstance(url, str) else ""] = None
         elif not relations or not relations <= _OTHERS:
             doubtful = True
-            if not relations and isinstance(link, dict) and not link.keys().isdisjoint(_ADDRESSES):
+            if not relations and _has_address(link):
                 urls[""] = None
     there = [url for url in urls if url]
     if not urls:
@@ -132,6 +132,13 @@ def _relations(link: Any) -> frozenset[str]:
     if isinstance(relation, list) and len(words) < len(relation):
         return frozenset()
     return frozenset(_relation(word) for one in words for word in one.lower().split())
+
+
+def _has_address(link: Any) -> bool:
+    """Whether something in place of a link has an address, or is one."""
+    if isinstance(link, str):
+        return _ABSOLUTE.match(link.strip()) is not None
+    return isinstance(link, dict) and not link.keys().isdisjoint(_ADDRESSES)
 
 
 def _relation(word: str) -> str:

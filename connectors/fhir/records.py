@@ -26,6 +26,7 @@ from connectors.fhir.json_answers import (
     json_from,
     members_of,
     objects_beside,
+    unmarked,
 )
 from connectors.fhir.outcomes import Issue, Outcome, UnreadableOutcomeError, outcome_from
 from connectors.fhir.page_links import links_from
@@ -125,8 +126,8 @@ def record_from(
         elif meta:
             raise UnreadableResourceError("its meta is not an object")  # which could say that elements were left out
     except _UNREADABLE as error:
-        if body != bare(body):
-            return record_from(bare(body), base, unit_key, way, in_part=in_part)
+        if body != unmarked(body):
+            return record_from(unmarked(body), base, unit_key, way, in_part=in_part)
         reason = (
             "not valid JSON" if not isinstance(error, msgspec.ValidationError) else "not a JSON object with a resource"
         )

@@ -213,7 +213,8 @@ class ExportJob:
             if self._troubles < _EMPTY_ANSWERS:
                 return reply, _ACCEPTED
             raise TransientFetchError(
-                f"{call.template}: HTTP {reply.status} without a manifest, {self._troubles} times in a row."
+                f"{call.template}: HTTP {reply.status} without a manifest, {self._troubles} times in a row. If it happens again, "
+                "ask the EHR's operator what became of the export, or give it up with `chartferry runs discard`."
             )
         if status < _REFUSED:
             self._troubles = 0

@@ -69,7 +69,7 @@ async def named_patients(run: EhrRun, level: BulkLevel) -> NamedPatients:
     if cohort.stored:
         patients = tuple(one.id for one in await run.store.roster.stored_patients() if one.has_chart)
     if cohort.identifier_system is not None:
-        found = await CohortFinder(run.client).by_identifier(cohort.identifier_system, cohort.values)
+        found = await CohortFinder(run.client).by_identifier(cohort.identifier_system, cohort.values, cohort.lines)
         run.notes += found.notes
         patients, unresolved = found.patients, found.unresolved
     if not patients:
@@ -273,7 +273,7 @@ def _result(
     `formers` were merged, so the export named their survivors instead.
     """
     if unit.patient_id is None:
-        reason = "cohort entries named no patient, or several"
+        reason = "cohort entries named no patient, or several, or could not be looked up: see the run's notes"
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
     if unit.patient_id not in absent:
         return UnitResult(key=unit.key, state=UnitState.SETTLED)

@@ -32,7 +32,7 @@ def what_came(body: bytes) -> str:
         return "an empty body"
     kind = resource_type_of(body)
     if kind is None:
-        return "something else than FHIR"
+        return "something that is not a FHIR resource"
     name = f"an {kind}" if kind.startswith(_VOWELS) else f"a {kind}"
     if kind != "OperationOutcome":
         return name

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from config.how_many import how_many
 from connectors.core.errors import ConnectorError
 from connectors.fhir.bulk.deletion import delete_export
 from connectors.fhir.bulk.kick_off import (
@@ -251,7 +252,7 @@ class ExportStart:
         if refusal.status == _DUPLICATE:
             raise TerminalFetchError(
                 f"{request.template}: the server has an export with these parameters already (HTTP 409), but this store knows "
-                "nothing about it. Delete that job at its status URL, or request other types.",
+                "nothing about it. Delete that job at its status URL, ask the EHR's administrators to, or request other types.",
                 status=refusal.status,
                 codes=refusal.codes,
             )
@@ -318,7 +319,7 @@ def _is_of_a_patient(refusal: KickOffRefusal) -> bool:
 def _refused(request: KickOff, refusal: KickOffRefusal, tries: int, patients: int) -> ExportRefusedError:
     codes = f" (issue codes {', '.join(shown(refusal.codes))})" if refusal.codes else ""
     named = f"; its answer names {', '.join(sorted(refusal.named))}" if refusal.named else ""
-    others = f" {tries - 1} other forms were refused too." if tries > 1 else ""
+    others = f" {how_many(tries - 1, 'other form was', 'other forms were')} refused too." if tries > 1 else ""
     known = f" The server does not say that any of the {patients:,} named patients is unknown." if patients else ""
     what = "whether this EHR exports patients by name (else --mode crawl), and " if patients else ""
     return ExportRefusedError(

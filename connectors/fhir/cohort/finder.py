@@ -83,6 +83,7 @@ class CohortFinder:
         A Patient without the identifier does not count: a server may ignore the parameter, and return anybody.
         """
         found: dict[int, tuple[str, ...] | None] = {}
+        refused: dict[int, str] = {}
         unlike: set[int] = set()
         limit = anyio.CapacityLimiter(self._profile.limits.max_concurrency)
 
@@ -107,11 +108,12 @@ class CohortFinder:
             async with limit:
                 try:
                     tally = await self._search.gather(unit, take)
-                except TerminalFetchError as error:
-                    is_nobody = error.status in _NOBODY and error.speaker not in NOT_THE_EHRS
+                except FetchError as error:  # costs only this entry
+                    refused[number] = str(error)
+                    is_nobody = isinstance(error, TerminalFetchError) and (
+                        error.status in _NOBODY and error.speaker not in NOT_THE_EHRS
+                    )
                     found[number] = () if is_nobody and not patients else None
-                except FetchError:  # costs only this entry
-                    found[number] = None
                 else:
                     holders = tuple(one for one, holds in patients.items() if holds)
                     # what did not come, or could not be read, may be the patient, or a second one
@@ -122,7 +124,7 @@ class CohortFinder:
         async with anyio.create_task_group() as tasks:
             for number, value in enumerate(values):
                 tasks.start_soon(look_up, number, value)
-        return _resolved(found, unlike, lines or range(1, len(values) + 1))
+        return _resolved(found, refused, unlike, lines or range(1, len(values) + 1))
 
     async def of_group(self, group: str) -> Cohort:
         """Read a Group's members.
@@ -194,26 +196,39 @@ def _has_identifier(body: bytes, system: str, value: str) -> bool:
     return False
 
 
-def _resolved(found: Mapping[int, tuple[str, ...] | None], unlike: Container[int], lines: Sequence[int]) -> Cohort:
+def _resolved(
+    found: Mapping[int, tuple[str, ...] | None],
+    refused: Mapping[int, str],
+    unlike: Container[int],
+    lines: Sequence[int],
+) -> Cohort:
     """The patients that looking up gave, and by line which entries gave none, several, the same one again, or no answer.
 
-    `unlike` are the entries whose answer was only Patients without that identifier.
+    `refused` says why a look-up failed; the first of each kind is told. `unlike` are the entries whose answer was only Patients
+    without that identifier.
     """
     first: dict[str, int] = {}
     kinds = ("not_found", "found_twice", "same_patient", "not_looked_up", "not_verified")
     places: dict[str, list[int]] = {kind: [] for kind in kinds}
+    why: dict[str, str] = {}
     for number in sorted(found):
         ids = found[number]
         if ids is None:
             places["not_looked_up"].append(lines[number])
+            why.setdefault("not_looked_up", refused.get(number, ""))
         elif number in unlike:
             places["not_verified"].append(lines[number])
         elif len(ids) != 1:
             places["found_twice" if ids else "not_found"].append(lines[number])
+            why.setdefault("not_found", "" if ids else refused.get(number, ""))
         elif first.setdefault(ids[0], number) != number:
             places["same_patient"].append(lines[number])
     words = {name: name.replace("_", " ") for name in places} | _WORDS
-    notes = tuple(f"cohort entries {words[name]}: {_some(which)}" for name, which in places.items() if which)
+    notes = tuple(
+        f"cohort entries {words[name]}: {_some(which)}" + (f" (the first: {why[name]})" if why.get(name) else "")
+        for name, which in places.items()
+        if which
+    )
     unresolved = sum(len(places[name]) for name in kinds if name != "same_patient")
     report = {"asked": len(found), **{name: which for name, which in places.items() if which}}
     return Cohort(patients=tuple(first), notes=notes, unresolved=unresolved, report=report)

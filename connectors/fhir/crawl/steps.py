@@ -12,6 +12,7 @@ from datetime import timedelta
 from hashlib import blake2b
 from itertools import chain
 
+from config.how_many import how_many
 from connectors.core.drain import WORKERS_PER_SLOT, fetch_pending
 from connectors.core.errors import PlanError
 from connectors.fhir.capability import Capability
@@ -285,8 +286,9 @@ def _unresolved(cohort: Cohort) -> list[Unit]:
 
 
 def _unresolved_results(cohort: Cohort) -> list[UnitResult]:
-    what = "cohort entries named no patient, or several"
+    entries = how_many(cohort.unresolved, "cohort entry", "cohort entries")
+    what = f"{entries} named no patient, or several, or could not be looked up"
     if cohort.of_group:
-        what = "members of the Group are not listed, or name no patient"
-    reason = f"{cohort.unresolved} {what}: see the run's notes"
+        what = f"{how_many(cohort.unresolved, 'member')} of the Group could not be read, or named no patient"
+    reason = f"{what}: see the run's notes"
     return [UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason) for unit in _unresolved(cohort)]

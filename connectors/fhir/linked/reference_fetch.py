@@ -20,6 +20,7 @@ from connectors.fhir.errors import (
     QuietHoursError,
     TerminalFetchError,
 )
+from connectors.fhir.json_answers import bare
 from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.outcomes import Issue
 from connectors.fhir.records import Page, UnreadableResourceError, grade, record_from
@@ -160,7 +161,7 @@ class ReferenceFetcher:
         except TerminalFetchError as error:
             return 0, {await self._refused(unit, identity, error, emit)}
         try:
-            record = record_from(reply.body, self._client.base, unit.key)
+            record = record_from(bare(reply.body), self._client.base, unit.key)
         except UnreadableResourceError as error:
             await emit(Fetched(quarantined=[Quarantined(resource_type, "read", str(error), reply.body, unit.key)]))
             return 0, set()

@@ -21,6 +21,7 @@ from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.capability import Capability
 from connectors.fhir.endings import ending_of
 from connectors.fhir.errors import RequestError, TerminalFetchError
+from connectors.fhir.json_answers import bare
 from connectors.fhir.memories import ProofStore
 from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.prove.comparison import EVERYONE, Answer, LookedUp, difference, judged, weighed
@@ -227,7 +228,7 @@ class Asker:
                 return None
             raise
         try:
-            record = record_from(body, self._client.base)
+            record = record_from(bare(body), self._client.base)
         except UnreadableResourceError as error:
             return f"the answer could not be read: {error}"
         self._answers_reads.add(record.resource_type)
@@ -274,7 +275,7 @@ class Asker:
         read = replace(question.units[0], template=f"GET /{resource_type}/{{id}}")
         try:
             body = await self._send(read, f"{resource_type}/{quote(id_, safe='')}", "read")
-            record = record_from(body, self._client.base)
+            record = record_from(bare(body), self._client.base)
         except TerminalFetchError as error:
             return "missing" if await self._is_gone(error, read) else "unknown"
         except (RequestError, UnreadableResourceError):

@@ -18,6 +18,7 @@ from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.endings import meaning_of
 from connectors.fhir.errors import ProtocolError, RequestError, TerminalFetchError
+from connectors.fhir.json_answers import bare
 from connectors.fhir.not_found import NotFoundAnswers
 from connectors.fhir.patients.membership import filed
 from connectors.fhir.patients.merges import aliases_in, refused_survivor
@@ -77,7 +78,7 @@ class PageGatherer:
         path = SearchDetail.of(unit).path
         reply = await self._client.send(self._client.fhir_call(path, unit.template, patient=unit.patient_id))
         try:
-            record = record_from(reply.body, self._base, unit.key, unit.way)
+            record = record_from(bare(reply.body), self._base, unit.key, unit.way)
         except UnreadableResourceError as error:
             await emit(Fetched(quarantined=[Quarantined(unit.resource_type, "read", str(error), reply.body, unit.key)]))
             return UnitResult(key=unit.key, state=UnitState.FAILED, reason=f"the answer could not be read: {error}")

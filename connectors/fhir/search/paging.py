@@ -21,7 +21,7 @@ def follow(base: FhirBase, page_url: str, link: str) -> str:
     if not link:
         raise ProtocolError(
             "A page's `next` link is empty, or its links cannot be read: there is, or may be, more, but the server does not say "
-            "where."
+            "where; sync again; if it happens again, ask the EHR's operator what `link` its search results have."
         )
     url = base.safe(link if urlsplit(link).scheme else urljoin(page_url, link))
     if origin(url) != origin(base.url):
@@ -32,6 +32,7 @@ def follow(base: FhirBase, page_url: str, link: str) -> str:
     return url
 
 
+_ASK = "sync again; if it happens again, ask the EHR's operator where its search results end"
 _SAME_PAGES = 3  # pages of the very same resources under new links: a server that repeats itself, not one that pages
 _EMPTY_PAGES = 1_000  # in a row; some are lawful (F12)
 
@@ -56,7 +57,7 @@ class LoopGuard:
         repeats = self._contents[mark] = self._contents.get(mark, 0) + 1 if ids else 0
         if repeats > _SAME_PAGES or self._empty > _EMPTY_PAGES:
             what = "the same resources" if ids else "nothing"
-            raise ProtocolError(f"The server's `next` links do not end: page after page has {what}.")
+            raise ProtocolError(f"The server's `next` links do not end: page after page has {what}; {_ASK}.")
 
     def check(self, url: str) -> None:
         """Note one page's URL.
@@ -66,7 +67,7 @@ class LoopGuard:
         """
         mark = blake2b(url.encode(), digest_size=8).digest()
         if mark in self._seen:
-            raise ProtocolError("The server's `next` links form a loop: the same page was named twice.")
+            raise ProtocolError(f"The server's `next` links form a loop: the same page was named twice; {_ASK}.")
         if len(self._seen) >= self._max_pages:
             raise ProtocolError(
                 f"The search has more than {self._max_pages} pages: raise profile.search.max_pages if that is correct."

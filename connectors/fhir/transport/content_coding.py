@@ -1,7 +1,8 @@
 """Decompression of bodies, whatever the headers say of them; pure, bounded, with ISA-L.
 
 Where JSON was requested, the bytes decide: JSON never begins with 1f 8b and gzip always does, so a missing Content-Encoding, a
-wrong one and gzip within gzip (F23) are all read correctly. Elsewhere (attachments) only the header counts, because a .gz file
+wrong one and gzip within gzip (F23) are all read correctly. Deflate has no such beginning: only if the header names it is what
+begins neither as gzip nor as JSON inflated. Elsewhere (attachments) only the header counts, because a .gz file
 may be what was requested. Words in the header that name no coding are ignored: object stores keep what an uploader wrote there
 (`aws-chunked`, `UTF-8`, `binary`). A real coding that was not requested is named in the error.
 
@@ -25,6 +26,9 @@ MOST_TIMES = 500
 FREE_BYTES = 32 << 20
 _GZIP = ("gzip", "x-gzip")
 _DEFLATE = "deflate"  # nobody asks for it; some servers send it all the same
+# how JSON begins, and no zlib or bare deflate stream of JSON does (RFC 1951 3.2: a block of type 3, or one whose first character
+# is none of ASCII; 0x7b also begins a deflated byte order mark, but then an `f` is the next byte's lower half)
+_JSON_BEGINS = (b'{"', b"{ ", b"{\n", b"{\r", b"{\t", b"{}", b"[", b"\xef\xbb")
 _ZSTD_MAGIC = b"\x28\xb5"  # of its four bytes; JSON never begins with a parenthesis
 # codings that exist (IANA, HTTP Content Coding Registry), but are never requested
 UNASKED = frozenset({"aes128gcm", "br", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip", "zstd"})
@@ -171,12 +175,14 @@ class _Sniff:
     """Looks at the first two bytes, then becomes gzip (with another look at what comes out) or plain.
 
     `unrequested`: a coding that the header names and the client did not request. It is believed unless the bytes are gzip's or
-    an object's.
+    an object's. `deflates`: how often the header says that the body was deflated, which is believed unless the bytes are gzip's
+    or JSON.
     A brotli stream that begins with a brace is an empty one (RFC 7932 9.1), so that none is taken for JSON.
     """
 
-    def __init__(self, layers: int, meter: _Meter, unrequested: str | None = None) -> None:
+    def __init__(self, layers: int, meter: _Meter, unrequested: str | None = None, deflates: int = 0) -> None:
         self._unrequested = unrequested
+        self._deflates = deflates
         self._layers = layers
         self._meter = meter
         self._held = b""
@@ -195,13 +201,22 @@ class _Sniff:
             believed = self._unrequested is not None and not data.startswith((GZIP_MAGIC, b"{"))
             if believed or data.startswith(_ZSTD_MAGIC):
                 raise UnaskedCodingError(self._unrequested or "zstd")
-            packed = data.startswith(GZIP_MAGIC) and self._layers > 0
-            self._chain = Chain([_Gunzip(self._meter), _Sniff(self._layers - 1, self._meter)] if packed else [])
+            self._chain = Chain(self._within(data) if self._layers > 0 else [])
         yield from self._chain.feed(data)
+
+    def _within(self, data: bytes) -> list[_Layer]:
+        """The layers that undo what `data` begins; none where it begins JSON."""
+        if data.startswith(GZIP_MAGIC):
+            return [_Gunzip(self._meter), _Sniff(self._layers - 1, self._meter, deflates=self._deflates)]
+        if self._deflates and not data.startswith(_JSON_BEGINS):
+            return [_Inflate(self._meter), _Sniff(self._layers - 1, self._meter, deflates=self._deflates - 1)]
+        return []
 
     def finish(self) -> Iterator[bytes]:
         if self._held and self._unrequested is not None:
             raise UnaskedCodingError(self._unrequested)
+        if self._held and self._deflates:
+            raise ContentCodingError("its deflate data ends too early")
         if self._held:
             yield self._held
         if self._chain is not None:
@@ -257,12 +272,9 @@ def decoder(content_encoding: str, *, json_expected: bool) -> Chain:
     meter = _Meter()
     if unasked is not None:
         return Chain([_Sniff(MAX_LAYERS, meter, unasked) if json_expected else _NotAskedFor(unasked)], meter)
-    if json_expected and _DEFLATE not in codings:
-        return Chain([_Sniff(MAX_LAYERS, meter)], meter)
+    if json_expected:
+        return Chain([_Sniff(MAX_LAYERS, meter, deflates=codings.count(_DEFLATE))], meter)
     if len(codings) > MAX_LAYERS:
         return Chain([_TooManyLayers()])
     # the last one named was put on last
-    layers: list[_Layer] = [_Inflate(meter) if name == _DEFLATE else _Gunzip(meter) for name in reversed(codings)]
-    if json_expected:
-        layers.append(_Sniff(MAX_LAYERS - len(layers), meter))
-    return Chain(layers, meter)
+    return Chain([_Inflate(meter) if name == _DEFLATE else _Gunzip(meter) for name in reversed(codings)], meter)

@@ -331,6 +331,8 @@ async def test_medical_record_numbers_are_reported_by_their_line(kept: KeptRows)
     numbers = {"not_found": [3], "found_twice": [5], "not_looked_up": [8]}
     assert report.cohort == {"asked": 4, **numbers, "patients": 1, "new": 1, "removed": 0, "merged": 0}
     assert "cohort entries not found: line 3" in report.notes
+    (unanswered,) = [note for note in report.notes if "not looked up: line 8" in note]
+    assert "(the first: GET /Patient?identifier=…: the answer was 503" in unanswered
     assert report.status == "partial"
 
 

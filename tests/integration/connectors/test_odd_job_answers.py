@@ -154,7 +154,7 @@ async def test_an_outcome_with_200_to_a_kick_off_is_reported_by_its_codes(store:
     [
         (Answer(200, TOLD), "an OperationOutcome (issue codes processing, 59108)"),
         (Answer(200, BUNDLE), "a Bundle"),
-        (Answer(200, {"state": "Jane Roe"}), "something else than FHIR"),
+        (Answer(200, {"state": "Jane Roe"}), "something that is not a FHIR resource"),
     ],
     ids=["an outcome", "a Bundle", "no resource"],
 )

@@ -154,6 +154,15 @@ async def test_a_cohort_of_mrns_is_looked_up_and_unknown_ones_are_holes(store: K
     assert "no-such-mrn" not in repr(report)
 
 
+async def test_a_bulk_exports_cohort_of_mrns_is_reported_by_the_files_lines(store: KeptRows) -> None:
+    with mock("generic") as served:
+        identifier = written(served.dataset.of_type("Patient")[0].raw)["identifier"][0]
+        values = (identifier["value"], "no-such-mrn")
+        cohort = CohortSource(values=values, identifier_system=identifier["system"], lines=(3, 7))
+        report = await run(served, store, cohort=cohort, mode="bulk")
+    assert "cohort entries not found: line 7" in report.notes
+
+
 async def test_only_changes_are_requested_where_the_profile_is_incremental(store: KeptRows) -> None:
     with mock("cerner") as served:
         await run(served, store, types=("Patient", "Condition"))

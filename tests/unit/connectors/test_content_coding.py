@@ -45,6 +45,10 @@ def decoded(body, coding="", *, json_expected=True, step=1000):
         ("deflate", zlib.compress(NDJSON, wbits=-15)),
         ("deflate, gzip", gzip.compress(zlib.compress(NDJSON), mtime=0)),
         ("gzip, deflate", zlib.compress(gzip.compress(NDJSON, mtime=0))),
+        ("deflate", NDJSON),
+        ("deflate", gzip.compress(NDJSON, mtime=0)),
+        ("deflate, deflate", zlib.compress(zlib.compress(NDJSON))),
+        ("deflate, deflate", zlib.compress(NDJSON)),
         ("UTF-8", NDJSON),
         ("utf-8", gzip.compress(NDJSON, mtime=0)),
         ("aws-chunked", NDJSON),
@@ -70,6 +74,15 @@ def test_encoding_and_decoding_gives_the_same_bytes(data, layers, step):
     for _ in range(layers):
         packed = gzip.compress(packed)
     assert decoded(packed, step=step) == body
+
+
+@pytest.mark.parametrize("wbits", [15, -15])
+@pytest.mark.parametrize("begins", [b"{", b"[", b"\xef\xbb\xbf{", b"\n{", b" "])
+@given(text=st.text(max_size=60), level=st.integers(0, 9))
+def test_deflated_json_is_never_mistaken_for_plain_json(begins, wbits, text, level):
+    body = begins + text.encode()
+    packer = zlib.compressobj(level, wbits=wbits)
+    assert decoded(packer.compress(body) + packer.flush(), "deflate") == body
 
 
 def test_a_gzip_attachment_is_not_decompressed():

@@ -35,6 +35,25 @@ def test_a_byte_order_mark_before_json_is_ignored() -> None:
         json_from(BOM + BOM + b"{}")
 
 
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_json_in_utf_16_or_32_is_read_wherever_it_comes_from(coding: str) -> None:
+    def packed(text: str) -> bytes:
+        return text.encode(coding)
+
+    assert json_from(packed('{"a":"\U0001f600é"}')) == {"a": "\U0001f600é"}
+    manifest = packed('{"output":[{"type":"Patient","url":"u"}]}')
+    assert [file.url for file in manifest_from(manifest, page=1, proofs=Proofs()).files()] == ["u"]
+    patient = '{"resourceType":"Patient","id":"p1","n":1.0}'
+    page = page_from(packed(f'{{"resourceType":"Bundle","entry":[{{"resource":{patient}}}]}}'), BASE, where="x")
+    assert [record.body for record in page.records] == [patient.encode()]
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe{", b"\0", b"{\0\0", b"\xff\xfe\0\xd8{\0"])
+def test_bytes_that_only_look_like_another_encoding_are_refused(body: bytes) -> None:
+    with pytest.raises(UnreadableJsonError):
+        json_from(body)
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b"<html>Jane Doe</html>", b"{}{}", b"\xff", b"[" * 20_000])
 def test_invalid_json_is_refused_without_being_quoted(body: bytes) -> None:
     with pytest.raises(UnreadableJsonError) as caught:

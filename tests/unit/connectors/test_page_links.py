@@ -53,7 +53,7 @@ def test_an_unintelligible_link_leaves_a_doubt_and_costs_only_itself(stranger: A
 @pytest.mark.parametrize(
     "stranger",
     [{"url": URL}, {"relation": None, "url": URL}, {"rel": 7, "href": URL}, {"relation": [7], "url": URL},
-     {"relation": {"value": "next"}, "url": URL}, {"relation": "", "href": {"value": URL}}],
+     {"relation": {"value": "next"}, "url": URL}, {"relation": "", "href": {"value": URL}}, URL, f" {URL} "],
 )  # fmt: skip
 def test_an_address_without_a_relation_may_be_the_next_page(stranger: Any) -> None:
     assert links(stranger) == links({"relation": "self", "url": "x"}, stranger) == ("", True)

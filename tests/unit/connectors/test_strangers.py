@@ -171,3 +171,41 @@ def test_a_rest_entry_whose_mode_is_null_counts_as_the_servers() -> None:
     document = copy.deepcopy(CAPABILITY)
     document["rest"][0]["mode"] = None
     assert "Condition" in capability_from(document).search_params
+
+
+BROKEN = [
+    b'{"resource":{"resourceType":"Observation","id":"o2","note":[{"text":"half a pair: \\ud83d"}]}}',
+    b'{"resource":{"resourceType":"Observation","id":"o2","note":[{"text":"a raw line\nfeed, a \\" and ]"}]}}',
+    b'{"resource":{"resourceType":"Observation","id":"o2","valueInteger":NaN}}',
+    b'{"resource":{"resourceType":"Observation","id":"o2","valueDecimal":.5}}',
+    b'{"resource":{"resourceType":"Observation","id":"o2","x":' + b"[" * 5000 + b"]" * 5000 + b"}}",
+    b"",
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_entry_that_is_not_json_costs_only_itself(broken: bytes, at: int) -> None:
+    items = [b'{"resource":{"resourceType":"Observation","id":"%s"}}' % name for name in (b"o1", b"o3")]
+    items.insert(at, broken)
+    link = b'"link":[{"relation":"next","url":"https://ehr.example/fhir?p=2"}]'
+    page = page_from(b'{"resourceType":"Bundle",%s,"entry": [%s ]}' % (link, b",\n".join(items)), BASE, where="page 1")
+    assert [record.id for record in page.records] == ["o1", "o3"]
+    assert [(one.raw, one.source) for one in page.quarantined] == [(broken, f"page 1, entry {at + 1}")]
+    assert page.next_url == "https://ehr.example/fhir?p=2"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Patient","id":"p1"}},{"resource":{"id":"p2',
+        b'{"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Patient","id":"p1"}]}',
+        b'{"resourceType":"Bundle","entry":[{"id":NaN}],"total":NaN}',
+        b'{"resourceType":"Bundle","entry":[{"id":NaN}],"entry":[]}',
+        b'{"resourceType":"Bundle","entry":[{"id":NaN}]} trailing',
+        b'x{"resourceType":"Bundle","entry":[{"id":NaN}]}',
+    ],
+)
+def test_a_page_that_is_not_json_outside_its_entries_is_no_bundle(body: bytes) -> None:
+    with pytest.raises(NotABundleError):
+        page_from(body, BASE, where="page 1")
