@@ -229,8 +229,8 @@ class PlanReachedError(ConnectorError):
     """The plan is a crawl, and its units are known: nothing is fetched."""
 
 
-class PreviewStore(EhrRunStore):
-    """A run that ends with its plan."""
+class PreviewStore:
+    """A run that ends with its plan: an `EhrRunStore`."""
 
     id = 0
     idle = timedelta()
@@ -239,20 +239,14 @@ class PreviewStore(EhrRunStore):
 
     def __init__(self, preview: Preview, scope: RunScope, peek: Peek | None, started_at: datetime) -> None:
         self._preview = preview
-        self._scope = scope
-        self._peek = peek
-        self._started_at = started_at
         self._is_planned = False
-
-    @property
-    def selection(self) -> str:
-        """The patients that the run requests."""
-        return self._scope.selection
-
-    @property
-    def started_at(self) -> datetime:
-        """When the preview began."""
-        return self._started_at
+        self.selection = scope.selection
+        self.started_at = started_at
+        self.knowledge = PreviewKnowledge(preview, peek)
+        self.roster = PreviewRoster(peek)
+        self.jobs = PreviewJobs(peek)
+        self.evidence: Any = PreviewEvidence()  # what an export needs before its kick-off
+        self.pace = PreviewPace()
 
     async def plan(self, units: Iterable[Unit]) -> int:
         """Count the units by type; the holes that an export begins with do not make it a crawl."""
@@ -282,36 +276,11 @@ class PreviewStore(EhrRunStore):
             self._end()
         return []
 
-    @property
-    def evidence(self) -> Any:
-        """What an export needs before its kick-off."""
-        return PreviewEvidence()
-
     async def write(self, batch: Batch) -> int:
         """Keep nothing, and refuse nothing."""
         return 0
 
-    @property
-    def knowledge(self) -> PreviewKnowledge:
-        """What earlier runs know."""
-        return PreviewKnowledge(self._preview, self._peek)
-
-    @property
-    def pace(self) -> PreviewPace:
-        """A pace that remembers nothing."""
-        return PreviewPace()
-
-    @property
-    def roster(self) -> PreviewRoster:
-        """The patients that earlier runs cover."""
-        return PreviewRoster(self._peek)
-
-    @property
-    def jobs(self) -> PreviewJobs:
-        """No job was started, and none will be."""
-        return PreviewJobs(self._peek)
-
-    async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
+    async def fail(self, *, reason: str, requests: int = 0, retries: int = 0, notes: Sequence[str] = ()) -> RunReport:
         """Keep the notes, and why the plan could not be made."""
         self._preview.notes = tuple(notes)
         self._preview.error = None if self._is_planned else reason

@@ -286,8 +286,8 @@ class OpenRun:
         self,
         *,
         watermark: str | None,
-        requests: int,
-        retries: int,
+        requests: int = 0,
+        retries: int = 0,
         notes: Sequence[str] = (),
         overlap: timedelta | None = None,
     ) -> RunReport:
@@ -305,7 +305,7 @@ class OpenRun:
             )
             return await self._report()
 
-    async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
+    async def fail(self, *, reason: str, requests: int = 0, retries: int = 0, notes: Sequence[str] = ()) -> RunReport:
         """Close the run as failed: everything committed stays, nothing is tombstoned, no watermark moves."""
         async with self._session.transaction("closing"):
             await fail_run(

@@ -95,8 +95,8 @@ class MemoryRunStore(RunStore):
         self,
         *,
         watermark: str | None,
-        requests: int,
-        retries: int,
+        requests: int = 0,
+        retries: int = 0,
         notes: Sequence[str] = (),
         overlap: timedelta | None = None,
     ) -> RunReport:
@@ -104,7 +104,7 @@ class MemoryRunStore(RunStore):
         status = "partial" if holes else "complete" if self.records else "nothing"
         return self._report(status, notes)
 
-    async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
+    async def fail(self, *, reason: str, requests: int = 0, retries: int = 0, notes: Sequence[str] = ()) -> RunReport:
         return replace(self._report("failed", notes), error=reason)
 
     def _report(self, status: str, notes: Sequence[str]) -> RunReport:

@@ -86,8 +86,8 @@ class RunStore(Protocol):
         self,
         *,
         watermark: str | None,
-        requests: int,
-        retries: int,
+        requests: int = 0,
+        retries: int = 0,
         notes: Sequence[str] = (),
         overlap: timedelta | None = None,
     ) -> RunReport:
@@ -99,5 +99,5 @@ class RunStore(Protocol):
         State moves last: this is one transaction after all data has committed.
         """
 
-    async def fail(self, *, reason: str, requests: int, retries: int, notes: Sequence[str] = ()) -> RunReport:
+    async def fail(self, *, reason: str, requests: int = 0, retries: int = 0, notes: Sequence[str] = ()) -> RunReport:
         """Close the run as failed (login refused, discovery impossible): everything committed stays, nothing is tombstoned."""

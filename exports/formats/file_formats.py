@@ -53,15 +53,18 @@ class TableFormat:
 
 
 def format_by_name(name: str) -> TableFormat:
-    """Return the format of a file that somebody named: `.parquet`, `.csv.gz`, `.csv.zst`; any other name is plain CSV.
+    """Return the format that a file's name shows: `.parquet`, `.csv.gz`, `.csv.zst`; any other name is plain CSV.
 
     Raises:
-        PlanError: it is a name of a DuckDB file, which has several tables.
+        PlanError: a file of this format has several tables.
     """
-    if name.endswith(".duckdb"):
-        raise PlanError("a DuckDB file has many tables: `chartferry export --format duckdb --query FILE` writes it")
-    if name.endswith(".parquet"):
-        return TableFormat("parquet")
+    named = next((one for one in FILE_FORMATS.values() if one.typed and name.endswith(f".{one.name}")), None)
+    if named is not None and named.database:
+        raise PlanError(
+            f"a {named.label} file has many tables: `chartferry export --format {named.name} --query FILE` writes it"
+        )
+    if named is not None:
+        return TableFormat(named.name)
     return TableFormat(
         "csv", next((one for one, ending in ENDINGS.items() if ending and name.endswith(ending)), "none")
     )

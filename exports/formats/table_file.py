@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
-from exports.errors import MissingExtraError
+from exports.errors import MissingExtraError, PlanError
 from exports.formats.csv_dialect import DIALECTS
 from exports.formats.csv_table import CsvTable
 from exports.formats.file_formats import FILE_FORMATS, TYPED
@@ -57,13 +57,19 @@ def load_formats(kinds: Collection[str]) -> None:
 def open_table(
     kind: str, dialect: str, columns: Sequence[TableColumn], write: Callable[[bytes], None]
 ) -> CsvTable | ArrowRows:
-    """Return a file in the making that has one table, "csv" or "parquet"; a dialect is CSV's."""
+    """Return a file in the making that has one table; a dialect is CSV's.
+
+    Raises:
+        PlanError: no file of this format has one table alone.
+    """
     if kind == "csv":
         return CsvTable(write, DIALECTS[dialect], columns)
     load_formats({kind})
-    from exports.formats.parquet_table import parquet_table
+    if kind == "parquet":
+        from exports.formats.parquet_table import parquet_table
 
-    return parquet_table(write, columns)
+        return parquet_table(write, columns)
+    raise PlanError(f"a file of the format {kind} cannot be written for one table: choose another format")
 
 
 class TableBytes:

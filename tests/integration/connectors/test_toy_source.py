@@ -69,7 +69,7 @@ async def sync_folder(folder: Path, kept: KeptRows) -> RunReport:
             await store.plan(planned(folder))
         await fetch_pending(run, (UnitKind.LISTING,), read, doing="reading files", workers=2, let_in=lambda: True)
         await store.evidence.note_missed()
-        return await store.finish(watermark=now().isoformat(), requests=0, retries=0, notes=run.notes)
+        return await store.finish(watermark=now().isoformat(), notes=run.notes)
 
 
 async def test_a_folder_is_synced_and_removed_items_are_deleted_after_a_second_listing(
