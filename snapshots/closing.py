@@ -191,6 +191,7 @@ async def _close(conn: AsyncConnection[Any], run: int, values: Mapping[str, Any]
     await conn.execute(_LEDGER["keep_notes"], {"run": run, "notes": [*notes, *remark_notes(remarks)]})
     await conn.execute(_LEDGER["forget_seen"], {"runs": [run]})
     await judgement.empty(conn, [run])
+    await conn.execute(_LEDGER["end_alone"])
     await conn.execute(_SQL["close"], values)
 
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 from snapshots.audit_event import Action
 from snapshots.errors import HistoryPrunedError, RunNotFoundError, StoreError, store_border
@@ -20,6 +20,26 @@ from snapshots.sql import load
 from snapshots.tenancy import TenantSession
 
 _SQL = load("reader")
+
+
+class _Moment(NamedTuple):
+    """Up to when ended runs are shown. With `order` it is the end of a run, whatever a clock said: they differ, and are set back."""
+
+    at: datetime | None  # None: now
+    order: int | None = None
+
+    def is_after(self, other: _Moment) -> bool:
+        """Whether a run that ended at this moment had not ended by the other."""
+        if self.order is not None and other.order is not None:
+            return self.order > other.order
+        return self.at is not None and other.at is not None and self.at > other.at
+
+    @property
+    def ended(self) -> sql.Composable:
+        """The condition of a run that had ended by then."""
+        if self.order is not None:
+            return sql.SQL(_SQL["ended_by_order"]).format(order=sql.Literal(self.order))
+        return sql.SQL(_SQL["ended_by_time"]).format(at=sql.Literal(self.at))
 
 
 @asynccontextmanager
@@ -42,11 +62,11 @@ async def open_snapshot(
         async with reading(session, action, repeatable_read=True) as audited:
             session = replace(session, sealer=audited.sealer)
             await conn.execute(_SQL["settings"])
-            until = await _until(conn, tenant, selection.as_of)
+            until = await _moment(conn, tenant, selection.as_of)
             before = None
             if selection.changed_since is not None:
-                then = await _until(conn, tenant, selection.changed_since)
-                if until is not None and then is not None and then > until:
+                then = await _moment(conn, tenant, selection.changed_since)
+                if then.is_after(until):
                     raise RunNotFoundError(
                         f"run {selection.changed_since} ended after the requested moment, so nothing can have changed "
                         "since: name an earlier run."
@@ -64,16 +84,16 @@ async def open_snapshot(
 async def _as_left(
     session: TenantSession,
     selection: Selection,
-    until: datetime | None,
+    until: _Moment,
     *,
     before: Snapshot | None = None,
     audited: Reading | None = None,
     lend: Lend | None = None,
 ) -> Snapshot:
-    """The snapshot after the runs that had ended by a moment; None: by now."""
+    """The snapshot after the runs that had ended by a moment."""
     conn, tenant = session.conn, session.tenant
-    moment = {"until": until}
-    known = [Source(*row) async for row in await conn.execute(_SQL["connections"], moment)]
+    query = sql.SQL(_SQL["connections"]).format(ended=until.ended)
+    known = [Source(*row) async for row in await conn.execute(query)]
     names = set(selection.connections)
     if unknown := names - {one.name for one in known}:
         raise StoreError(
@@ -88,7 +108,9 @@ async def _as_left(
                 f"Name run {one.history_from} or a later one, or a moment after it had ended."
             )
     numbers = {"connections": [one.number for one in sources]}
-    open_runs = [UnendedRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, **moment})]
+    open_runs = [
+        UnendedRun(*row) async for row in await conn.execute(_SQL["open_runs"], {**numbers, "until": until.at})
+    ]
     newest = {**numbers, "newest": [one.newest or 0 for one in sources]}
     later = [row[0] async for row in await conn.execute(_SQL["later_runs"], newest)]
     return Snapshot(
@@ -103,14 +125,12 @@ async def _as_left(
     )
 
 
-async def _until(conn: AsyncConnection[Any], tenant: str, moment: int | datetime | None) -> datetime | None:
-    """The moment up to which ended runs are shown; None: all."""
+async def _moment(conn: AsyncConnection[Any], tenant: str, moment: int | datetime | None) -> _Moment:
     if not isinstance(moment, int):
-        return moment
+        return _Moment(moment)
     row = await (await conn.execute(_SQL["ended_at"], {"run": moment})).fetchone()
     if row is None:
         raise RunNotFoundError(f"tenant {tenant} has no run {moment}: `chartferry runs` lists the existing ones.")
     if row[0] is None:
         raise RunNotFoundError(f"run {moment} has not ended, so there is no data as of it yet: name an earlier run.")
-    ended: datetime = row[0]
-    return ended
+    return _Moment(*row)

@@ -36,7 +36,7 @@ class Source(NamedTuple):
     state: str | None
     last_complete: int | None
     history_from: int | None  # the first run whose moment can still be read; None: all can
-    ended: datetime | None  # the run
+    ended: int | None  # the run: its place in the order of ends
     erasures: int  # patients who were erased so far
     erased_after: int | None  # its newest run when the last of them was erased; None: nobody was
 
@@ -91,7 +91,8 @@ class ReadRuns:
     def left_by(self) -> int | None:
         """The one of these runs that ended last, for the next `changed_since`; None: no run.
 
-        `as_of` and the highest number are no substitute: runs of several connections may end in another order than they began.
+        Times and the highest number are no substitute: runs of several connections may end in another order than they began, and
+        by clocks that differ.
         """
         ended = [(one.ended, one.run) for one in self.sources if one.ended is not None and one.run is not None]
         return max(ended)[1] if ended else None

@@ -21,6 +21,7 @@ from snapshots.sql import load
 from snapshots.tenancy import TenantSession
 
 _SQL = load("retention")
+_DUE = _SQL["due"]
 
 
 class _Part(NamedTuple):
@@ -34,7 +35,7 @@ class _Part(NamedTuple):
 
 _HISTORY = _Part(
     ("resource_history", "member_history", "attachment_use_history", "attachment"),
-    _SQL["replaced_by"],
+    _SQL["replaced_by"].replace("{due}", _DUE),
     _SQL["count_replaced"],
     _SQL["delete_replaced"],
 )
@@ -77,7 +78,8 @@ async def prune(
 
 async def _keep_from(session: TenantSession, before: datetime, *, dry_run: bool) -> dict[str, int]:
     async with session.transaction():
-        found = await (await session.conn.execute(_SQL["newest_before"], {"before": before})).fetchall()
+        query = _SQL["newest_before"].replace("{due}", _DUE)
+        found = await (await session.conn.execute(query, {"before": before})).fetchall()
         for connection, _, run in () if dry_run else found:
             await session.conn.execute(_SQL["keep_from"], {"connection": connection, "run": run})
     return {name: run for _, name, run in found}

@@ -132,8 +132,8 @@ WHERE run = %(run)s AND state = 'settled' AND reason IS NOT NULL AND kind NOT IN
 GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: close
--- Close the run with its status.
-UPDATE run SET status = %(status)s, finished_at = %(at)s, requests = requests + %(requests)s,
+-- Close the run with its status. `end_alone` comes before.
+UPDATE run SET status = %(status)s, finished_at = %(at)s, end_order = (SELECT coalesce(max(end_order), 0) + 1 FROM run), requests = requests + %(requests)s,
     retries = retries + %(retries)s, patients = %(patients)s, error = %(error)s,
     full_listing = %(full_listing)s, claims = %(claims)s
 WHERE id = %(run)s

@@ -64,9 +64,15 @@ FROM unit u WHERE u.run = %(run)s AND u.kind NOT IN ('confirm', 'control') GROUP
 -- Whether a run's export job still exists at its server.
 SELECT EXISTS (SELECT FROM bulk_job b WHERE b.run = %(run)s AND b.status_url IS NOT NULL AND NOT b.deleted)
 
+-- name: end_alone
+-- Let no other run of the tenant end until this transaction has: whoever sees a run that has ended sees all that ended before.
+SELECT pg_advisory_xact_lock(hashtextextended('chartferry end of a run ' || current_setting('app.current_tenant_id'), 0))
+
 -- name: abandon
--- Close interrupted runs that will not be resumed. They count as idle since their last sign of life.
-UPDATE run SET status = 'failed', finished_at = %(at)s, error = %(error)s, idle = idle + greatest(%(at)s - k.at, '0')
+-- Close interrupted runs that will not be resumed. They count as idle since their last sign of life. `end_alone` comes before.
+UPDATE run SET status = 'failed', finished_at = %(at)s,
+    end_order = (SELECT coalesce(max(end_order), 0) FROM run) + array_position(ARRAY(SELECT unnest(%(runs)s::bigint[]) ORDER BY 1), run.id),
+    error = %(error)s, idle = idle + greatest(%(at)s - k.at, '0')
 FROM last_known k WHERE k.run = run.id AND run.id = ANY(%(runs)s)
 
 -- name: note_idle

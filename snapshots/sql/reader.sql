@@ -17,28 +17,36 @@ SELECT set_config('statement_timeout', %(milliseconds)s, true), set_config('work
     CASE WHEN has_parameter_privilege('temp_file_limit', 'SET') THEN set_config('temp_file_limit', %(disk)s, true) END
 
 -- name: connections
--- Connections with their newest run that had finished by then (NULL: by now); the newest that left anything (a run that failed before its
--- first batch did not, nor a pull of an unknown patient); and the newest complete sync.
+-- Connections with their newest run that had ended by then: as the order of ends, or else a time, says (NULL: by now); the newest that left
+-- anything (a run that failed before its first batch did not, nor a pull of an unknown patient); and the newest complete sync.
 SELECT c.name, c.id, coalesce(c.base_url, ''), newest.id, shown.id, shown.started_at, shown.kind, shown.status, whole.id,
-    c.history_from, shown.finished_at, c.erasures, c.erased_after
+    c.history_from, shown.end_order, c.erasures, c.erased_after
 FROM connection c
 LEFT JOIN LATERAL (
-    SELECT run.id FROM run WHERE run.connection = c.id AND run.finished_at <= coalesce(%(until)s::timestamptz, 'infinity')
+    SELECT run.id FROM run WHERE run.connection = c.id AND {ended}
     ORDER BY run.id DESC LIMIT 1
 ) newest ON true
 LEFT JOIN LATERAL (
-    SELECT run.id, run.started_at, run.finished_at, run.kind, run.status FROM run
-    WHERE run.connection = c.id AND run.finished_at <= coalesce(%(until)s::timestamptz, 'infinity') AND (
+    SELECT run.id, run.started_at, run.end_order, run.kind, run.status FROM run
+    WHERE run.connection = c.id AND {ended} AND (
         (run.status <> 'failed' AND run.kind <> 'pull') OR EXISTS (
             SELECT FROM run_count n WHERE n.run = run.id AND n.new + n.changed + n.unchanged + n.deleted > 0))
     ORDER BY run.id DESC LIMIT 1
 ) shown ON true
 LEFT JOIN LATERAL (
     SELECT run.id FROM run WHERE run.connection = c.id AND run.kind = 'sync' AND run.status = 'complete'
-        AND run.finished_at <= coalesce(%(until)s::timestamptz, 'infinity')
+        AND {ended}
     ORDER BY run.id DESC LIMIT 1
 ) whole ON true
 ORDER BY c.name
+
+-- name: ended_by_order
+-- Condition: a run had ended when another one had.
+run.end_order <= {order}
+
+-- name: ended_by_time
+-- Condition: a run had ended by a time (NULL: by now).
+run.finished_at <= coalesce({at}::timestamptz, 'infinity')
 
 -- name: open_runs
 -- Runs that have not ended: active, suspended, or killed and not yet resumed.
@@ -53,8 +61,8 @@ SELECT run.id FROM run JOIN unnest(%(connections)s::int[], %(newest)s::bigint[])
 WHERE run.id > s.newest OR run.finished_at IS NULL ORDER BY run.id
 
 -- name: ended_at
--- When a run ended.
-SELECT finished_at FROM run WHERE id = %(run)s
+-- When a run ended, and which of all it was.
+SELECT finished_at, end_order FROM run WHERE id = %(run)s
 
 -- name: types
 -- Live resources of the selection, by type.

@@ -1,7 +1,15 @@
+-- name: due
+-- Of each connection, the newest run that had ended by a moment. One whose clock was behind is no older than those before it, and a time to
+-- come says nothing.
+SELECT r.connection, max(r.id) AS run FROM run r LEFT JOIN (
+    SELECT connection, min(id) AS run FROM run WHERE finished_at > %(before)s AND finished_at <= now() GROUP BY connection
+) young ON young.connection = r.connection
+WHERE r.finished_at <= %(before)s AND r.id < coalesce(young.run, r.id + 1) GROUP BY r.connection
+
 -- name: newest_before
--- Of each connection, the newest run that had ended by a moment and has replaced anything: what it replaced is deleted.
-SELECT c.id, c.name, max(run.id) FROM connection c JOIN run ON run.connection = c.id
-WHERE run.finished_at <= %(before)s AND run.id > coalesce(c.history_from, 0)
+-- Of each connection, the newest run up to that one that has replaced anything: what it replaced is deleted.
+SELECT c.id, c.name, max(run.id) FROM connection c JOIN ({due}) due ON due.connection = c.id JOIN run ON run.connection = c.id
+WHERE run.id <= due.run AND run.id > coalesce(c.history_from, 0)
     AND (EXISTS (SELECT FROM resource_history h WHERE h.to_run = run.id) OR EXISTS (SELECT FROM member_history m WHERE m.to_run = run.id)
         OR EXISTS (SELECT FROM attachment_use_history a WHERE a.to_run = run.id))
 GROUP BY c.id ORDER BY c.name
@@ -12,8 +20,8 @@ UPDATE connection SET history_from = %(run)s WHERE id = %(connection)s AND coale
 
 -- name: replaced_by
 -- Runs whose replaced rows are no longer needed: for the history that is kept now, or that a moment would leave.
-SELECT run.id, c.name FROM run JOIN connection c ON c.id = run.connection
-WHERE (run.id <= c.history_from OR run.finished_at <= %(before)s)
+SELECT run.id, c.name FROM run JOIN connection c ON c.id = run.connection LEFT JOIN ({due}) due ON due.connection = c.id
+WHERE run.id <= greatest(c.history_from, due.run)
     AND (EXISTS (SELECT FROM resource_history h WHERE h.to_run = run.id) OR EXISTS (SELECT FROM member_history m WHERE m.to_run = run.id)
         OR EXISTS (SELECT FROM attachment_use_history a WHERE a.to_run = run.id))
 ORDER BY run.id

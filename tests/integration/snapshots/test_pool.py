@@ -169,3 +169,25 @@ async def test_two_tenants_have_separate_schemas(store_url: str):
         pass
     found = rows(store_url, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenant%%' ORDER BY 1")
     assert found == [("tenant_default",), ("tenant_mercy-west",)]
+
+
+RUNS_OF_TWO_CLOCKS = """
+INSERT INTO connection (name) VALUES ('mercy'), ('south');
+INSERT INTO run (connection, kind, mode, selection, types, since, started_at, finished_at)
+SELECT connection, 'sync', 'crawl', 'all', '{}', '{}', '2026-01-01', finished_at::timestamptz FROM (
+    VALUES (1, 1, '2026-01-03'), (2, 2, '2026-01-02'), (3, 1, '2026-01-01'), (4, 2, NULL), (5, 1, '2026-01-04')
+) v (id, connection, finished_at) ORDER BY id
+"""
+
+
+async def test_runs_of_before_are_ordered_by_when_they_ended_but_those_of_one_connection_by_number(store_url: str):
+    make_as_of_version(store_url, 36)
+    execute(store_url, RUNS_OF_TWO_CLOCKS)
+    async with opened_store(store_url):
+        assert rows(store_url, "SELECT id, end_order FROM run ORDER BY id") == [
+            (1, 1),
+            (2, 3),
+            (3, 2),
+            (4, None),
+            (5, 4),
+        ]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snapshots.beginning import utc_now
 from snapshots.errors import RunNotFoundError
 from snapshots.record import Batch
 from snapshots.selection import Selection
@@ -32,14 +33,15 @@ async def shown(store: Store, **selection: Any) -> tuple[bytes, dict[str, int], 
         return lines, await snapshot.types(), snapshot.runs
 
 
-async def worked(store: Store, work: dict[str, Any], *, connection: str = "mercy") -> int:
-    """One run that does this; its number."""
+async def worked(store: Store, work: dict[str, Any], *, connection: str = "mercy", at: datetime | None = None) -> int:
+    """One run that does this, by a clock that stands still, if there is one; its number."""
     given = {id_: one for id_, one in work.items() if isinstance(one, tuple)}
     records = [
         record(id_, one[0], patient=one[1], version=str(next(_NUMBERS)), kind="Observation")
         for id_, one in given.items()
     ]
-    async with await store.begin_run(scope(connection=connection)) as run:
+    clock = utc_now if at is None else lambda: at
+    async with await store.begin_run(scope(connection=connection), clock=clock) as run:
         await run.write(Batch(records=records))
         gone = [Deletion("Observation", id_, Said.DELETED) for id_, one in work.items() if one == "gone"]
         await run.write(Batch(deletions=gone))
@@ -79,6 +81,27 @@ async def test_a_moment_shows_the_result_of_the_runs_that_had_ended_by_then(stor
     assert ([orjson.loads(line)["value"] for line in lines.splitlines()], types) == ([1], {"Observation": 1})
     assert (await shown(store, as_of=between - timedelta(days=1)))[1] == {}
     assert (await shown(store, as_of=datetime.now(UTC)))[1] == {"Observation": 2}
+
+
+@pytest.mark.parametrize("other", ["mercy", "south"])
+async def test_a_clock_that_was_set_back_or_that_differs_changes_neither_a_runs_moment_nor_what_changed_since_it(
+    store: Store, other: str
+) -> None:
+    now = datetime.now(UTC)
+    first = await worked(store, {"a": (1, "p1")}, at=now)
+    seen = await shown(store)
+    async with store.snapshot(Selection()) as snapshot:
+        left_by = snapshot.left_by
+    second = await worked(store, {"b": (2, "p1")}, at=now - timedelta(minutes=5), connection=other)
+    assert (await shown(store, as_of=first))[:2] == seen[:2]
+    assert (await shown(store, as_of=second))[1] == {"Observation": 2}
+    assert left_by == first
+    assert (await shown(store, changed_since=first))[1] == {"Observation": 1}
+    assert (await shown(store, changed_since=first, as_of=second))[1] == {"Observation": 1}
+    async with store.snapshot(Selection()) as snapshot:
+        assert snapshot.left_by == second
+    with pytest.raises(RunNotFoundError, match="ended after the requested moment"):
+        await shown(store, changed_since=second, as_of=first)
 
 
 async def test_a_run_that_is_open_or_unknown_has_no_past_to_read(store: Store) -> None:

@@ -146,6 +146,19 @@ async def test_a_read_of_the_past_finishes_although_it_is_pruned_meanwhile(store
     assert orjson.loads(text)["value"][0] == 1
 
 
+async def test_a_run_by_a_wrong_clock_is_as_old_as_those_beside_it(store: Store) -> None:
+    days = (0, 100, -9000, 300, 9000, 400)  # the third by a clock that is behind, the fifth by one that is ahead
+    numbers = [await night(store, "mercy", day, {"a": (day, "p1", ())}) for day in days]
+    for before, kept in ((50, 0), (200, 3 - 1), (350, 3), (500, 5)):
+        horizon = T0 + timedelta(days=before)
+        assert await store.prune(history=horizon, dry_run=True) == await store.prune(history=horizon)
+        for day, number in list(zip(days, numbers, strict=True))[kept:]:
+            assert await read(store, "mercy", number) == {"a": (day, "p1", ())}
+        for number in numbers[:kept]:
+            with pytest.raises(HistoryPrunedError):
+                await read(store, "mercy", number)
+
+
 async def test_an_open_run_and_the_versions_it_replaced_are_not_pruned(store: Store) -> None:
     await changed_thrice(store)
     async with await store.begin_run(scope(), clock=lambda: T0 + timedelta(days=3)) as run:
