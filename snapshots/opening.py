@@ -23,7 +23,7 @@ _SQL = load("reader")
 
 
 class _Moment(NamedTuple):
-    """Up to when ended runs are shown. With `order` it is the end of a run, whatever a clock said: they differ, and are set back."""
+    """Up to when runs are shown. With `order` it is the end of a run, whatever clocks say: they differ and are set back."""
 
     at: datetime | None  # None: now
     order: int | None = None
