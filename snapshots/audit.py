@@ -186,7 +186,7 @@ def _event(row: tuple[Any, ...]) -> ReadEvent:
 
 
 async def expired(session: TenantSession, before: datetime) -> int:
-    """Return the last event of which everything up to it was sealed before a moment; 0: none. In a transaction."""
+    """Return the last sealed event up to which all events are older than a moment; 0: none. In a transaction."""
     row = await (await session.conn.execute(_SQL["expired"], {"before": before})).fetchone()
     return int(row[0]) if row else 0
 

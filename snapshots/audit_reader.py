@@ -76,7 +76,7 @@ class AuditReader:
             return await verify(session, head)
 
     async def prune(self, before: datetime) -> int:
-        """Delete the events that were sealed before a moment, note that, and return how many there were. The owner does it."""
+        """Delete the sealed events up to which all are older than a moment, note that, and return how many. The owner does it."""
         async with self._pool.owner_session() as session:
             with store_border("pruning the audit"):
                 async with session.transaction():

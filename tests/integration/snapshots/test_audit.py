@@ -291,6 +291,16 @@ async def test_expired_events_are_deleted_and_the_chain_stays_valid(store: Store
     assert await store.audit.prune(between) == 0
 
 
+async def test_a_seal_with_a_false_time_lets_no_younger_event_be_pruned(store: Store, store_url: str) -> None:
+    await filled(store)
+    for _ in range(3):
+        await read(store, ["Patient"])
+    execute(store_url, "UPDATE audit_seal SET at = '2000-01-01' WHERE number = 3")
+    execute(store_url, "UPDATE audit_event SET at = '2001-01-01' WHERE id IN (1, 3)")
+    assert await store.audit.prune(datetime(2010, 1, 1, tzinfo=UTC)) == 1
+    assert [row[0] for row in rows(store_url, "SELECT id FROM audit_event ORDER BY id")][:2] == [2, 3]
+
+
 @pytest.mark.parametrize(("through", "hidden"), [("9000000000000000000", {1}), ("NULL", set())])
 async def test_a_claim_of_pruning_hides_no_later_deletion(
     store: Store, store_url: str, through: str, hidden: set[int]
