@@ -147,7 +147,7 @@ async def who_saw(
 ) -> list[ReadEvent]:
     """Return the reads of a patient's data in [since, until), oldest first. In a transaction of the session.
 
-    Contains reads under ids that were merged into the patient's, and the listings of everybody's ids, of whatever connection.
+    Contains reads under ids that were merged with the patient's, and the listings of everybody's ids, of whatever connection.
     """
     between = {"since": sql.Literal(since), "until": sql.Literal(until)}
     query = sql.SQL(_SQL["saw"]).format(reads=_reads_of(patient), **between)

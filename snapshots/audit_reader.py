@@ -50,7 +50,7 @@ class AuditReader:
     ) -> list[ReadEvent]:
         """Return the reads of a patient's data in [since, until), oldest first; listings of everybody's ids are among them.
 
-        Contains reads under former ids, which were merged into this one.
+        Contains reads under the ids that were merged with this one, former or surviving.
         """
         async with self._pool.session() as session:
             with store_border("reading the audit"):

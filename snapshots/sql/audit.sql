@@ -33,10 +33,11 @@ SELECT c.id AS connection, p.id AS patient_id
 FROM connection c CROSS JOIN unnest({patients}::text[]) AS p (id) WHERE c.name = {connection}
 
 -- name: reads_of_patient
--- What the audit has of a patient, under this id and under those that were merged into it.
+-- What the audit has of a patient, under this id and under those that were merged with it: the former ones, and the surviving one.
 WITH RECURSIVE who (id, connection) AS (
     SELECT {patient}::text COLLATE "C", NULL::integer  -- of any connection
-    UNION SELECT a.former_id, a.connection FROM alias a JOIN who ON a.surviving_id = who.id AND a.connection = coalesce(who.connection, a.connection)
+    UNION SELECT CASE WHEN a.surviving_id = who.id THEN a.former_id ELSE a.surviving_id END, a.connection
+    FROM alias a JOIN who ON who.id IN (a.surviving_id, a.former_id) AND a.connection = coalesce(who.connection, a.connection)
 )
 SELECT p.* FROM who JOIN audit_patient p ON p.patient_id = who.id AND p.connection = coalesce(who.connection, p.connection)
 

@@ -197,7 +197,7 @@ async def test_an_audit_of_a_period_lists_only_its_reads(store: Store) -> None:
         ]
 
 
-async def test_reads_under_ids_that_were_merged_into_a_patients_count_as_reads_of_the_patient(
+async def test_reads_under_ids_that_were_merged_with_a_patients_count_as_reads_of_the_patient(
     store: Store, store_url: str
 ) -> None:
     await filled(store)
@@ -211,6 +211,8 @@ async def test_reads_under_ids_that_were_merged_into_a_patients_count_as_reads_o
     assert audited(store_url)[3] == {"p1"}
     assert [one.id for one in await whose(store, "p1")] == [1, 3]
     assert await whose(store, "p9") == []
+    execute(store_url, merged.format("p9", "p2"))
+    assert [one.id for one in await whose(store, "p9")] == [2]
 
 
 async def test_a_long_read_delays_no_other_seal_and_is_sealed_when_it_ends(store: Store, store_url: str) -> None:
