@@ -124,6 +124,7 @@ SELECT EXISTS (SELECT FROM group_member WHERE run = %(run)s)
 -- name: note_missed_members
 -- The same for an export of members: rows of those who are in it, and of those who are dead. Who is not in it and alive has left. A
 -- Patient who is not shown (403) has not left unless the Group or the list of names says so.
+-- Nor is who answers 404 dead where no Patient could be read, unless the export was for him.
 -- Where the Group itself could be read it says who is in it: servers may add other Patients to an export (Bulk Data IG, "associated").
 WITH member_patient AS MATERIALIZED (
     SELECT patient_id AS id FROM group_member WHERE run = %(run)s
@@ -139,7 +140,12 @@ WITH member_patient AS MATERIALIZED (
     UNION SELECT patient_id FROM unit WHERE run = %(run)s AND kind = 'cohort' AND patient_id IS NOT NULL
 ), speaks_for AS MATERIALIZED (
     SELECT id FROM member_patient
-    UNION SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient' AND said IN ('not-found', 'gone', 'deleted', 'merged')
+    UNION SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient' AND (
+        said IN ('deleted', 'merged') OR said IN ('not-found', 'gone') AND (id IN (SELECT patient_id FROM asked) OR EXISTS (
+            SELECT FROM unit WHERE run = %(run)s AND resource_type = 'Patient' AND kind IN ('control', 'confirm') AND state = 'settled'
+                AND records > 0
+        ))
+    )
     UNION SELECT m.patient_id FROM roster m
         CROSS JOIN LATERAL (
             SELECT deleted_at FROM resource
@@ -165,7 +171,7 @@ ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way WHERE a.wa
 -- Rows that a patient's search has listed before and that its complete answer no longer had. An empty answer counts only where the
 -- patient is known to be alive, or to be dead: else it may be an index that knows nobody. A survivor's answer speaks for rows that
 -- still lie with the former id. Of a dead patient whose chart was not asked for, or was refused, every search of this run speaks; not
--- where its news were asked for.
+-- where its news were asked for, nor where no Patient could be read: then a 404 says nothing of his chart.
 WITH answered AS MATERIALIZED (
     SELECT resource_type, patient_id, way FROM unit
     WHERE run = %(run)s AND kind = 'search' AND patient_id IS NOT NULL AND way IS NOT NULL
@@ -186,6 +192,16 @@ WITH answered AS MATERIALIZED (
             WHERE resource_type = 'Patient' AND connection = %(connection)s AND id = d.patient_id OFFSET 0
         ) r
         WHERE r.deleted_at IS NOT NULL
+), surely_dead AS MATERIALIZED (
+    SELECT id FROM dead WHERE EXISTS (
+        SELECT FROM unit WHERE run = %(run)s AND resource_type = 'Patient' AND kind IN ('control', 'confirm') AND state = 'settled'
+            AND records > 0
+    ) OR EXISTS (
+        SELECT FROM absence a WHERE a.run = %(run)s AND a.resource_type = 'Patient' AND a.id = dead.id AND a.said IN ('deleted', 'merged')
+    ) OR EXISTS (
+        SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = dead.id
+            AND r.deleted_at IS NOT NULL
+    )
 ), complete AS MATERIALIZED (
     SELECT * FROM answered WHERE patient_id IN (SELECT patient_id FROM alive) OR patient_id IN (SELECT id FROM dead)
     UNION SELECT c.resource_type, a.former_id, c.way FROM answered c
@@ -193,7 +209,7 @@ WITH answered AS MATERIALIZED (
         WHERE c.patient_id IN (SELECT patient_id FROM alive)
     UNION SELECT w.resource_type, d.id, w.way FROM (SELECT DISTINCT resource_type, way FROM answered) w
         CROSS JOIN (
-            SELECT id FROM dead EXCEPT SELECT patient_id FROM unit
+            SELECT id FROM surely_dead EXCEPT SELECT patient_id FROM unit
             WHERE run = %(run)s AND kind = 'search' AND resource_type <> 'Patient' AND patient_id IS NOT NULL
                 AND (incremental OR state <> 'settled')
         ) d
@@ -434,7 +450,7 @@ ON CONFLICT (connection, selection, way, resource_type) DO UPDATE
 
 -- name: unwitnessed
 -- Live rows that this run has not received and that no full listing of the period could list: their way is retired, or a patient
--- left, or nothing but a reference or a pull ever brought them. What a reference has brought freshly is known.
+-- left or is in doubt, or nothing but a reference or a pull ever brought them. What a reference has brought freshly is known.
 CREATE TEMPORARY TABLE unwitnessed ON COMMIT DROP AS
 WITH unheard AS MATERIALIZED (
     SELECT resource_type, id FROM unreceived
@@ -465,6 +481,11 @@ WHERE NOT EXISTS (
         AND NOT EXISTS (
             SELECT FROM unproved v WHERE v.resource_type = u.resource_type AND v.patient_id = r.patient_id AND v.way = f.way
         )
+        AND (w.scope = 'everything' OR NOT EXISTS (
+            -- whose Patient is in doubt may not be asked for at all
+            SELECT FROM evidence e WHERE e.connection = %(connection)s AND e.resource_type = 'Patient' AND e.id = r.patient_id
+                AND e.state = 'doubted'
+        ))
         AND (w.scope = 'everything' OR NOT EXISTS (
             -- whose own search has failed for as long is listed by nobody, whatever others are answered
             SELECT FROM lag l JOIN run x ON x.id = l.first_run

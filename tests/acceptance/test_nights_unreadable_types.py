@@ -112,6 +112,23 @@ def test_the_last_row_of_a_type_stays_live_and_named_after_it_was_deleted(stage:
 
 
 @pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("who", ["group:A", "unread", "cohort:p1,p2"])
+def test_the_chart_of_a_patient_who_left_stays_live_if_nothing_can_be_read(stage: Stage, who: str, status: int) -> None:
+    mode = "crawl" if who.startswith("cohort") else "bulk"
+    home = Ask("group:A" if who == "unread" else who, mode, CHART)
+    nights = stage.nights(Site(home=home, levels=("group",), reads=False, readable_groups=who != "unread"))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2"), Join("A", "p1"), Join("A", "p2"))
+    unjudged(nights)
+    nights.happens(Leave("A", "p2"))
+    odd(nights).hook = withdrawn(PATIENT, status)
+    left = Ask("cohort:p1", mode, CHART) if mode == "crawl" else home
+    for _ in range(4):
+        night = unjudged(nights, left, since="none")
+        assert nights.at_ehr <= night.live
+    assert any("no listing of this connection can show 1 Observation" in note for note in night.notes)
+
+
+@pytest.mark.parametrize("status", [404, 410])
 def test_a_new_member_is_exported_in_full_if_patients_are_no_longer_read(stage: Stage, status: int) -> None:
     nights = stage.nights(Site(home=Ask("group:A", "bulk", CHART), levels=("group",), reconcile_every_d=60))
     nights.happens(*pats("p1", "p2"), obs("o1", "p1", 0), obs("old", "p2"), Join("A", "p1"))
