@@ -68,7 +68,9 @@ class Circumstance(NamedTuple):
     way: int | None  # that missed them; None: they were only heard of, or looked for
     everything: bool  # the way lists everything of the type, of every patient
     strict: bool  # it lists unchanged rows again
-    of_unknown: bool  # it lists members of a Group, and nobody knows who they are tonight
+    of_unknown: (
+        bool  # it lists members of a Group, and nobody knows who they are tonight; or the EHR knew nothing at all
+    )
     said: Said | None  # what the EHR answered about them
     asked: bool  # for them, by their ids
     received: bool  # they came after all
@@ -174,11 +176,11 @@ def _of_what_a_way_missed(one: Circumstance, *, is_pull: bool) -> Fate:
     if one.before not in _UNSURE:
         return Fate.DOUBTED
     if one.of_unknown:
-        return Fate.DROPPED  # its patient may have left the Group
+        return Fate.DOUBTED if one.member else Fate.DROPPED  # its patient may have left the Group
     if one.resource_type != PATIENT or one.everything:  # to leave a selection is no listing's word
         return Fate.SETTLED
-    # whom two runs no longer listed, and nobody can read, has left as far as anybody can know
-    return Fate.LEFT_UNREAD if not_there or one.said is Said.UNREADABLE else Fate.DOUBTED
+    # whom two runs no longer listed, and nobody can read, has left as far as anybody can know, unless he is still asked for
+    return Fate.LEFT_UNREAD if not one.member and (not_there or one.said is Said.UNREADABLE) else Fate.DOUBTED
 
 
 class Hole(NamedTuple):

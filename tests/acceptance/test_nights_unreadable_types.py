@@ -88,6 +88,25 @@ def test_a_patient_missing_from_a_batch_stays_live_if_patients_are_no_longer_rea
         assert nights.at_ehr <= night.live
 
 
+@pytest.mark.parametrize("who", ["cohort:p1", "cohort:p1,p2"])
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("reads", [True, False])
+def test_an_ehr_that_answers_not_found_to_everything_is_not_green_and_deletes_no_named_patients_chart(
+    stage: Stage, who: str, status: int, *, reads: bool
+) -> None:
+    nights = stage.nights(Site(home=Ask(who, "bulk", CHART), levels=("patient",), reads=reads, batches=False))
+    nights.happens(*pats("p1", "p2"), obs("o1", "p1"), obs("o2", "p2"))
+    first = unjudged(nights)
+    server = odd(nights)
+    server.hook = lambda server, path, query: _outcome(status) if path[0] != "metadata" else None
+    for _ in range(4):
+        night = unjudged(nights, since="none")
+        assert (night.status, night.live) == ("partial", first.live)
+    server.hook = None
+    night = unjudged(nights, since="none")
+    assert (night.status, night.live, night.evidence) == ("complete", first.live, {})
+
+
 def test_one_row_of_a_type_that_can_be_read_is_the_control_of_the_others(stage: Stage) -> None:
     nights = stage.nights(Site(home=Ask("cohort:p1", "crawl"), follow=True))
     nights.happens(*pats("p1"), *(Add(DEVICE, one) for one in ("d1", "d2")), obs("kept", "p1"))

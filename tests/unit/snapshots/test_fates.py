@@ -70,6 +70,7 @@ def fate(*, is_pull: bool = False, **changes: Any) -> Fate:
         ({**OF_A_GROUP, "said": Said.UNREADABLE}, Fate.DOUBTED),
         ({**OF_A_GROUP, "said": Said.UNREADABLE, "before": Open.DOUBTED}, Fate.LEFT_UNREAD),
         ({**OF_A_GROUP, **NOT_THERE, **LOST_CONTROL, "before": Open.DOUBTED}, Fate.LEFT_UNREAD),
+        ({**OF_A_GROUP, **NOT_THERE, **LOST_CONTROL, "before": Open.DOUBTED, "member": True}, Fate.DOUBTED),
         ({**OF_A_GROUP, "before": Open.DOUBTED}, Fate.DOUBTED),
         ({"way": None, **NOT_THERE}, Fate.NOT_FOUND),
         ({"way": None, **NOT_THERE, "before": Open.NOT_FOUND}, Fate.CONFIRMED),
