@@ -31,9 +31,9 @@ def _vendor(value: object, info: ValidationInfo) -> object:
 
 
 def _cohort(value: object, info: ValidationInfo) -> object:
-    if value == STORED:
+    if value is None or value == STORED:
         return value
-    if isinstance(value, str) and not value.startswith("file:"):
+    if not isinstance(value, str) or not value.startswith("file:"):
         raise ValueError(
             'must be "file:PATH", a file with one patient per line, or "store", the patients already stored'
         )

@@ -41,7 +41,12 @@ def shown(key: str, value: object) -> str:
         return f"{_KINDS.get(type(value), 'a value')}, not shown because it may be a secret"
     if isinstance(value, date | time):
         return value.isoformat()
-    text = repr(_without_credentials(value) if isinstance(value, str) else value)
+    if isinstance(value, dict):
+        return _KINDS[dict]  # it may hold anything, under any name
+    if isinstance(value, list | tuple):
+        text = f"[{', '.join(shown(key, one) for one in value)}]"
+    else:
+        text = repr(_without_credentials(value) if isinstance(value, str) else value)
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
 
 

@@ -39,6 +39,7 @@ _WANTED = {
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false, without quotes"),
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number, without quotes"),
     **dict.fromkeys(("float_type", "float_parsing"), "a number, without quotes"),
+    "path_type": "text, in quotes",
     "finite_number": "a number that is not infinite",
     **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a table, such as {{ key = value }}"),
     **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "a list, such as [ value, value ]"),
@@ -54,7 +55,9 @@ Named = TypeVar("Named", bound=Source)
 
 def _out(value: object, info: ValidationInfo) -> object:
     """Return a URL as it is, and a folder's path as it is meant: relative to the file."""
-    if not isinstance(value, str) or "://" in value:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("a folder or a URL, in quotes")
+    if value is None or "://" in value:
         return value
     base = (info.context or {}).get("base", Path.cwd())
     return (base / Path(value).expanduser()).resolve()
@@ -219,7 +222,8 @@ def _table(tree: Mapping[str, Any], key: str, problems: list[Problem]) -> dict[s
     value = tree.get(key, {})
     if isinstance(value, dict):
         return value
-    problems.append(Problem(key, shown(key, value), f"a table: [{key}]"))
+    of_tables = key in ("connections", "receivers", "tenants")
+    problems.append(Problem(key, shown(key, value), f"a table: [{key}.NAME]" if of_tables else f"a table: [{key}]"))
     return {}
 
 

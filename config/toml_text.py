@@ -22,6 +22,26 @@ DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
 _ESCAPE = re.compile(r'\\(["\\bfnrt]|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})')
 _HEADER = re.compile(r"\s*\[(?P<array>\[?)\s*(?P<name>[\w.\"' -]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"\s*(?P<name>[\w.-]+)\s*=")
+# of a line without its strings and comment
+_SLIPS = (
+    (
+        re.compile(r"\s*\[+[\w.-]*[ \t]+[\w.-]+[^\]=]*\]"),
+        "a table's name with a blank in it",
+        "a name without blanks, such as [connections.mercy-epic]",
+    ),
+    (
+        re.compile(r"[^{]*=\s*\{[^}]*\Z"),
+        "an inline table { … } that goes on in the next line",
+        "one line; or a table of its own, such as [connections.NAME.profile]",
+    ),
+    (re.compile(r"\s*[\w.-]+\s*:"), "a colon after a key", "an equals sign: key = value"),
+    (
+        re.compile(r"\s*[\w.-]+\s*=\s*(?!(?:true|false|inf|nan)\s*\Z)[A-Za-z_/~$<.\\@%*]"),
+        "a value without quotes",
+        'text in quotes: key = "value"',
+    ),
+    (re.compile(r"\s*[\w.-]+\s*=\s*\Z"), "a key without a value", "key = value, or no such line"),
+)
 _MULTI_LINE = ('"""', "'''")
 
 
@@ -37,7 +57,7 @@ def tree_of(raw: bytes) -> tuple[dict[str, Any], list[Problem]]:
     try:
         return tomllib.loads(text), []
     except tomllib.TOMLDecodeError as exc:
-        accidents = list(_accidents(text)) or list(_repetitions(text))
+        accidents = list(_accidents(text)) or list(_repetitions(text)) or list(_slips(text))
         return {}, accidents or [Problem(THE_FILE, str(exc), "TOML, see https://toml.io")]
 
 
@@ -91,6 +111,18 @@ def _repetitions(text: str) -> Iterator[Problem]:
         first.setdefault(named, number)
 
 
+def _slips(text: str) -> Iterator[Problem]:
+    """Yield what other formats allow and TOML does not, line by line; none if the file has multi-line strings."""
+    if any(mark in text for mark in _MULTI_LINE):
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        code, _ = _scanned(line)
+        for pattern, found, allowed in _SLIPS:
+            if pattern.match(code):
+                yield Problem(f"line {number}", found, allowed)
+                break
+
+
 def _scanned(line: str) -> tuple[str, bool]:
     """Return a line without its strings and its comment, and whether a double-quoted string has an invalid escape.
 
@@ -120,6 +152,8 @@ def _lookalike(code: str) -> tuple[str, str] | None:
     for sign in code:
         if sign in DOUBLE_QUOTES:
             return f"{sign}, a typographic quote", 'the straight quote: "'
+        if sign == "`":
+            return "`, a backtick", "the straight quote: \" or '"
         if sign in SINGLE_QUOTES:
             return f"{sign}, a typographic quote", "the straight quote: \" or '"
         if sign in DASHES:

@@ -243,7 +243,7 @@ def test_the_store_url_may_come_from_the_environment(tmp_path: Path) -> None:
 
 
 def test_unreadable_toml_is_reported_with_its_place(tmp_path: Path) -> None:
-    assert "line 2" in problems_in(tmp_path, "[store]\nurl = x\n")["(the file)"][0]
+    assert "line 2" in problems_in(tmp_path, "[store]\nurl = ]\n")["(the file)"][0]
 
 
 def test_the_file_is_looked_for_in_the_documented_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,6 +277,20 @@ def test_a_folder_in_place_of_the_file_is_reported(tmp_path: Path, monkeypatch: 
 def test_a_value_that_may_be_a_secret_is_described_by_its_kind(tmp_path: Path) -> None:
     found, _ = problems_in(tmp_path, SMALLEST + "key = 5\n")["connections.site.key"]
     assert found == "a number, not shown because it may be a secret"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[connections]]\nclient_secret = "hunter2"\n',
+        '[[connections]]\nbase_url = "https://u:hunter2@h/fhir"\n',
+        SMALLEST + 'group = ["https://u:hunter2@h/fhir"]\n',
+        SMALLEST + 'cohort = { password = "hunter2" }\n',
+        '[store]\nurl = { password = "hunter2" }\n',
+    ],
+)
+def test_a_secret_within_a_list_or_a_table_is_not_quoted(tmp_path: Path, text: str) -> None:
+    assert "hunter2" not in repr(problems_in(tmp_path, text))
 
 
 def test_the_settings_know_which_values_the_file_sets(tmp_path: Path) -> None:
