@@ -122,7 +122,7 @@ class ExportJob:
             job,
             pages=job.pages if known else (*job.pages, url),
             transaction_time=self._earlier(job.transaction_time, manifest.transaction_time, reply),
-            expires_at=_expires(reply) or job.expires_at,
+            expires_at=_expires(reply, self._now()) or job.expires_at,
         )
         if ends:
             await self._store.plan(await self._without_file(proofs))
@@ -187,7 +187,7 @@ class ExportJob:
         if status != _COMPLETE and not looks_like_manifest(reply.body):
             return None
         manifest = manifest_from(reply.body, page=number, proofs=proofs_from(job))
-        return PageFiles(manifest, paths_may_change=True), _expires(reply)
+        return PageFiles(manifest, paths_may_change=True), _expires(reply, self._now())
 
     async def _poll(self, job: BulkJob, url: str) -> tuple[Reply, int]:
         """Poll once; return the reply and the job's own status, which some servers send apart from HTTP's."""
@@ -268,6 +268,10 @@ def _gone(call: Call, error: TransientFetchError) -> TerminalFetchError:
     )
 
 
-def _expires(reply: Reply) -> datetime | None:
-    """When the manifest's links expire (Bulk Data IG: HTTP-date in Expires); None if it is no such date."""
-    return http_date(reply.headers.get("expires"))
+def _expires(reply: Reply, now: datetime) -> datetime | None:
+    """When the manifest's links end (Bulk Data IG: HTTP-date in Expires); None where it makes no sense.
+
+    A moment that had passed when the answer was sent only says that the answer must not be cached (RFC 9111 5.3).
+    """
+    ends, sent = http_date(reply.headers.get("expires")), http_date(reply.headers.get("date")) or now
+    return ends if ends is not None and ends > sent else None

@@ -36,7 +36,10 @@ _FOUND: dict[Failure, str] = {
     "connect-timeout": "no connection was made within the time allowed",
     "handshake": "the TLS handshake failed",
     "client-certificate": "the server requires a client certificate, or does not accept ours",
-    "proxy": "the proxy refused it",
+    "proxy": "the proxy was not reached",
+    "proxy-login": "the proxy wants a login, or does not accept ours (407)",
+    "proxy-refusal": "the proxy refused to open the way to that host (4xx)",
+    "proxy-failure": "the proxy did not reach that host (5xx)",
     "certificate": "the server's certificate is not trusted",
     "certificate-dates": "the server's certificate has expired, or is not valid yet",
     "certificate-name": "the server's certificate is for another host",
@@ -57,7 +60,10 @@ _NEXT_BY_FAILURE: dict[Failure, str] = {
     "client certificate, set client_cert and client_cert_key",
     "client-certificate": "set client_cert and client_cert_key to the certificate that the EHR's operator has registered for us, "
     "and check that it has not expired",
-    "proxy": "check the connection's proxy setting: host, port, and the login that the proxy may require",
+    "proxy": "check host and port in the connection's proxy setting, and whether the proxy is up",
+    "proxy-login": "set the connection's proxy to http://user:password@host:port, or correct the login there",
+    "proxy-refusal": "ask the proxy's operator to allow this host and port",
+    "proxy-failure": "check host and port in {setting}, and whether the EHR is up; if both are right, ask the proxy's operator",
     "certificate": "if the authority that signed it is your own, or the server itself, set ca_bundle to its certificate (PEM); "
     "else ask the server's operator: it may not send an intermediate certificate",
     "certificate-dates": "check this machine's clock, and ask the server's operator to renew it",
@@ -78,7 +84,7 @@ _NEXT_BY_STATUS: dict[int, str] = {
     404: "check base_url, and whether this EHR offers it",
     406: "this EHR does not support the profile's accept type",
     407: "a proxy wants a login, and no EHR answers so: check the connection's proxy setting (http://user:password@host:port)",
-    413: "request less at a time: lower profile.search.page_size",
+    413: "it is larger than the EHR, or a gateway in front of it, allows: ask its operator to raise that limit",
     414: "the URL is too long for the EHR or a gateway in front of it: lower profile.search.post_over, to search by POST",
     426: "the server, or a gateway in front of it, wants another protocol than HTTP/1.1: ask its operator to allow that",
     429: "lower profile.limits.max_concurrency, or run at a quieter hour",
@@ -117,6 +123,7 @@ _NEXT_BY_PURPOSE: dict[tuple[Purpose, int], str] = {
         "the file is larger than the EHR, or a gateway in front of it, allows: have it write smaller files, or raise the "
         "gateway's limit, or request less at a time (fewer `types`, a smaller Group)"
     ),
+    ("search", 413): "request less at a time: lower profile.search.page_size",
     ("kickoff", 413): (
         "the request is larger than the EHR, or a gateway in front of it, accepts: name fewer patients, or make a Group of them"
     ),

@@ -28,6 +28,9 @@ Failure = Literal[
     "handshake",
     "client-certificate",
     "proxy",
+    "proxy-login",
+    "proxy-refusal",
+    "proxy-failure",
     "certificate",
     "certificate-dates",
     "certificate-name",
@@ -51,7 +54,7 @@ NOBODY_THERE = frozenset({"name", "connect", "connect-timeout", "handshake", "cl
 # what a port answers that is not the EHR's: one that speaks only https hangs up, or sends an alert that is not HTTP
 OTHER_PORT = frozenset({"dropped", "malformed"})
 UNTRUSTED: frozenset[Failure] = frozenset({"certificate", "certificate-dates", "certificate-name"})
-NEVER_SENT = NOBODY_THERE | {"proxy"}
+NEVER_SENT = NOBODY_THERE | {"proxy", "proxy-login", "proxy-refusal", "proxy-failure"}
 # 6.2
 TRANSIENT_CODES = frozenset({"transient", "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled"})
 OUTCOME_BYTES = 1 << 20  # an OperationOutcome longer than this is not read for codes

@@ -32,6 +32,7 @@ from connectors.fhir.transport.verbatim import (
     ClientCertificateError,
     HandshakeError,
     NameNotFoundError,
+    ProxyRefusalError,
     VerbatimTransport,
 )
 
@@ -39,6 +40,7 @@ MAX_REDIRECTS = 5
 MAX_REDIRECT_BYTES = 64 << 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PARTIAL, _SEE_OTHER = 206, 303
+_PROXY_LOGIN, _SERVER_ERROR = 407, 500
 _MAY_LEAVE = frozenset({"file", "discovery"})  # files lie in object stores (Cerner), discovery holds no secret
 
 _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
@@ -129,6 +131,7 @@ class Sender:
         """What a try saw that ended in one of FAILS."""
         failure = next(failure for kind, failure in _FAILURES if isinstance(error, kind))
         failure = error.distrust if isinstance(error, CertificateError) else failure
+        failure = _of_a_proxy(error.status) if isinstance(error, ProxyRefusalError) else failure
         sent_to = str(error.request.url) if isinstance(error, httpx.TransportError) else None
         return Seen(
             failure=failure,
@@ -240,3 +243,10 @@ def _shown(where: str) -> httpx.URL:
     except httpx.InvalidURL:
         pass
     raise UnsafeLinkError(f"a link's host is not a valid host; {NOT_FOLLOWED}")  # outside: httpx quotes it
+
+
+def _of_a_proxy(status: int) -> Failure:
+    """What a proxy's own answer to CONNECT means (RFC 9110 9.3.6)."""
+    if status == _PROXY_LOGIN:
+        return "proxy-login"
+    return "proxy-failure" if status >= _SERVER_ERROR else "proxy-refusal"

@@ -48,6 +48,12 @@ class ClientCertificateError(httpx.ConnectError):
     """The server wants a client certificate, or another one than ours. With TLS 1.3 it says so after the handshake."""
 
 
+class ProxyRefusalError(httpx.ProxyError):
+    """The proxy was reached and did not open the way to the server; `status` is its own answer to CONNECT."""
+
+    status = 0
+
+
 class _RefusedError(aiohttp.ClientError):
     """The server ended the connection by an alert about our certificate."""
 
@@ -60,7 +66,7 @@ class _AnswerLostError(aiohttp.ClientError):
 _MEANING: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.ClientConnectorCertificateError, CertificateError),
     (aiohttp.ClientProxyConnectionError, httpx.ProxyError),
-    (aiohttp.ClientHttpProxyError, httpx.ProxyError),
+    (aiohttp.ClientHttpProxyError, ProxyRefusalError),
     (aiohttp.ClientConnectorSSLError, HandshakeError),
     (aiohttp.ClientConnectorDNSError, NameNotFoundError),
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
@@ -90,6 +96,8 @@ def _meaning(error: BaseException, request: httpx.Request) -> httpx.TransportErr
     if isinstance(found, CertificateError) and isinstance(error, aiohttp.ClientConnectorCertificateError):
         refused = error.certificate_error
         found.distrust = distrust_of(refused) if isinstance(refused, ssl.SSLCertVerificationError) else "certificate"
+    if isinstance(found, ProxyRefusalError) and isinstance(error, aiohttp.ClientHttpProxyError):
+        found.status = error.status
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -240,3 +241,12 @@ async def test_an_answer_altered_by_a_gateway_is_still_the_answer(store: KeptRow
         report = await server.sync(store, types=TYPES)
     assert (report.status, report.holes) == ("complete", [])
     assert ("Observation", "o1") in store.live()
+
+
+@pytest.mark.parametrize("expires", ["Thu, 01 Jan 1970 00:00:00 GMT", "0", "-1"])
+async def test_an_expires_that_only_forbids_caching_ends_no_link(store: KeptRows, expires: str) -> None:
+    listed = replace(manifest(*TYPES), headers={"Expires": expires})
+    async with export_server(polls=[listed]) as server:
+        report = await server.sync(store, types=TYPES)
+        polls = server.sent("/jobs/1", "GET")
+    assert (report.status, report.notes, len(polls)) == ("complete", [], 1)

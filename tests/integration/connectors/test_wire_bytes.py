@@ -222,6 +222,33 @@ async def test_an_unreachable_server_is_transient_and_the_message_says_what_to_c
     )
 
 
+@pytest.mark.parametrize(
+    ("answer", "cause", "step"),
+    [
+        (http(407), "the proxy wants a login", "http://user:password@host:port"),
+        (http(403), "the proxy refused to open the way", "ask the proxy's operator to allow"),
+        (http(503), "the proxy did not reach that host", "whether the EHR is up"),
+    ],
+)
+async def test_what_a_proxy_answers_is_reported_with_the_next_step(answer, cause, step):
+    async with wire(always(answer)) as proxy:
+        endpoint = Endpoint("https://ehr.example/fhir", proxy=f"http://user:hunter2@127.0.0.1:{proxy.port}")
+        async with client(endpoint, retry__max_tries=1) as ehr:
+            with pytest.raises(TransientFetchError) as raised:
+                await ehr.send(call())
+    assert cause in str(raised.value)
+    assert step in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+async def test_a_proxy_that_is_down_is_not_mistaken_for_the_ehr():
+    async with wire(always(http())) as gone:
+        pass
+    async with client(Endpoint("https://ehr.example/fhir", proxy=gone.origin), retry__max_tries=1) as ehr:
+        with pytest.raises(TransientFetchError, match="the proxy was not reached.*whether the proxy is up"):
+            await ehr.send(call())
+
+
 async def test_a_mistyped_base_url_is_reported_after_three_attempts():
     async with wire(always(http())) as server:
         pass

@@ -144,6 +144,7 @@ KICK_OFF = "POST /Patient/$export"
         (FILE, "file", 404, "its link has expired", "sync again"),
         (FILE, "file", 410, "its link has expired", "how long the EHR keeps its exports"),
         (FILE, "file", 413, "the file is larger", "smaller files"),
+        ("GET /Binary/{id}", "read", 413, "larger than the EHR", "raise that limit"),
         (KICK_OFF, "kickoff", 413, "the request is larger", "Group"),
         (KICK_OFF, "kickoff", 500, "failed on the request itself", "administrators"),
         (GROUP, "kickoff", 410, "the group's id", "--group"),
