@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from exports.catalogue import LoadedView
-from exports.compiler import CompiledView, Source, compile_view
+from exports.compiler import ANY_ROWS, CompiledView, Source, compile_view
 from exports.delivery.files import TableCounts
 from exports.delivery.outgoing import Outgoing, Parts, Tally
 from exports.errors import PlanError
@@ -76,7 +76,7 @@ class ViewRows:
 
 
 def compiled_over(view: LoadedView, snapshot: Snapshot, *, documents: bool = False) -> tuple[CompiledView, ...]:
-    """Compile a view for each connection of a snapshot: one after the other they are in order, each along the key.
+    """Compile a view, and write it for each connection of a snapshot: one after the other they are in order, each along the key.
 
     `documents`: of what has changed it has the rows that a view has which reads documents, even if it reads none.
 
@@ -85,17 +85,15 @@ def compiled_over(view: LoadedView, snapshot: Snapshot, *, documents: bool = Fal
     """
     reads_documents = documents or view.reads_documents
     sources = snapshot.sources(view.resource, documents=reads_documents, divisible=view.is_whole) or (NOTHING,)
-    return tuple(
-        compile_view(
-            view.definition,
-            Source(rows, of_type=True, one_connection=True, divisible=view.is_whole),
-            marked=True,
-            as_of=snapshot.as_of,
-            sealed=snapshot.sealed,
-            shows=snapshot.sealed is not None,
-        )
-        for rows in sources
+    compiled = compile_view(
+        view.definition,
+        Source(ANY_ROWS, of_type=True, one_connection=True, divisible=view.is_whole),
+        marked=True,
+        as_of=snapshot.as_of,
+        sealed=snapshot.sealed,
+        shows=snapshot.sealed is not None,
     )
+    return tuple(compiled.over(rows) for rows in sources)
 
 
 class TableRows(Protocol):

@@ -11,7 +11,7 @@ from datetime import datetime
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from exports.catalogue import LoadedView
-from exports.compiler import MARK, Column, Source, compile_view, sql_type
+from exports.compiler import ANY_ROWS, MARK, Column, CompiledView, Source, compile_view, sql_type
 from snapshots.identifying import SealedElements
 
 NOTHING = SQL("(SELECT NULL::text AS connection, NULL::text AS id, NULL::jsonb AS body WHERE false)")
@@ -21,7 +21,6 @@ def typed_rows(
     view: LoadedView,
     rows: Composable,
     *,
-    one_connection: bool = False,
     as_of: datetime | None = None,
     sealed: SealedElements | None = None,
 ) -> Composable:
@@ -32,21 +31,25 @@ def typed_rows(
     Raises:
         ViewError: the view is wrong.
     """
-    source = Source(rows, of_type=True, one_connection=one_connection)
-    compiled = compile_view(view.definition, source, marked=True, as_of=as_of, sealed=sealed)
-    cells = SQL(", ").join(
-        SQL("nullif({0}, {1})::{2} AS {0}").format(Identifier(one.name), Literal(MARK), SQL(_type(one)))
-        for one in compiled.columns
-    )
-    return SQL('SELECT {} FROM ({}) AS "#v"').format(cells, compiled.query)
+    return _typed(compile_view(view.definition, Source(rows, of_type=True), marked=True, as_of=as_of, sealed=sealed))
 
 
 def typed_rows_of(
     view: LoadedView, sources: Sequence[Composable], as_of: datetime, *, sealed: SealedElements | None
 ) -> Composable:
     """Return the same over the sources of a snapshot, one after the other."""
-    parts = [typed_rows(view, rows, one_connection=True, as_of=as_of, sealed=sealed) for rows in sources or (NOTHING,)]
+    source = Source(ANY_ROWS, of_type=True, one_connection=True)
+    compiled = compile_view(view.definition, source, marked=True, as_of=as_of, sealed=sealed)
+    parts = [_typed(compiled.over(rows)) for rows in sources or (NOTHING,)]
     return SQL(" UNION ALL ").join(SQL("({})").format(part) for part in parts)
+
+
+def _typed(compiled: CompiledView) -> Composable:
+    cells = SQL(", ").join(
+        SQL("nullif({0}, {1})::{2} AS {0}").format(Identifier(one.name), Literal(MARK), SQL(_type(one)))
+        for one in compiled.columns
+    )
+    return SQL('SELECT {} FROM ({}) AS "#v"').format(cells, compiled.query)
 
 
 def _type(column: Column) -> str:

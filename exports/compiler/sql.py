@@ -38,6 +38,9 @@ from exports.compiler.view_tree import ColumnNode, Selection, View
 from exports.errors import ViewError
 from snapshots.identifying import SealedElements
 
+# stands for a source's rows until `CompiledView.over` names them; no view can contain this character
+ANY_ROWS = written(SQL("\0"))
+
 
 @dataclass(frozen=True)
 class Source:
@@ -88,6 +91,11 @@ class CompiledView:
     of_r4: bool = True
     divisible: bool = False  # any stretch of ids can be read by itself, in any session of the snapshot
 
+    def over(self, rows: Composable) -> CompiledView:
+        """The view of these rows, if it was compiled over ANY_ROWS: much faster than compiling it for each connection."""
+        undecided = None if self.undecided is None else _over(self.undecided, rows)
+        return replace(self, query=_over(self.query, rows), undecided=undecided)
+
 
 def compile_view(
     definition: Mapping[str, Any],
@@ -137,6 +145,10 @@ def compile_criterion(
     """
     view = parse_view(definition, as_of=as_of, sealed=sealed)
     return written(SQL("({})").format(SQL(" AND ").join(_Writer(marked=True).criteria(view, "r", of_store=True))))
+
+
+def _over(query: Composable, rows: Composable) -> Composable:
+    return written(read(rows).join(map(Fragment, read(query).split(read(ANY_ROWS)))))
 
 
 class _Writer:

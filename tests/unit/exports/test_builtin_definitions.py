@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from psycopg.sql import SQL
 
 from exports.catalogue import builtin_names, load_view, view_sets
+from exports.compiler import ANY_ROWS, Source, compile_view
 
 # `x.y.first()`: the first y of any x, `y` being an element or a key
 _FIRST_OF_ALL = re.compile(r"(?P<of>.+)\.[A-Za-z]+(?:\([A-Za-z]*\))?\.first\(\)")
@@ -35,3 +38,15 @@ def test_columns_side_by_side_show_one_item(name: str) -> None:
         and (other.endswith(".first()") or other.startswith(f"{found['of']}.first()"))
     ]
     assert mixed == []
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_a_view_compiled_once_is_the_same_over_the_rows_of_each_connection(name: str) -> None:
+    definition, as_of = load_view(name).definition, datetime(2026, 1, 1, tzinfo=UTC)
+    rows = SQL("(SELECT 'a{0}\\' AS connection, id, body FROM resource)")
+
+    def over(rows: SQL) -> Source:
+        return Source(rows, of_type=True, one_connection=True, divisible=True)
+
+    once = compile_view(definition, over(ANY_ROWS), marked=True, as_of=as_of)
+    assert once.over(rows) == compile_view(definition, over(rows), marked=True, as_of=as_of)
