@@ -245,7 +245,7 @@ async def test_a_proxy_that_is_down_is_not_mistaken_for_the_ehr():
     async with wire(always(http())) as gone:
         pass
     async with client(Endpoint("https://ehr.example/fhir", proxy=gone.origin), retry__max_tries=1) as ehr:
-        with pytest.raises(TransientFetchError, match="the proxy was not reached.*whether the proxy is up"):
+        with pytest.raises(TransientFetchError, match=r"the proxy was not reached.*whether the proxy is up"):
             await ehr.send(call())
 
 
