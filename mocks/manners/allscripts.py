@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import Response
 
 from mocks.answers import HTML_SHELL, Refused, html_answer, json_answer
-from mocks.manners.manner import Links, Manner, PageAt, SearchQuery, SmartFacts, fhir_refusal, whole_number
+from mocks.manners.manner import Links, Manner, PageAt, SearchQuery, SmartFacts, fhir_refusal, start_of_page
 from mocks.request_log import Layout
 
 _ROUTE = "/fhirroute"
@@ -52,10 +52,6 @@ def _check(query: SearchQuery) -> None:
         raise Refused(fhir_refusal(400, "required", "patient is required"), "no patient")
 
 
-def _start(query: SearchQuery, size: int) -> int:
-    return ((whole_number(query, "page", 1) or 1) - 1) * size
-
-
 def _links(page: PageAt) -> Links:
     bare = page.self_url("page")
     here = page.start // page.size + 1
@@ -84,7 +80,7 @@ ALLSCRIPTS = Manner(
     check=_check,
     count=lambda kind: (50, 200),  # sizes not found (VD, vendor-facts 3.3)
     counts=False,  # `_summary` is not documented (VD, vendor-facts 3.3)
-    start_of=_start,
+    start_of=start_of_page,
     links=_links,
     redacts=True,
     too_many_answers_413=True,

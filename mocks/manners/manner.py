@@ -89,6 +89,11 @@ def plain_login_refusal(error: str, why: str) -> Response:
     )
 
 
+def start_of_page(query: SearchQuery, size: int) -> int:
+    """Return the first row of the page whose number, from 1, the search names."""
+    return ((whole_number(query, "page", 1) or 1) - 1) * size
+
+
 def no_check(query: SearchQuery) -> None:
     """Refuse nothing."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import Response
 
 from mocks.answers import Refused, issue, json_answer, outcome
-from mocks.manners.manner import Links, Manner, PageAt, SearchQuery, SmartFacts, whole_number
+from mocks.manners.manner import Links, Manner, PageAt, SearchQuery, SmartFacts, start_of_page
 from mocks.request_log import Layout
 
 _BASE = "/services/fhir/v0/r4"
@@ -40,13 +40,6 @@ def _smart(facts: SmartFacts) -> dict[str, Any]:
     }
 
 
-def _login_refusal(error: str, why: str) -> Response:
-    status = 401 if error == "invalid_client" else 400
-    return json_answer(
-        {"error": error, "error_description": why}, status, {"Cache-Control": "no-store"}, "application/json"
-    )
-
-
 def _check(query: SearchQuery) -> None:
     if sum(query.one(name) is not None for name in ("patient", "_id", "identifier")) > 1:
         raise Refused(_failure(400, "structure"), "patient, _id and identifier exclude each other")
@@ -58,10 +51,6 @@ def _check(query: SearchQuery) -> None:
     count = query.one("_count")
     if count is not None and not count.isdecimal():
         raise Refused(_failure(400, "structure"), "bad _count")
-
-
-def _start(query: SearchQuery, size: int) -> int:
-    return ((whole_number(query, "page", 1) or 1) - 1) * size
 
 
 def _links(page: PageAt) -> Links:
@@ -96,7 +85,6 @@ VA = Manner(
     token_life_s=300,
     jti_required=False,
     needs_launch=True,
-    login_refusal=_login_refusal,
     unauthorized=lambda: _gateway(401, "invalid token."),
     forbidden=lambda text: _gateway(403, text),
     scope_refusal_text="Token not granted requested scope.",
@@ -107,7 +95,7 @@ VA = Manner(
     check=_check,
     count=lambda kind: (30, 100),
     counts=False,  # _count=0 counts; unknown parameters are ignored (LV, vendor-facts 4.3)
-    start_of=_start,
+    start_of=start_of_page,
     links=_links,
     last_updated=frozenset({"Observation", "Procedure", "Appointment", "DiagnosticReport"}),
     bulk_levels=(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,10 @@ FORMER = "eFormerPatientId"
 def set_knobs(served: Served, **knobs: Any) -> None:
     """The EHR changes its mind."""
     served.ehr.config = replace(served.ehr.config, **knobs)
+
+
+def knobs(**changed: Any) -> Callable[[Served], None]:
+    return lambda served: set_knobs(served, **changed)
 
 
 def one_kickoff_or_none(night: Night) -> None:
@@ -83,40 +88,8 @@ def poison_first(served: Served) -> None:
     set_knobs(served, poison_patient=served.patient_ids[0])
 
 
-def poison_none(served: Served) -> None:
-    set_knobs(served, poison_patient=None)
-
-
-def documents_without_end(served: Served) -> None:
-    set_knobs(served, daily_documents=None)
-
-
-def redact_some(served: Served) -> None:
-    set_knobs(served, redact_every=3)
-
-
-def redact_none(served: Served) -> None:
-    set_knobs(served, redact_every=0)
-
-
 def is_redacted(resource: Any) -> bool:
     return "REDACTED" in str(resource.get("meta", ""))
-
-
-def small_answers_only(served: Served) -> None:
-    set_knobs(served, max_rows=60)
-
-
-def large_answers_too(served: Served) -> None:
-    set_knobs(served, max_rows=100_000)
-
-
-def window_of_a_day(served: Served) -> None:
-    set_knobs(served, kickoff_window_s=86_400)
-
-
-def window_of_nothing(served: Served) -> None:
-    set_knobs(served, kickoff_window_s=0)
 
 
 def patients_only(served: Served) -> dict[Key, Any]:
@@ -132,11 +105,11 @@ CASES = (
         words=("--mode", "bulk"),
         profile={"kickoff.window_s": 0},
         good_night_before=True,
-        prepare=window_of_a_day,
+        prepare=knobs(kickoff_window_s=86_400),
         code=FAILED,
         says="recently|window|once",
         shown=one_kickoff_or_none,
-        ends=window_of_nothing,
+        ends=knobs(kickoff_window_s=0),
     ),
     Case(
         number="F13",
@@ -169,7 +142,7 @@ CASES = (
         prepare=poison_first,
         code=PARTIAL,
         holes=frozenset({"Observation"}),
-        ends=poison_none,
+        ends=knobs(poison_patient=None),
     ),
     Case(
         number="F37",
@@ -178,10 +151,10 @@ CASES = (
         words=CRAWL,
         settings=OF_A_COHORT,
         expected=charts_only,
-        prepare=redact_some,
+        prepare=knobs(redact_every=3),
         tolerates=is_redacted,
         says="(?i)redacted",
-        ends=redact_none,
+        ends=knobs(redact_every=0),
     ),
     Case(
         number="F38",
@@ -190,8 +163,8 @@ CASES = (
         words=CRAWL,
         settings=OF_A_COHORT,
         expected=charts_only,
-        prepare=small_answers_only,
-        ends=large_answers_too,
+        prepare=knobs(max_rows=60),
+        ends=knobs(max_rows=100_000),
     ),
     Case(
         number="F42",
@@ -250,7 +223,7 @@ CASES = (
         code=PARTIAL,
         holes=frozenset({"DocumentReference"}),
         says="paused until",
-        ends=documents_without_end,
+        ends=knobs(daily_documents=None),
         waits=True,
     ),
 )

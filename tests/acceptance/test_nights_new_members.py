@@ -116,8 +116,8 @@ def test_a_new_member_unknown_to_the_ehr_is_reported_and_exported_in_full_once_k
     nights = group_of_two(stage)
     nights.sync()
     nights.happens(Join("A", "p3"), obs("early", "p3", 100), obs("n1", "p1", 0))
-    assert (told := nights.sync()).status == "complete"
-    assert "does not have, or has merged: 1;" in " ".join(told.notes)
+    assert (night := nights.sync()).status == "complete"
+    assert "does not have, or has merged: 1;" in " ".join(night.notes)
     if lasts:
         nights.happens(obs("n2", "p1", 0))
         assert nights.sync().counts[0] == 1, "nobody else is exported in full for his sake"

@@ -39,14 +39,14 @@ def an_ehr(stage: Stage, who: str, types: tuple[str, ...] = CHART) -> Nights:
 NOT_THERE = "new members of the Group whom the server does not have, or has merged: 1;"
 
 
-def bring_news_alone(nights: Nights, *told: str) -> None:
-    """Play three nights that each bring one new row and nothing else, with no word in their reports but what is `told`."""
+def bring_news_alone(nights: Nights, *starts: str) -> None:
+    """Play three nights that each bring one new row and nothing else; their notes begin with `starts`."""
     for number in range(3):
         nights.happens(obs(f"news{number}", "p1", 0))
         night = unjudged(nights)
         assert (night.status, night.counts) == ("complete", (1, 0, 0, 0))
-        assert len(night.notes) == len(told)
-        assert all(note.startswith(start) for note, start in zip(night.notes, told, strict=True))
+        assert len(night.notes) == len(starts)
+        assert all(note.startswith(start) for note, start in zip(night.notes, starts, strict=True))
 
 
 @pytest.mark.parametrize("who", ["group:A", "cohort:p1,p2"])

@@ -126,7 +126,7 @@ async def weighed(
     records: Sequence[Record],
     units: Sequence[Unit],
     *,
-    asked: RunScope | None = None,
+    requested: RunScope | None = None,
     results: Sequence[UnitResult] | None = None,
     words: Sequence[Deletion] = (),
     aliases: Sequence[Alias] = (),
@@ -146,7 +146,7 @@ async def weighed(
     unwitnessed rows are read after a full listing; None: none, and no full listing is noted. `withdrawn`: types of which no
     control can be read. Exports have a job.
     """
-    begun = scope() if asked is None else asked
+    begun = scope() if requested is None else requested
     async with await store.begin_run(begun) as run:
         await run.knowledge.speak_for(begun.selection, [])
         if begun.mode == "bulk":

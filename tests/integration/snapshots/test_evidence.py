@@ -61,7 +61,7 @@ def deleted(*identities: str, kind: str = "Observation") -> list[Deletion]:
     return [Deletion(kind, identity) for identity in identities]
 
 
-def said(report: RunReport) -> tuple[str, int, list[str]]:
+def outcome_of(report: RunReport) -> tuple[str, int, list[str]]:
     """How a run ended: status, tombstones, types of its holes."""
     return report.status, report.deleted, [hole.resource_type for hole in report.holes]
 
@@ -101,7 +101,7 @@ async def test_a_missed_row_that_its_read_does_not_find_is_gone_and_its_tombston
 ):
     await weighed(store, ALL, ASKED)
     report = await weighed(store, LESS, ASKED, answers={"a2": word})
-    assert said(report) == ("complete", 1, [])
+    assert outcome_of(report) == ("complete", 1, [])
     assert asked_for(store_url, report.id) == ["a2"]
     dead = rows(store_url, "SELECT id, deleted_run, body ->> 'value' FROM resource WHERE deleted_at IS NOT NULL")
     assert dead == [("a2", report.id, "2")]
@@ -125,22 +125,22 @@ async def test_a_missed_row_without_certain_evidence_is_doubted_and_a_hole(
 ):
     await weighed(store, ALL, ASKED)
     report = await weighed(store, LESS, ASKED, **asking)
-    assert said(report) == ("partial", 0, ["Observation"])
+    assert outcome_of(report) == ("partial", 0, ["Observation"])
     assert (live(store_url), open_evidence(store_url)) == (IDS, {"a2": "doubted"})
 
 
 async def test_a_404_proves_nothing_if_no_row_of_the_type_was_listed(store: Store, store_url: str):
     await weighed(store, [ONE, A2], [R1, P1])
     report = await weighed(store, [ONE], [R1, P1], answers={"a2": Said.NOT_FOUND})
-    assert said(report) == ("partial", 0, ["Observation"])
+    assert outcome_of(report) == ("partial", 0, ["Observation"])
 
 
 async def test_no_more_rows_than_the_cap_are_read_and_patients_come_first(store: Store, store_url: str):
-    await weighed(store, [*MEMBERS, *CHARTS], FILES, asked=EXPORT, watermark=T1)
+    await weighed(store, [*MEMBERS, *CHARTS], FILES, requested=EXPORT, watermark=T1)
     gone = dict.fromkeys(("p2", "a2", "b1"), Said.NOT_FOUND)
-    report = await weighed(store, [MEMBERS[0], CHARTS[0]], FILES, asked=EXPORT, answers=gone, limit=2, watermark=T2)
+    report = await weighed(store, [MEMBERS[0], CHARTS[0]], FILES, requested=EXPORT, answers=gone, limit=2, watermark=T2)
     assert asked_for(store_url, report.id) == ["p2", "a2"]
-    assert (said(report), open_evidence(store_url)) == (("partial", 2, ["Observation"]), {"b1": "doubted"})
+    assert (outcome_of(report), open_evidence(store_url)) == (("partial", 2, ["Observation"]), {"b1": "doubted"})
 
 
 # --- the same again -----------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ async def test_a_doubted_row_that_a_later_run_misses_again_is_gone(store: Store,
     await weighed(store, ALL, ASKED)
     await weighed(store, LESS, ASKED, limit=0)
     report = await weighed(store, LESS, ASKED, limit=0)
-    assert said(report) == ("complete", 1, [])
+    assert outcome_of(report) == ("complete", 1, [])
     assert (live(store_url), open_evidence(store_url)) == (IDS - {"a2"}, {})
 
 
@@ -158,14 +158,14 @@ async def test_a_doubted_row_that_could_not_be_read_stays_doubted(store: Store, 
     await weighed(store, ALL, ASKED)
     await weighed(store, LESS, ASKED, limit=0)
     report = await weighed(store, LESS, ASKED, answers={"a2": Said.UNANSWERED})
-    assert said(report) == ("partial", 0, ["Observation"])
+    assert outcome_of(report) == ("partial", 0, ["Observation"])
     assert (live(store_url), open_evidence(store_url)) == (IDS, {"a2": "doubted"})
 
 
 async def test_a_row_that_returned_after_a_doubt_must_be_missed_twice_again(store: Store, store_url: str):
     for night in (ALL, LESS, ALL, LESS):
         report = await weighed(store, night, ASKED, limit=0)
-    assert (said(report), live(store_url)) == (("partial", 0, ["Observation"]), IDS)
+    assert (outcome_of(report), live(store_url)) == (("partial", 0, ["Observation"]), IDS)
 
 
 async def test_a_doubt_is_not_settled_by_a_run_that_has_newly_missed_a_mass(store: Store, store_url: str):
@@ -196,7 +196,7 @@ async def test_a_deletion_stated_by_the_ehr_is_believed_at_once(store: Store, st
 async def test_a_410_for_a_row_proves_nothing_without_a_control(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     report = await weighed(store, LESS, ASKED, answers={"a2": Said.GONE}, controlled=False)
-    assert (said(report), live(store_url)) == (("partial", 0, ["Observation"]), IDS)
+    assert (outcome_of(report), live(store_url)) == (("partial", 0, ["Observation"]), IDS)
 
 
 async def test_a_chart_is_deleted_row_by_row_and_not_with_its_patient(store: Store, store_url: str):
@@ -214,7 +214,7 @@ async def test_a_patient_whose_chart_was_listed_is_not_dead_but_doubted(store: S
     await weighed(store, ALL, ASKED)
     gone = [Deletion("Patient", "p2", Said.GONE, PATIENTS)]
     report = await weighed(store, [ONE, A1, A2, B1], [R1, P1, P2], words=gone)
-    assert said(report) == ("partial", 0, ["Patient"])
+    assert outcome_of(report) == ("partial", 0, ["Patient"])
     assert (live(store_url), open_evidence(store_url)) == (IDS, {"p2": "doubted"})
 
 
@@ -243,7 +243,7 @@ async def test_if_a_way_misses_most_of_a_type_nothing_is_read_and_two_runs_must_
     await weighed(store, MANY, [P1, P2])
     doubted = await weighed(store, MANY[:2], [P1, P2])
     assert asked_for(store_url, doubted.id) == []
-    assert (said(doubted), len(live(store_url))) == (("partial", 0, ["Observation"]), 30)
+    assert (outcome_of(doubted), len(live(store_url))) == (("partial", 0, ["Observation"]), 30)
     believed = await weighed(store, MANY[:2], [P1, P2], limit=0)
     assert (believed.status, believed.deleted, live(store_url)) == ("complete", 28, {"m00", "m01"})
 
@@ -270,7 +270,7 @@ async def test_a_mass_is_measured_by_the_rows_of_its_own_way(store: Store, store
     vitals = [record(f"v{number:03}", number, way=vital.way) for number in range(100)]
     await weighed(store, [*labs, *vitals], [lab, vital])
     report = await weighed(store, [labs[0], *vitals], [lab, vital], answers={one.id: Said.NOT_FOUND for one in labs})
-    assert (said(report), asked_for(store_url, report.id)) == (("partial", 0, ["Observation"]), [])
+    assert (outcome_of(report), asked_for(store_url, report.id)) == (("partial", 0, ["Observation"]), [])
 
 
 OF_P1 = [record(f"a{number:02}", number) for number in range(20)]
@@ -281,9 +281,9 @@ async def test_if_a_living_patient_loses_all_of_a_type_two_runs_must_agree(store
     await weighed(store, [ONE, TWO, *OF_P1, *OF_P2], ASKED)
     not_there = {one.id: Said.NOT_FOUND for one in OF_P1}
     doubted = await weighed(store, [ONE, TWO, *OF_P2], ASKED, answers=not_there)
-    assert (said(doubted), asked_for(store_url, doubted.id)) == (("partial", 0, ["Observation"]), [])
+    assert (outcome_of(doubted), asked_for(store_url, doubted.id)) == (("partial", 0, ["Observation"]), [])
     believed = await weighed(store, [ONE, TWO, *OF_P2], ASKED, limit=0)
-    assert said(believed) == ("complete", 20, [])
+    assert outcome_of(believed) == ("complete", 20, [])
 
 
 async def test_a_dead_patient_may_lose_all_of_a_type_at_once(store: Store, store_url: str):
@@ -292,14 +292,14 @@ async def test_a_dead_patient_may_lose_all_of_a_type_at_once(store: Store, store
     not_there = {one.id: Said.NOT_FOUND for one in OF_P1}
     ended = [settled(R1, complete=False), settled(R2, records=1), settled(P1), settled(P2, records=60)]
     report = await weighed(store, [TWO, *OF_P2], ASKED, results=ended, words=gone, answers=not_there)
-    assert said(report) == ("complete", 21, [])
+    assert outcome_of(report) == ("complete", 21, [])
 
 
 async def test_a_deleted_file_that_names_a_mass_is_not_believed_at_once(store: Store, store_url: str):
     await weighed(store, MANY, [P1, P2])
     named = deleted(*(one.id for one in MANY[:20]))
-    assert said(await weighed(store, [], NONE_OF, words=named)) == ("partial", 0, ["Observation"])
-    assert said(await weighed(store, [], NONE_OF, words=named)) == ("complete", 20, [])
+    assert outcome_of(await weighed(store, [], NONE_OF, words=named)) == ("partial", 0, ["Observation"])
+    assert outcome_of(await weighed(store, [], NONE_OF, words=named)) == ("complete", 20, [])
 
 
 # --- given, and said to be deleted, in one run ----------------------------------------------------------------------------
@@ -310,7 +310,7 @@ async def test_a_row_both_listed_and_reported_deleted_in_one_run_is_doubted(stor
     await weighed(store, ALL, ASKED)
     brought = [ONE, TWO, record("a1", content), A2, B1]
     report = await weighed(store, brought, [*ASKED, *NONE_OF], words=deleted("a1"))
-    assert said(report) == ("partial", 0, ["Observation"])
+    assert outcome_of(report) == ("partial", 0, ["Observation"])
     assert (live(store_url), open_evidence(store_url)) == (IDS, {"a1": "doubted"})
 
 
@@ -320,7 +320,7 @@ async def test_a_row_both_listed_and_reported_deleted_in_one_run_is_doubted(stor
 async def test_a_missed_row_that_now_belongs_to_another_patient_has_moved_and_is_stored(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     report = await weighed(store, LESS, ASKED, answers={"a2": record("a2", 3, patient="p2", way=None)})
-    assert (said(report), open_evidence(store_url)) == (("complete", 0, []), {})
+    assert (outcome_of(report), open_evidence(store_url)) == (("complete", 0, []), {})
     assert rows(store_url, "SELECT patient_id, body ->> 'value' FROM resource WHERE id = 'a2'") == [("p2", "3")]
 
 
@@ -344,7 +344,7 @@ async def test_a_row_that_left_its_category_is_not_read_again_by_every_run(store
     await weighed(store, [ONE, A1, coded("lab", "laboratory", labs.way)], [R1, P1, labs])
     await weighed(store, [ONE, A1], [R1, P1, labs], answers={"lab": coded("lab", "therapy", None)})
     report = await weighed(store, [ONE, A1], [R1, P1, labs])
-    assert (asked_for(store_url, report.id), said(report)) == ([], ("complete", 0, []))
+    assert (asked_for(store_url, report.id), outcome_of(report)) == ([], ("complete", 0, []))
 
 
 @pytest.mark.parametrize(
@@ -370,12 +370,12 @@ async def test_a_row_that_no_longer_passes_a_filter_is_no_longer_listed_by_it(st
     files = [file("Patient", NARROW), file("Observation", NARROW)]
     people = [one._replace(way=NARROW) for one in MEMBERS]
     charts = [one._replace(way=NARROW) for one in CHARTS]
-    await weighed(store, [*people, *charts], files, asked=EXPORT, watermark=T1)
+    await weighed(store, [*people, *charts], files, requested=EXPORT, watermark=T1)
     without = [*people, charts[0], charts[2]]
-    report = await weighed(store, without, files, asked=EXPORT, answers={"a2": again(A2)}, watermark=T2)
-    assert (asked_for(store_url, report.id), said(report)) == (["a2"], ("complete", 0, []))
+    report = await weighed(store, without, files, requested=EXPORT, answers={"a2": again(A2)}, watermark=T2)
+    assert (asked_for(store_url, report.id), outcome_of(report)) == (["a2"], ("complete", 0, []))
     assert rows(store_url, "SELECT first_way FROM resource WHERE id = 'a2'") == [(None,)]
-    later = await weighed(store, without, files, asked=EXPORT, watermark=T2)
+    later = await weighed(store, without, files, requested=EXPORT, watermark=T2)
     assert (asked_for(store_url, later.id), open_evidence(store_url)) == ([], {})
 
 
@@ -384,27 +384,29 @@ M1, M2 = (record(f"m{n}", n, kind="Medication", patient=None, way=BESIDE) for n 
 
 
 async def test_a_row_that_members_charts_no_longer_mention_leaves_the_export(store: Store, store_url: str):
-    await weighed(store, [*MEMBERS, M1, M2], MEDS, asked=EXPORT, watermark=T1)
-    report = await weighed(store, [*MEMBERS, M2], MEDS, asked=EXPORT, answers={"m1": again(M1)}, watermark=T2)
-    assert (asked_for(store_url, report.id), said(report)) == (["m1"], ("complete", 0, []))
+    await weighed(store, [*MEMBERS, M1, M2], MEDS, requested=EXPORT, watermark=T1)
+    report = await weighed(store, [*MEMBERS, M2], MEDS, requested=EXPORT, answers={"m1": again(M1)}, watermark=T2)
+    assert (asked_for(store_url, report.id), outcome_of(report)) == (["m1"], ("complete", 0, []))
     assert rows(store_url, "SELECT id FROM resource WHERE first_way IS NULL") == [("m1",)]
 
 
 async def test_a_row_of_no_patient_that_no_longer_exists_is_gone(store: Store, store_url: str):
-    await weighed(store, [*MEMBERS, M1, M2], MEDS, asked=EXPORT, watermark=T1)
-    report = await weighed(store, [*MEMBERS, M2], MEDS, asked=EXPORT, answers={"m1": Said.NOT_FOUND}, watermark=T2)
-    assert (said(report), live(store_url)) == (("complete", 1, []), {"p1", "p2", "m2"})
+    await weighed(store, [*MEMBERS, M1, M2], MEDS, requested=EXPORT, watermark=T1)
+    report = await weighed(store, [*MEMBERS, M2], MEDS, requested=EXPORT, answers={"m1": Said.NOT_FOUND}, watermark=T2)
+    assert (outcome_of(report), live(store_url)) == (("complete", 1, []), {"p1", "p2", "m2"})
 
 
 async def test_another_groups_export_says_nothing_about_rows_that_this_groups_charts_mention(
     store: Store, store_url: str
 ):
-    await weighed(store, [*MEMBERS, M1, M2], MEDS, asked=EXPORT, watermark=T1)
+    await weighed(store, [*MEMBERS, M1, M2], MEDS, requested=EXPORT, watermark=T1)
     beside = BESIDE._replace(name="export group beside 2")
     files = [file("Patient"), file("Medication", GROUP, of_none=beside)]
     other = scope(mode="bulk", selection="group:2")
-    report = await weighed(store, [person("p3", way=GROUP), M2._replace(way=beside)], files, asked=other, watermark=T1)
-    assert (asked_for(store_url, report.id), said(report)) == ([], ("complete", 0, []))
+    report = await weighed(
+        store, [person("p3", way=GROUP), M2._replace(way=beside)], files, requested=other, watermark=T1
+    )
+    assert (asked_for(store_url, report.id), outcome_of(report)) == ([], ("complete", 0, []))
 
 
 async def test_an_existing_unlisted_row_makes_the_listing_a_hole_and_the_second_time_a_note(
@@ -412,9 +414,9 @@ async def test_an_existing_unlisted_row_makes_the_listing_a_hole_and_the_second_
 ):
     await weighed(store, ALL, ASKED)
     first = await weighed(store, LESS, ASKED, answers={"a2": again(A2)})
-    assert (said(first), open_evidence(store_url)) == (("partial", 0, ["Observation"]), {"a2": "contradicted"})
+    assert (outcome_of(first), open_evidence(store_url)) == (("partial", 0, ["Observation"]), {"a2": "contradicted"})
     second = await weighed(store, LESS, ASKED, answers={"a2": again(A2)})
-    assert (said(second), open_evidence(store_url)) == (("complete", 0, []), {})
+    assert (outcome_of(second), open_evidence(store_url)) == (("complete", 0, []), {})
     assert [note.split(":")[0] for note in second.notes] == ["Observation"]
     third = await weighed(store, LESS, ASKED)
     assert (asked_for(store_url, third.id), live(store_url)) == ([], IDS)
@@ -435,7 +437,7 @@ async def test_a_withheld_row_is_kept_noted_and_read_again(store: Store, store_u
     await weighed(store, ALL, ASKED)
     for _ in range(3):
         report = await weighed(store, LESS, ASKED, answers={"a2": Said.WITHHELD})
-        assert (asked_for(store_url, report.id), said(report)) == (["a2"], ("complete", 0, []))
+        assert (asked_for(store_url, report.id), outcome_of(report)) == (["a2"], ("complete", 0, []))
         assert ["withheld" in note for note in report.notes] == [True]
     assert (live(store_url), open_evidence(store_url)) == (IDS, {"a2": "withheld"})
 
@@ -449,16 +451,16 @@ COHORT = scope(selection="cohort")
 async def test_a_living_patient_who_is_no_longer_selected_has_left_and_the_chart_is_not_read(
     store: Store, store_url: str, exported: bool
 ):
-    asked, units, brought = (EXPORT, FILES, [*MEMBERS, *CHARTS]) if exported else (COHORT, ASKED, ALL)
-    await weighed(store, brought, units, asked=asked, watermark=T1)
+    requested, units, brought = (EXPORT, FILES, [*MEMBERS, *CHARTS]) if exported else (COHORT, ASKED, ALL)
+    await weighed(store, brought, units, requested=requested, watermark=T1)
     fewer = [one for one in brought if one.patient_id == "p1"]
     units = FILES if exported else [R1, P1]
-    report = await weighed(store, fewer, units, asked=asked, answers={"p2": again(TWO)}, watermark=T2)
-    assert (asked_for(store_url, report.id), said(report)) == (["p2"], ("complete", 0, []))
+    report = await weighed(store, fewer, units, requested=requested, answers={"p2": again(TWO)}, watermark=T2)
+    assert (asked_for(store_url, report.id), outcome_of(report)) == (["p2"], ("complete", 0, []))
     assert (live(store_url), open_evidence(store_url)) == (IDS, {})
     left = rows(store_url, "SELECT patient_id FROM roster WHERE removed_run = %s", report.id)
     assert left == [("p2",)]
-    later = await weighed(store, fewer, units, asked=asked, watermark=T2)
+    later = await weighed(store, fewer, units, requested=requested, watermark=T2)
     assert (asked_for(store_url, later.id), later.status) == ([], "complete")
 
 
@@ -467,34 +469,36 @@ async def test_a_living_patient_who_is_no_longer_selected_has_left_and_the_chart
 async def test_each_row_of_a_deselected_and_deleted_patient_is_read(
     store: Store, store_url: str, exported: bool, word: Said
 ):
-    asked, units, brought = (EXPORT, FILES, [*MEMBERS, *CHARTS]) if exported else (COHORT, ASKED, ALL)
-    await weighed(store, brought, units, asked=asked, watermark=T1)
+    requested, units, brought = (EXPORT, FILES, [*MEMBERS, *CHARTS]) if exported else (COHORT, ASKED, ALL)
+    await weighed(store, brought, units, requested=requested, watermark=T1)
     fewer = [one for one in brought if one.patient_id == "p1"]
     answers = {"p2": word, "b1": Said.NOT_FOUND}
-    report = await weighed(store, fewer, FILES if exported else [R1, P1], asked=asked, answers=answers, watermark=T2)
+    report = await weighed(
+        store, fewer, FILES if exported else [R1, P1], requested=requested, answers=answers, watermark=T2
+    )
     assert asked_for(store_url, report.id) == ["p2", "b1"]
-    assert (said(report), live(store_url)) == (("complete", 2, []), {"p1", "a1", "a2"})
+    assert (outcome_of(report), live(store_url)) == (("complete", 2, []), {"p1", "a1", "a2"})
 
 
 async def test_a_deselected_patient_without_an_answer_is_doubted(store: Store, store_url: str):
-    await weighed(store, ALL, ASKED, asked=COHORT, watermark=T1)
-    report = await weighed(store, [ONE, A1, A2], [R1, P1], asked=COHORT, watermark=T2)
-    assert (said(report), open_evidence(store_url)) == (("partial", 0, ["Patient"]), {"p2": "doubted"})
+    await weighed(store, ALL, ASKED, requested=COHORT, watermark=T1)
+    report = await weighed(store, [ONE, A1, A2], [R1, P1], requested=COHORT, watermark=T2)
+    assert (outcome_of(report), open_evidence(store_url)) == (("partial", 0, ["Patient"]), {"p2": "doubted"})
     assert rows(store_url, "SELECT patient_id FROM roster WHERE removed_run IS NOT NULL") == []
 
 
 async def test_a_patient_without_a_stored_patient_row_leaves_the_cohort_without_a_read(store: Store, store_url: str):
-    await weighed(store, [A1, A2, B1], [P1, P2, R1], asked=COHORT, watermark=T1)
-    report = await weighed(store, [A1, A2], [P1, R1], asked=COHORT, watermark=T2)
+    await weighed(store, [A1, A2, B1], [P1, P2, R1], requested=COHORT, watermark=T1)
+    report = await weighed(store, [A1, A2], [P1, R1], requested=COHORT, watermark=T2)
     assert (asked_for(store_url, report.id), live(store_url)) == ([], {"a1", "a2", "b1"})
     assert rows(store_url, "SELECT patient_id FROM roster WHERE removed_run IS NULL") == [("p1",)]
 
 
 async def test_nobody_leaves_while_the_members_of_the_cohort_are_unknown(store: Store, store_url: str):
-    await weighed(store, ALL, ASKED, asked=COHORT, watermark=T1)
+    await weighed(store, ALL, ASKED, requested=COHORT, watermark=T1)
     lost = Unit(key="cohort:2", kind=UnitKind.COHORT, resource_type="Patient")
     ended = [settled(R1, records=1), settled(P1, records=2), failed(lost)]
-    report = await weighed(store, [ONE, A1, A2], [R1, P1, lost], results=ended, asked=COHORT, watermark=T2)
+    report = await weighed(store, [ONE, A1, A2], [R1, P1, lost], results=ended, requested=COHORT, watermark=T2)
     assert (asked_for(store_url, report.id), open_evidence(store_url)) == ([], {})
 
 
@@ -508,9 +512,9 @@ async def test_an_unwitnessed_row_that_two_runs_do_not_find_is_gone(store: Store
     await weighed(store, [*ALL, *REFERRED[:2]], ASKED)
     brought = [*ALL, REFERRED[0]]
     first = await weighed(store, brought, ASKED, rotated=50, answers={"m2": word})
-    assert (said(first), open_evidence(store_url)) == (("partial", 0, ["Medication"]), {"m2": "not-found"})
+    assert (outcome_of(first), open_evidence(store_url)) == (("partial", 0, ["Medication"]), {"m2": "not-found"})
     second = await weighed(store, brought, ASKED, rotated=50, answers={"m2": word})
-    assert (said(second), live(store_url)) == (("complete", 1, []), IDS | {"m1"})
+    assert (outcome_of(second), live(store_url)) == (("complete", 1, []), IDS | {"m1"})
 
 
 async def test_an_unwitnessed_row_stays_where_no_control_can_be_read(store: Store, store_url: str):
@@ -529,7 +533,7 @@ async def test_unwitnessed_rows_stay_if_another_stored_row_of_their_type_cannot_
         answers = {one.id: Said.NOT_FOUND for one in REFERRED}
         unread = {"Medication"}  # withdrawn: controls of other types are read
         report = await weighed(store, ALL, ASKED, rotated=2, answers=answers, controlled=True, withdrawn=unread)
-        assert said(report) == ("complete", 0, [])
+        assert outcome_of(report) == ("complete", 0, [])
     assert live(store_url) == IDS | {one.id for one in REFERRED}
 
 
@@ -537,7 +541,7 @@ async def test_unwitnessed_rows_of_a_type_with_refused_searches_stay_even_if_rea
     store: Store, store_url: str
 ):
     now = datetime.now(UTC)
-    await weighed(store, ALL, ASKED, asked=COHORT, watermark=T1, rotated=50, at=now)
+    await weighed(store, ALL, ASKED, requested=COHORT, watermark=T1, rotated=50, at=now)
     for days in (40, 41, 42):
         refused = [settled(R1, records=1), settled(R2, records=1), failed(P1), failed(P2)]
         answers = dict.fromkeys(("a1", "a2", "b1"), Said.NOT_FOUND)
@@ -545,7 +549,7 @@ async def test_unwitnessed_rows_of_a_type_with_refused_searches_stay_even_if_rea
             store,
             [ONE, TWO],
             ASKED,
-            asked=COHORT,
+            requested=COHORT,
             results=refused,
             answers=answers,
             rotated=50,
@@ -566,20 +570,22 @@ async def test_unwitnessed_rows_are_read_in_turn_starting_with_those_not_found_b
 
 async def test_another_selections_full_listing_witnesses_a_row_for_one_period(store: Store, store_url: str):
     now = datetime.now(UTC)
-    await weighed(store, [ONE, A1], [R1, P1], asked=COHORT, watermark=T1, rotated=50, at=now)
+    await weighed(store, [ONE, A1], [R1, P1], requested=COHORT, watermark=T1, rotated=50, at=now)
     other = scope(selection="patients")
-    soon = await weighed(store, [TWO, B1], [R2, P2], asked=other, rotated=50, at=now + timedelta(days=34))
+    soon = await weighed(store, [TWO, B1], [R2, P2], requested=other, rotated=50, at=now + timedelta(days=34))
     assert asked_for(store_url, soon.id) == []
-    late = await weighed(store, [TWO, B1], [R2, P2], asked=other, rotated=50, at=now + timedelta(days=36))
+    late = await weighed(store, [TWO, B1], [R2, P2], requested=other, rotated=50, at=now + timedelta(days=36))
     assert asked_for(store_url, late.id) == ["p1", "a1"]
 
 
 async def test_the_rows_of_a_patient_who_left_are_unwitnessed(store: Store, store_url: str):
-    await weighed(store, ALL, ASKED, asked=COHORT, watermark=T1, rotated=50)
+    await weighed(store, ALL, ASKED, requested=COHORT, watermark=T1, rotated=50)
     fewer: list[Record] = [ONE, A1, A2]
-    report = await weighed(store, fewer, [R1, P1], asked=COHORT, answers={"p2": again(TWO)}, watermark=T2, rotated=50)
+    report = await weighed(
+        store, fewer, [R1, P1], requested=COHORT, answers={"p2": again(TWO)}, watermark=T2, rotated=50
+    )
     assert asked_for(store_url, report.id) == ["p2"]
-    later = await weighed(store, fewer, [R1, P1], asked=COHORT, watermark=T2, rotated=50)
+    later = await weighed(store, fewer, [R1, P1], requested=COHORT, watermark=T2, rotated=50)
     assert asked_for(store_url, later.id) == ["p2", "b1"]
 
 
@@ -609,14 +615,14 @@ async def test_a_tombstone_older_than_ways_is_read_until_there_is_an_answer(
 async def test_an_unreadable_patient_who_is_no_longer_requested_is_doubted_once_and_then_kept_with_a_note(
     store: Store, store_url: str
 ):
-    await weighed(store, ALL, ASKED, asked=COHORT, watermark=T1, rotated=50)
+    await weighed(store, ALL, ASKED, requested=COHORT, watermark=T1, rotated=50)
     fewer: list[Record] = [ONE, A1, A2]
-    values: dict[str, Any] = {"asked": COHORT, "watermark": T2, "rotated": 50, "readable": []}
+    values: dict[str, Any] = {"requested": COHORT, "watermark": T2, "rotated": 50, "readable": []}
     first = await weighed(store, fewer, [R1, P1], **values)
-    assert said(first) == ("partial", 0, ["Patient"])
+    assert outcome_of(first) == ("partial", 0, ["Patient"])
     for notes in (1, 0):  # who has left is not asked for any more
         later = await weighed(store, fewer, [R1, P1], **values)
-        assert (said(later), len([note for note in later.notes if "no longer in this selection" in note])) == (
+        assert (outcome_of(later), len([note for note in later.notes if "no longer in this selection" in note])) == (
             ("complete", 0, []),
             notes,
         )
@@ -627,7 +633,7 @@ async def test_a_row_that_nothing_mentions_any_more_is_not_missed(store: Store, 
     await weighed(store, [*ALL, *REFERRED], ASKED)
     for _ in range(2):
         report = await weighed(store, ALL, ASKED)
-        assert (asked_for(store_url, report.id), said(report)) == ([], ("complete", 0, []))
+        assert (asked_for(store_url, report.id), outcome_of(report)) == ([], ("complete", 0, []))
     assert live(store_url) == IDS | {one.id for one in REFERRED}
 
 
@@ -637,16 +643,16 @@ async def test_a_row_that_nothing_mentions_any_more_is_not_missed(store: Store, 
 async def test_a_pull_never_deletes_what_it_misses_however_often(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     for _ in range(3):
-        report = await weighed(store, [ONE, A1], [R1, P1], asked=scope(kind="pull"), answers={"a2": Said.NOT_FOUND})
-        assert said(report) == ("partial", 0, ["Observation"])
+        report = await weighed(store, [ONE, A1], [R1, P1], requested=scope(kind="pull"), answers={"a2": Said.NOT_FOUND})
+        assert outcome_of(report) == ("partial", 0, ["Observation"])
     assert (live(store_url), open_evidence(store_url)) == (IDS, {"a2": "doubted"})
     sync = await weighed(store, LESS, ASKED, answers={"a2": Said.NOT_FOUND})
-    assert said(sync) == ("complete", 1, [])
+    assert outcome_of(sync) == ("complete", 1, [])
 
 
 async def test_a_pull_does_not_delete_a_missed_row_on_a_410(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
-    await weighed(store, [ONE, A1], [R1, P1], asked=scope(kind="pull"), answers={"a2": Said.GONE})
+    await weighed(store, [ONE, A1], [R1, P1], requested=scope(kind="pull"), answers={"a2": Said.GONE})
     assert (live(store_url), open_evidence(store_url)) == (IDS, {"a2": "doubted"})
 
 
@@ -655,9 +661,9 @@ async def test_a_pull_does_not_delete_a_missed_row_on_a_410(store: Store, store_
 
 async def test_only_a_way_that_listed_a_row_misses_it(store: Store, store_url: str):
     exported = [person("p1", way=SYSTEM), record("a1", 1, way=SYSTEM), record("only", 1, way=SYSTEM)]
-    await weighed(store, exported, [file("Patient", SYSTEM), file(way=SYSTEM)], asked=scope(mode="bulk"))
+    await weighed(store, exported, [file("Patient", SYSTEM), file(way=SYSTEM)], requested=scope(mode="bulk"))
     report = await weighed(store, [ONE, A1], [R1, P1])
-    assert (asked_for(store_url, report.id), said(report)) == ([], ("complete", 0, []))
+    assert (asked_for(store_url, report.id), outcome_of(report)) == ([], ("complete", 0, []))
     assert live(store_url) == {"p1", "a1", "only"}
 
 
@@ -669,7 +675,7 @@ async def test_any_way_that_has_listed_a_row_can_miss_it(store: Store, store_url
     assert rows(store_url, taught) == [("a1", "directory")]
     report = await weighed(store, [ONE, *seen_by_both, A2._replace(way=directory.way)], [R1, P1, directory])
     assert rows(store_url, taught) == [("a1", "directory"), ("a2", "directory")]
-    assert (asked_for(store_url, report.id), said(report)) == ([], ("complete", 0, []))
+    assert (asked_for(store_url, report.id), outcome_of(report)) == ([], ("complete", 0, []))
     await weighed(store, [ONE, A1._replace(way=directory.way)], [R1, directory])
     missed = "SELECT e.id, w.name FROM evidence e JOIN way w ON w.id = ANY(e.ways)"
     assert rows(store_url, missed) == [("a2", "directory")]
@@ -731,22 +737,22 @@ async def test_a_directory_misses_patients_only_if_complete(store: Store, store_
 
 
 async def test_unrequested_patients_are_left_alone(store: Store, store_url: str):
-    await weighed(store, ALL, ASKED, asked=scope(selection="patients:1"), watermark=T1)
-    report = await weighed(store, [ONE, A1, A2], [R1, P1], asked=scope(selection="patients:2"), watermark=T1)
+    await weighed(store, ALL, ASKED, requested=scope(selection="patients:1"), watermark=T1)
+    report = await weighed(store, [ONE, A1, A2], [R1, P1], requested=scope(selection="patients:2"), watermark=T1)
     assert (asked_for(store_url, report.id), live(store_url)) == ([], IDS)
 
 
 async def test_a_type_with_a_failed_file_misses_nothing(store: Store, store_url: str):
     second = file(number=2)
-    await weighed(store, [*MEMBERS, *CHARTS], [*FILES, second], asked=EXPORT, watermark=T1)
+    await weighed(store, [*MEMBERS, *CHARTS], [*FILES, second], requested=EXPORT, watermark=T1)
     ended = [settled(FILES[0], records=2), settled(FILES[1]), failed(second)]
-    report = await weighed(store, MEMBERS, [*FILES, second], results=ended, asked=EXPORT, watermark=T2)
+    report = await weighed(store, MEMBERS, [*FILES, second], results=ended, requested=EXPORT, watermark=T2)
     assert (asked_for(store_url, report.id), live(store_url)) == ([], IDS)
 
 
 async def test_quarantined_input_of_no_unit_makes_a_file_miss_nothing(store: Store, store_url: str):
     everything = [file(way=SYSTEM)]
-    await weighed(store, [one._replace(way=SYSTEM) for one in CHARTS], everything, asked=scope(mode="bulk"))
+    await weighed(store, [one._replace(way=SYSTEM) for one in CHARTS], everything, requested=scope(mode="bulk"))
     async with await store.begin_run(scope(mode="bulk")) as run:
         await run.plan(everything)
         line = Quarantined(None, "file 1, line 2", "not JSON", b"{")
@@ -772,12 +778,12 @@ async def test_a_failed_run_deletes_and_doubts_nothing(store: Store, store_url: 
 
 
 async def test_an_export_of_members_witnesses_only_its_members(store: Store, store_url: str):
-    await weighed(store, [*MEMBERS, *CHARTS], FILES, asked=EXPORT, watermark=T1)
+    await weighed(store, [*MEMBERS, *CHARTS], FILES, requested=EXPORT, watermark=T1)
     other = scope(mode="bulk", selection="group:2")
     three, theirs = person("p3", way=GROUP), record("c1", 1, patient="p3", way=GROUP)
-    report = await weighed(store, [three, theirs], FILES, asked=other, watermark=T1)
+    report = await weighed(store, [three, theirs], FILES, requested=other, watermark=T1)
     assert asked_for(store_url, report.id) == []
-    later = await weighed(store, [*MEMBERS, CHARTS[0]], FILES, asked=EXPORT, watermark=T2)
+    later = await weighed(store, [*MEMBERS, CHARTS[0]], FILES, requested=EXPORT, watermark=T2)
     assert asked_for(store_url, later.id) == ["a2", "b1"]
 
 
@@ -803,8 +809,8 @@ async def test_a_changed_resource_forgets_the_patients_it_named_but_not_its_sear
 OTHER = scope(selection="store")
 
 
-async def lags(store: Store, asked: Any) -> dict[tuple[str, str], str | None]:
-    async with await store.begin_run(asked) as run:
+async def lags(store: Store, requested: Any) -> dict[tuple[str, str], str | None]:
+    async with await store.begin_run(requested) as run:
         found = dict(await run.roster.lags())
         await run.fail(reason="only looked", requests=0, retries=0)
         return found
@@ -812,32 +818,32 @@ async def lags(store: Store, asked: Any) -> dict[tuple[str, str], str | None]:
 
 @pytest.mark.parametrize("limit", [10, 0], ids=["buried", "doubted"])
 async def test_a_deletion_or_doubt_of_one_selection_makes_every_selection_list_in_full(store: Store, limit: int):
-    for asked in (OTHER, COHORT):
-        await weighed(store, ALL, ASKED, asked=asked, watermark=T1)
-    await weighed(store, LESS, ASKED, asked=COHORT, answers={"a2": Said.NOT_FOUND}, limit=limit, watermark=T2)
+    for requested in (OTHER, COHORT):
+        await weighed(store, ALL, ASKED, requested=requested, watermark=T1)
+    await weighed(store, LESS, ASKED, requested=COHORT, answers={"a2": Said.NOT_FOUND}, limit=limit, watermark=T2)
     owed = {("Observation", "p1"): None}
     assert (await lags(store, OTHER), await lags(store, COHORT)) == (owed, owed)
-    await weighed(store, LESS, ASKED, asked=OTHER, watermark=T2)
+    await weighed(store, LESS, ASKED, requested=OTHER, watermark=T2)
     assert await lags(store, OTHER) == ({} if limit else owed)
 
 
 async def test_a_full_listing_knows_the_rows_it_revives_and_other_selections_do_not(store: Store):
-    for asked in (OTHER, COHORT):
-        await weighed(store, ALL, ASKED, asked=asked, watermark=T1)
-    for asked in (OTHER, COHORT):
-        await weighed(store, LESS, ASKED, asked=asked, answers={"a2": Said.NOT_FOUND}, watermark=T1)
-    for asked in (OTHER, COHORT):
-        await weighed(store, LESS, ASKED, asked=asked, watermark=T1)
+    for requested in (OTHER, COHORT):
+        await weighed(store, ALL, ASKED, requested=requested, watermark=T1)
+    for requested in (OTHER, COHORT):
+        await weighed(store, LESS, ASKED, requested=requested, answers={"a2": Said.NOT_FOUND}, watermark=T1)
+    for requested in (OTHER, COHORT):
+        await weighed(store, LESS, ASKED, requested=requested, watermark=T1)
     assert (await lags(store, OTHER), await lags(store, COHORT)) == ({}, {})
-    await weighed(store, ALL, ASKED, asked=OTHER, watermark=T2)
+    await weighed(store, ALL, ASKED, requested=OTHER, watermark=T2)
     assert (await lags(store, OTHER), await lags(store, COHORT)) == ({}, {("Observation", "p1"): None})
 
 
 @pytest.mark.parametrize("how", ["pull", "failed", "interrupted"])
 async def test_no_selection_knows_a_row_revived_by_a_run_without_listings(store: Store, how: str):
-    await weighed(store, ALL, ASKED, asked=COHORT, watermark=T1)
-    await weighed(store, LESS, ASKED, asked=COHORT, answers={"a2": Said.NOT_FOUND}, watermark=T1)
-    await weighed(store, LESS, ASKED, asked=COHORT, watermark=T1)
+    await weighed(store, ALL, ASKED, requested=COHORT, watermark=T1)
+    await weighed(store, LESS, ASKED, requested=COHORT, answers={"a2": Said.NOT_FOUND}, watermark=T1)
+    await weighed(store, LESS, ASKED, requested=COHORT, watermark=T1)
     assert await lags(store, COHORT) == {}
     async with await store.begin_run(scope(kind="pull" if how == "pull" else "sync")) as run:
         await run.write(Batch(records=[again(A2)]))
@@ -858,7 +864,7 @@ async def test_an_export_older_than_a_deletion_does_not_undo_it(store: Store, st
     await weighed(store, LESS, ASKED, answers={"a2": Said.NOT_FOUND})
     instant = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
     exported = [one._replace(way=SYSTEM) for one in (A1, A2, B1)]
-    await weighed(store, exported, [file(way=SYSTEM)], asked=scope(mode="bulk"), exported_at=instant)
+    await weighed(store, exported, [file(way=SYSTEM)], requested=scope(mode="bulk"), exported_at=instant)
     assert ("a2" in live(store_url)) is alive
 
 
@@ -872,7 +878,7 @@ async def test_an_older_export_settles_no_doubt(store: Store, store_url: str):
     )
     instant = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     exported = [one._replace(way=GROUP) for one in (A1, A2, B1)]
-    await weighed(store, exported, [file(way=GROUP)], asked=scope(mode="bulk"), exported_at=instant)
+    await weighed(store, exported, [file(way=GROUP)], requested=scope(mode="bulk"), exported_at=instant)
     assert open_evidence(store_url) == {"a2": "old-tombstone"}
 
 
@@ -881,5 +887,5 @@ async def test_an_export_older_than_a_change_does_not_undo_it(store: Store, stor
     await weighed(store, [record("a1", "new", updated="2024-01-02T00:00:00Z")], [P1])
     instant = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
     older = record("a1", "old", updated="2024-01-01T00:00:00Z", way=SYSTEM)
-    await weighed(store, [older], [file(way=SYSTEM)], asked=scope(mode="bulk"), exported_at=instant)
+    await weighed(store, [older], [file(way=SYSTEM)], requested=scope(mode="bulk"), exported_at=instant)
     assert rows(store_url, "SELECT body ->> 'value' FROM resource") == [(value,)]

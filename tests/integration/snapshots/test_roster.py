@@ -39,7 +39,7 @@ def news(patient: str, since: str, kind: str = "Observation") -> Unit:
     return search(kind, patient, incremental=True, since=since)
 
 
-async def crawl(store: Store, instant: str, *results: tuple[Unit, Any], changes: Any = COHORT) -> RunReport:
+async def crawl(store: Store, instant: str, *results: tuple[Unit, Any], requested: Any = COHORT) -> RunReport:
     """Run these units; each is paired with `settled` or `failed`, and fetches a row if it settles."""
     ended: list[UnitResult] = [how(unit) for unit, how in results]
     brought = [
@@ -49,7 +49,7 @@ async def crawl(store: Store, instant: str, *results: tuple[Unit, Any], changes:
     ]
     ended = [replace(one, records=1) if one.state is UnitState.SETTLED else one for one in ended]
     return await full_run(
-        await store.begin_run(changes), brought, [unit for unit, _ in results], results=ended, watermark=instant
+        await store.begin_run(requested), brought, [unit for unit, _ in results], results=ended, watermark=instant
     )
 
 
@@ -112,9 +112,9 @@ async def test_a_new_patient_lags_in_types_that_its_first_run_did_not_request(st
 async def test_a_patient_that_left_is_off_the_roster_keeps_its_data_and_comes_back_as_new(store: Store, store_url: str):
     people = [person("p1"), person("p2")]
     brought = [record("a", 1, patient="p1"), record("b", 1, patient="p2")]
-    await weighed(store, [*people, *brought], [read("p1"), read("p2"), P1, P2], asked=COHORT, watermark=T1)
+    await weighed(store, [*people, *brought], [read("p1"), read("p2"), P1, P2], requested=COHORT, watermark=T1)
     again = [people[0], brought[0]]
-    report = await weighed(store, again, [read("p1"), P1], asked=COHORT, answers={"p2": people[1]}, watermark=T2)
+    report = await weighed(store, again, [read("p1"), P1], requested=COHORT, answers={"p2": people[1]}, watermark=T2)
     assert (report.status, live(store_url)) == ("complete", {"p1", "p2", "a", "b"})
     assert (await state(store))[1] == {"p1"}
     both = [(news("p1", T2), settled), (P2, settled)]
@@ -128,7 +128,7 @@ async def test_pulls_failed_runs_and_other_selections_leave_the_roster_alone(sto
         await run.plan([P2])
         await run.write(Batch(results=[failed(P2)]))
         await run.finish(watermark=None, requests=0, retries=0)
-    await crawl(store, T2, (P2, settled), asked=scope(selection="group:1"))
+    await crawl(store, T2, (P2, settled), requested=scope(selection="group:1"))
     assert await state(store) == ({"Observation": T1}, {"p1"}, {})
 
 
@@ -151,7 +151,7 @@ async def test_an_export_of_everything_adds_nobody_to_the_roster_and_clears_ever
 ):
     await crawl(store, T1, (P1, settled), (P2, failed))
     everything = file(way=Way("export system", WayScope.EVERYTHING))
-    await crawl(store, T2, (everything, settled), asked=scope(selection="cohort", mode="bulk"))
+    await crawl(store, T2, (everything, settled), requested=scope(selection="cohort", mode="bulk"))
     assert await state(store) == ({"Observation": T2}, {"p1", "p2"}, {})
 
 

@@ -58,7 +58,7 @@ async def in_turns(store: Store, *contents: str, version: str | None = "1") -> l
     for turn, content in enumerate(contents):
         if turn % 2:
             one = record("a", content, version=version, way=SYSTEM)
-            report = await weighed(store, [one], [file(way=SYSTEM)], asked=scope(mode="bulk"))
+            report = await weighed(store, [one], [file(way=SYSTEM)], requested=scope(mode="bulk"))
         else:
             report = await weighed(store, [record("a", content, version=version)], [P1])
         changed.append(report.changed)
