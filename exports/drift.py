@@ -1,7 +1,7 @@
 """Drift: how the columns of an export's tables differ from those of the last export of the same folder. Pure.
 
-Both are what the Data Package beside the tables says (`formats.data_package`). Of tables that only one of the two has, nothing is
-said: they were asked for, or not.
+Both are read from the Data Package beside the tables (`formats.data_package`). Tables that only one of the two has are left out:
+one of the requests did not name them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def drift_between(former: bytes, now: bytes) -> tuple[Drift, ...]:
     """Compare two Data Packages; tables whose columns are the same are not in the result.
 
     Raises:
-        DriftError: the former one is none.
+        DriftError: the former one is no Data Package.
     """
     try:
         before = dict(_tables(json.loads(former)))

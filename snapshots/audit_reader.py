@@ -1,4 +1,4 @@
-"""The questions that may be asked of the audit; those that show reads are noted in it themselves. `Store.audit` makes it."""
+"""Queries of the audit; those that show reads are themselves noted in it. `Store.audit` makes the reader."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Copies the rows of queries out, as bytes in chunks, with a count of them. `reader` says what they select, `copying` reads.
 
-Sessions that have nothing to do read stretches of ids ahead. What is given does not depend on that: neither the rows, nor
-where a chunk ends.
+Sessions that have nothing to do read stretches of ids ahead. Neither the rows nor the ends of the chunks
+depend on that.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROWS_A_STRETCH = 8192
 
 @dataclass(frozen=True)
 class _Piece:
-    """What one COPY gives: the rows of a query, or those of a stretch of ids."""
+    """What one COPY returns: the rows of a query, or of a stretch of its ids."""
 
     query: int
     stretch: Stretch
@@ -138,7 +138,7 @@ class CopyStream:
                 yield rows
 
     def _chunks(self, rows: Rows) -> Iterator[bytes]:
-        """Give the rows as chunks that end where their own sizes say, however they were read; what is left waits."""
+        """Return the rows in chunks whose ends depend on the rows' sizes alone; the rest waits."""
         data = memoryview(rows.data)
         at = row = 0
         while (last := bisect_left(rows.ends, at + CHUNK_BYTES - self._waiting_bytes, row)) < len(rows.ends):

@@ -178,7 +178,7 @@ async def _deleted(session: TenantSession, values: Mapping[str, Any]) -> tuple[d
         query = sql.SQL(statement).format(table=sql.Identifier(table))
         rows[table] = rows.get(table, 0) + (await conn.execute(query, values)).rowcount
 
-    await delete("quarantine", _SQL["quarantine"])  # before the units, which tell whose it is
+    await delete("quarantine", _SQL["quarantine"])  # before the units, which show whose it is
     if session.sealer is not None:
         named, unread = await forget_input(conn, values, session.sealer)
         rows["quarantine"] += named

@@ -373,7 +373,7 @@ class Snapshot:
             patients += [one.patients_of_lost() for one in self._comparisons()]
         if self._read.before:
             patients += [one.patients_of_differing() for one in self._comparisons()]
-            # that nothing of a named patient differs was told, too
+            # an answer without differences says something about the named patient too
             patients += [named_patients(one, self._of.selection.patients or ()) for one in self.connections]
         return WhatWasRead(connections=self.connections, types=types, runs=self.runs, patients=patients)
 

@@ -178,7 +178,7 @@ def _opened(text: bytes, kind: str, id_: str, sealer: Sealer, below: str = "") -
 
 
 def _strings(tree: Node, text: bytes, wanted: Callable[[bytes], bool]) -> Iterator[Leaf]:
-    """The strings of a body whose literals are wanted."""
+    """Return the strings of a body whose literals are wanted."""
     waiting: list[tuple[Node, str]] = [(tree, "")]
     while waiting:
         node, pointer = waiting.pop()

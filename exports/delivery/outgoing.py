@@ -1,6 +1,6 @@
 """The files of one export on their way: made aside, in parts of a certain size if requested, staged, and placed together.
 
-The caller decides what a file contains; `destination` says how a file is staged and placed, `manifest` what stands beside them.
+The caller decides what a file contains; `destination` stages and places it, `manifest` is written beside the files.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from exports.errors import DestinationError
 
 
 class Outgoing:
-    """The files of one export. Use as a context: what is not placed at its end is gone.
+    """The files of one export. Use as a context, which removes at its end what was not placed.
 
     Raises:
-        DestinationError: a file of somebody else's has the name of one of the export's.
+        DestinationError: a file that no export has written has the name of one of the export's.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Outgoing:
 
     @contextmanager
     def room(self) -> Iterator[Path]:
-        """Give a folder beside the files, which only their owner can read, to who makes a file at a path; it is removed after."""
+        """Yield a private folder beside the files, for writers that need a path; it is removed afterwards."""
         with destination_errors(self._folder):
             room = TemporaryDirectory(dir=self._folder, prefix=".", suffix=LEFTOVER_SUFFIX)
         with room as path:
@@ -133,7 +133,7 @@ class Outgoing:
 
 
 class RowWriter(Protocol):
-    """A format at work: takes whole rows, and gives its file's bytes away."""
+    """The writer of a format: takes whole rows, and hands on its file's bytes."""
 
     def add(self, chunk: bytes) -> None:
         """Take whole rows."""
@@ -151,7 +151,7 @@ class Tally:
     rows_by_connection: Mapping[str, int] | None = None
 
     def beyond(self, former: Tally, sealed: DeliveredFile) -> DeliveredFile:
-        """Return what is to be said of a file that was begun at a former tally."""
+        """Return the tally of a file that was begun at a former one."""
         empty = {name: cells - former.left_empty.get(name, 0) for name, cells in self.left_empty.items()}
         before = former.rows_by_connection or {}
         lines = {name: rows - before.get(name, 0) for name, rows in (self.rows_by_connection or {}).items()}

@@ -1,7 +1,7 @@
 """What FHIR R4 says about elements: their types and whether they repeat, read from `r4.txt`.
 
-All resource types and all datatypes of R4 (4.0.1), as `generate` made them from HL7's definitions. What the knowledge is used for
-is left to the compiler, which asks for speed and for warnings: data of another shape gives the same rows, only slower.
+All resource types and all datatypes of R4 (4.0.1), as `generate` made them from HL7's definitions. The compiler uses it
+for speed and for warnings: data of another shape gives the same rows, only slower.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def is_known(type_: str | None) -> bool:
 
 
 def is_resource(type_: str | None) -> bool:
-    """Whether it is a type of resource, or stands for all of them."""
+    """Whether it is a type of resource, or the abstract type of all."""
     while type_ in _types():
         if type_ == "Resource":
             return True

@@ -28,7 +28,7 @@ _BYTE_ORDER_MARK = "\ufeff".encode()
 
 @dataclass(frozen=True)
 class CsvDialect:
-    """`null` stands for null; a text that is the same is written with one more backslash before it.
+    """`null` is how null is written; a text that is the same gets one more backslash before it.
 
     `for_spreadsheets`: the file begins with a byte order mark, lines end with CR LF, and a text that would be taken for a
     formula gets an apostrophe before it. Numbers, dates and booleans stay as they are.

@@ -71,7 +71,7 @@ class CsvRows:
 
 
 class CsvTable:
-    """A file in the making: takes CSV as the store gives it, gives it to `write` in a dialect. Use as a context."""
+    """A file in the making: takes the store's CSV, and passes it to `write` in a dialect. Use as a context."""
 
     def __init__(self, write: Callable[[bytes], None], dialect: CsvDialect, columns: Sequence[TableColumn]) -> None:
         self._write = write
@@ -96,7 +96,7 @@ class CsvTable:
 def csv_rows(snapshot: Snapshot, parts: Sequence[CompiledView], *, asks: bool) -> CsvRows:
     """Return the rows of a view that was compiled with marks; it has a part for each source of the snapshot.
 
-    `asks`: whether Postgres can be asked what it can read (`written_forms`).
+    `asks`: whether this Postgres can tell what it can read (`written_forms`).
     """
     names = [column.name for column in parts[0].columns]
     shown = [one for column in parts[0].columns for one in [column] * (2 if is_beside_written(column, names) else 1)]

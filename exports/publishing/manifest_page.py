@@ -1,9 +1,9 @@
 """The pages of a Bulk Publish manifest (Bulk Data Access STU 4): built, read and checked as documents. Pure.
 
 A dataset is a root page (a snapshot), a stub, and a page for each increment; the last one links to `#pending`, or for good to
-`#closed`. All pages agree in every member but output, deleted, outcome and link, so what is chartferry's own stands in two
-extensions: about the dataset in each page, about an increment in each of its entries. `dataset_folder` keeps the pages,
-`publish` makes them.
+`#closed`. All pages agree in every member but output, deleted, outcome and link, so chartferry's own facts are in two
+extensions: about the dataset in each page, about an increment in each of its entries. `chain` keeps the pages, `publish` makes
+them.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def request_of(page: Page) -> str | None:
 
 
 def connection_of(page: Page) -> str | None:
-    """Return whose charts chartferry publishes there; None: the dataset is not chartferry's."""
+    """Return the connection that chartferry publishes there; None: the dataset is not chartferry's."""
     value = _parts(page.members.get("extension"), DATASET).get("connection")
     return value if isinstance(value, str) else None
 

@@ -19,8 +19,8 @@ _CHUNK_BYTES = 1 << 20
 class DeidentifiedCharts:
     """What leaves of a snapshot, type by type. Each is read and de-identified once, whatever is made of it. Use as a context.
 
-    It lies in nameless temporary files until the end. While a type is sorted, its file is there twice, and in memory are some
-    200 bytes a resource: where it stands.
+    Until the end it is in nameless temporary files. While a type is sorted, its file exists twice, and some 200 bytes a resource
+    are in memory: its position.
     """
 
     def __init__(self, deidentifier: Deidentifier) -> None:
@@ -85,7 +85,7 @@ class DeidentifiedRows:
 
     @property
     def rows_by_query(self) -> list[int]:
-        """Nothing: their order does not reveal whose they are."""
+        """Nothing: their order does not reveal the connection."""
         return []
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

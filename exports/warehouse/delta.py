@@ -266,7 +266,7 @@ def _write(file: io.BufferedWriter, data: bytes) -> None:
 
 
 def _plain(columns: Sequence[TableColumn]) -> pa.Schema:
-    """Return the typed columns of a file without what is said of them, which a table's schema would keep for ever."""
+    """Return the typed columns of a file without their descriptions, which a table's schema would keep for ever."""
     return pa.schema([pa.field(one.name, one.type) for one in schema_of(columns)])
 
 

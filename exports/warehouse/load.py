@@ -42,14 +42,14 @@ class WarehouseRequest:
 
     @property
     def checksum(self) -> str:
-        """Return what names the selection: rows of another one do not belong into the same tables."""
+        """Return a checksum of the selection: rows of another one do not belong in the same tables."""
         patients = None if self.patients is None else sorted(set(self.patients))
         return hashlib.sha256(json.dumps([sorted(set(self.connections)), patients]).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class LoadedTable:
-    """What became of one table. `rows` were written, `deleted` are rows that gave way to them or are gone."""
+    """The result for one table: `rows` were written; `deleted` were replaced, or their resources are gone."""
 
     name: str
     rows: int
@@ -138,7 +138,7 @@ def _table(view: LoadedView, snapshot: Snapshot, *, documents: bool) -> _Table:
     # changes are noted by type: what a view that reads documents has of them, each view of the type has
     compiled = compiled_over(view, snapshot, documents=documents and snapshot.changed_since is not None)
     columns = table_columns(compiled[0].columns, view.definition)
-    # by what the view's columns say that they are, whatever they are called; within `forEach` a path stands on something else
+    # by the columns' paths, whatever their names; within `forEach` a path starts from another element
     outer = [
         one for part in view.definition.get("select", ()) if _is_of_resource(part) for one in part.get("column", ())
     ]
@@ -166,7 +166,7 @@ def _check(tables: Sequence[_Table], *, changes: bool) -> None:
 def _check_standing(
     one: _Table, standing: Standing | None, request: WarehouseRequest, snapshot: Snapshot, target: OpenWarehouse
 ) -> None:
-    """Refuse a table that is somebody else's, has other types, or does not hold the state from which the changes start."""
+    """Refuse a table that chartferry has not made, or that has other types, or not the state from which the changes start."""
     name, changes = one.view.name, snapshot.changed_since is not None
     if standing is not None and not standing.is_ours:
         raise WarehouseError(f"{name} in {target} is not chartferry's: rename the view, or choose another place")
@@ -210,7 +210,7 @@ def _retyped(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 async def _note_changes(
     tables: Sequence[_Table], reading: Collection[str], target: OpenWarehouse, snapshot: Snapshot
 ) -> None:
-    """Tell the target which resources have changed or are gone: also one that a view shows no more has to leave its table.
+    """Note in the target which resources have changed or are gone, since those that a view no longer shows must leave its table.
 
     `reading`: the types of which a view reads documents.
     """

@@ -1,7 +1,7 @@
 """The tables of a warehouse: made, extended and filled over one session of another Postgres, in one transaction.
 
 `load` decides what is loaded into them, and when. Only tables that chartferry has made are touched: their comments, JSON,
-say so, and what they hold. Errors of that Postgres are told by their SQLSTATE alone: their texts may quote a row.
+say so, and what they hold. Errors of that Postgres are reported by SQLSTATE alone, since their texts may quote a row.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Target:
         return f"{self._where}, schema {self._schema}"
 
     async def standing(self, table: str) -> Standing | None:
-        """Return a table, or what else has its name; None: nothing has."""
+        """Return the table, or another object of its name; None if there is none."""
         query = SQL(
             "SELECT c.relkind = 'r', obj_description(c.oid, 'pg_class'), a.attname, format_type(a.atttypid, a.atttypmod)"
             " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
@@ -198,7 +198,7 @@ class Target:
         await self._copy(SQL("{} ({})").format(self._name(table), names), rows)
 
     async def note_held(self, table: str, held: Held) -> None:
-        """Say in the table's comment what it holds."""
+        """Write into the table's comment what it holds."""
         comment = json.dumps({_OURS: asdict(held)})
         await self._run(SQL("COMMENT ON TABLE {} IS {}").format(self._name(table), Literal(comment)))
 

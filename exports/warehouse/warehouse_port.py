@@ -16,7 +16,7 @@ class Held:
     """What a table holds: a view, by the checksum of its definition, of a request, as of a moment (ISO 8601).
 
     `run` ended last of the runs whose work it is: several moments may have one `as_of`, since that is when a run began.
-    `erasures` is the number of patients who had been erased by then; tables that say nothing of it are older.
+    `erasures` is the number of patients who had been erased by then; tables without it are older.
     """
 
     view: str
@@ -68,7 +68,7 @@ class OpenWarehouse(Protocol):
         """The place in words, without a secret."""
 
     async def standing(self, table: str) -> Standing | None:
-        """Return a table, or what else has its name; None: nothing has."""
+        """Return the table, or another object of its name; None if there is none."""
 
     def types(self, columns: Sequence[TableColumn]) -> dict[str, str]:
         """Return the columns that a table of these has there, with their types."""
@@ -95,4 +95,4 @@ class OpenWarehouse(Protocol):
         """Add rows: CSV with a header, an unquoted empty field is null."""
 
     async def note_held(self, table: str, held: Held) -> None:
-        """Say beside the table what it holds."""
+        """Write beside the table what it holds."""

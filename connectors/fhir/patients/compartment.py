@@ -3,7 +3,7 @@
 Generated from HL7's definitions, version 4.0.1 of 2019-11-01: CompartmentDefinition/patient says which search parameters of each
 type count, and each SearchParameter's expression where they look (http://hl7.org/fhir/R4/compartmentdefinition-patient.html).
 `tests/unit/connectors/r4_compartment.py` is the generator, keeps what it was generated from, and names the package that it came
-in; a test holds both together. Only the elements are here: `fhir_base` reads references, `fhir` resources.
+in; a test holds both together. Only the elements are here: `fhir_base` reads references, `records` resources.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from yarl import URL
 from connectors.fhir.errors import UnsafeLinkError
 from connectors.fhir.transport.links import NOT_MOVED, origin, resolve, safe_url
 
-# an id is bounded as a resource's own is (fhir); a version is told from it
+# an id is bounded like a resource's own (`records`); a version is cut off
 _PATIENT = re.compile(r"(?:\A|/)Patient/([^\s/?#\x00-\x1f\x7f-\x9f]{1,1024})(?:/_history/[^/?#]+)?/?\Z")
 _REMEMBERED = 10_000  # references, some 2 MB
 
