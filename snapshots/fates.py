@@ -176,11 +176,11 @@ def _of_what_a_way_missed(one: Circumstance, *, is_pull: bool) -> Fate:
     if one.before not in _UNSURE:
         return Fate.DOUBTED
     if one.of_unknown:
-        return Fate.DOUBTED if one.member else Fate.DROPPED  # its patient may have left the Group
+        return Fate.DOUBTED if one.member else Fate.DROPPED  # its patient may have left the Group; who is named has not
     if one.resource_type != PATIENT or one.everything:  # to leave a selection is no listing's word
         return Fate.SETTLED
-    # whom two runs no longer listed, and nobody can read, has left as far as anybody can know, unless he is still asked for
-    return Fate.LEFT_UNREAD if not one.member and (not_there or one.said is Said.UNREADABLE) else Fate.DOUBTED
+    # whom two runs no longer listed, and nobody can read, has left as far as anybody can know
+    return Fate.LEFT_UNREAD if not_there or one.said is Said.UNREADABLE else Fate.DOUBTED
 
 
 class Hole(NamedTuple):

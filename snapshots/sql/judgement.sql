@@ -12,17 +12,17 @@ SELECT *, dense_rank() OVER (ORDER BY resource_type, way, everything, strict, of
 FROM (
     SELECT a.resource_type, a.id, a.way, a.said, a.asked,
         coalesce(w.scope = 'everything', false) AS everything, coalesce(w.strict, true) AS strict,
-        -- an export of a Group that could not be read, without Patients: whose rows it does not bring may have left; or one that was
-        -- refused, while nothing at all could be read
-        coalesce(w.scope = 'members', false) AND (
-            NOT EXISTS (SELECT FROM group_member m WHERE m.run = %(run)s) AND NOT EXISTS (
-                SELECT FROM unit u WHERE u.run = %(run)s
-                    AND (u.kind IN ('file', 'no-file') AND u.resource_type = 'Patient' OR u.kind = 'cohort' AND u.patient_id IS NOT NULL)
-            ) OR NOT EXISTS (
-                SELECT FROM unit u WHERE u.run = %(run)s AND (
-                    u.kind IN ('file', 'no-file', 'search', 'batch') OR u.kind = 'cohort' AND u.ending = 'listed'
-                    OR u.kind IN ('control', 'confirm') AND u.records > 0
-                )
+        -- an export of a Group that could not be read, without Patients: whose rows it does not bring may have left; or one of named
+        -- patients that was refused, while nothing at all could be read
+        coalesce(w.scope = 'members', false) AND NOT EXISTS (SELECT FROM group_member m WHERE m.run = %(run)s) AND NOT EXISTS (
+            SELECT FROM unit u WHERE u.run = %(run)s
+                AND (u.kind IN ('file', 'no-file') AND u.resource_type = 'Patient' OR u.kind = 'cohort' AND u.patient_id IS NOT NULL)
+        ) OR EXISTS (SELECT FROM unit u WHERE u.run = %(run)s AND u.kind = 'cohort' AND u.patient_id IS NOT NULL) AND NOT EXISTS (
+            SELECT FROM bulk_job b WHERE b.run = %(run)s AND (b.status_url IS NOT NULL OR b.manifest_complete)
+        ) AND NOT EXISTS (
+            SELECT FROM unit u WHERE u.run = %(run)s AND (
+                u.kind IN ('file', 'no-file', 'search', 'batch') OR u.kind = 'cohort' AND u.ending = 'listed'
+                OR u.kind IN ('control', 'confirm') AND u.records > 0
             )
         ) AS of_unknown,
         r.last_changed_run = %(run)s AND r.deleted_at IS NULL OR EXISTS (
