@@ -2,7 +2,7 @@
 
 Only literal references to this EHR's Patients count: `compartment` has the elements, `fhir_base` reads the references. A resource
 that names no patient in this way (but an identifier, a contained Patient, another server's) may still belong to the patient whose
-search brought it (`filed`).
+search brought it (`nameless`).
 """
 
 from __future__ import annotations
@@ -78,20 +78,15 @@ def patients_of(keys: Naming, places: Places, base: FhirBase) -> tuple[str | Non
     return next(iter(found)), tuple(found)[1:]
 
 
-def filed(records: Sequence[Record], resource_type: str, patient: str | None) -> Sequence[Record]:
-    """Return what a patient's search brought, with each record of the searched type that names no patient filed under this one.
+def nameless(record: Record, resource_type: str, patient: str | None) -> bool:
+    """Whether a patient's search brought a record of the searched type that names no patient.
 
-    The EHR listed it for this patient, and nothing in it says otherwise. A record that names only other patients is left as it
-    is, since the server may have ignored the filter (F16). Records of other types came along, and were not searched by patient.
+    It is that patient's, because the EHR listed it so and nothing in it says otherwise, if the EHR heeded the patient at all
+    (F16). A record that names only other patients is left as it is. Records of other types came along, and were not searched by
+    patient.
     """
-    if patient is None or resource_type == "Patient":
-        return records
-    return [
-        record._replace(searched=patient)
-        if record.patient_id is None and record.resource_type == resource_type
-        else record
-        for record in records
-    ]
+    is_searched = patient is not None and resource_type != "Patient" and record.resource_type == resource_type
+    return is_searched and record.patient_id is None
 
 
 def _patients(value: Any, path: Sequence[str], base: FhirBase) -> Iterator[str]:

@@ -20,7 +20,7 @@ from connectors.fhir.endings import meaning_of
 from connectors.fhir.errors import ProtocolError, RequestError, TerminalFetchError
 from connectors.fhir.json_answers import bare
 from connectors.fhir.not_found import NotFoundAnswers
-from connectors.fhir.patients.membership import filed
+from connectors.fhir.patients.membership import nameless
 from connectors.fhir.patients.merges import aliases_in, refused_survivor
 from connectors.fhir.records import Page, UnreadableResourceError, record_from
 from connectors.fhir.search.inspection import Inspection
@@ -36,6 +36,7 @@ from snapshots.record import Quarantined, Record
 from snapshots.unit import Ending, Unit, UnitResult, UnitState
 from snapshots.witness import Deletion, Said
 
+_MOST_HELD = 1_000  # rows of a search in memory, until it shows whether they are the patient's
 _MAX_SLOW = 12  # slow answers to the parts of one search: beyond that the server is slow, not the search
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -166,6 +167,7 @@ class PageGatherer:
     async def _walk(self, unit: Unit, path: str, tally: SearchTally, emit: Emit) -> None:
         """Emit every page of one search or piece of it."""
         inspection = Inspection.of(unit, self.profile, self._capability, self._dates_until)
+        held = _Nameless(unit, tally, emit)
 
         async def take(page: Page, page_url: str) -> None:
             tally.issues += page.issues
@@ -176,8 +178,8 @@ class PageGatherer:
             inspection.look(page.records, tally)
             if not (page.records or page.quarantined):
                 return
-            size = sum([len(record.body) for record in page.records])
-            records = filed(page.records, unit.resource_type, unit.patient_id)
+            records = await held.without(page.records)
+            size = sum([len(record.body) for record in records])
             aliases: list[Alias] = []
             gone: list[Deletion] = []
             if unit.resource_type == "Patient":
@@ -192,7 +194,12 @@ class PageGatherer:
             return self._search(unit, url, first=first)
 
         url = f"{self._base.url}/{path}"
-        totals = await self._pager.walk(url, call_for, take, unit_key=unit.key, way=unit.way)
+        try:
+            totals = await self._pager.walk(url, call_for, take, unit_key=unit.key, way=unit.way)
+        except RequestError:
+            await held.release(is_whole=False)
+            raise
+        await held.release(is_whole=True)
         tally.withheld += totals.missing
         tally.shifted = tally.shifted or totals.shifted
 
@@ -230,6 +237,39 @@ class PageGatherer:
         if not first or over is None or len(url) <= over or not query:
             return call
         return replace(call, method="POST", url=f"{where}/_search", headers=_FORM, body=query.encode())
+
+
+class _Nameless:
+    """Rows of one search that name no patient: its patient's, unless some page shows that the server did not heed whom it named.
+
+    They are emitted once that is known; beyond `_MOST_HELD`, by what the pages so far show.
+    """
+
+    def __init__(self, unit: Unit, tally: SearchTally, emit: Emit) -> None:
+        self._unit = unit
+        self._tally = tally
+        self._emit = emit
+        self._held: list[Record] = []
+
+    async def without(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Hold such rows back, and return the others."""
+        of_type, patient = self._unit.resource_type, self._unit.patient_id
+        held = [record for record in records if nameless(record, of_type, patient)]
+        if not held:
+            return records
+        self._held += held
+        if len(self._held) >= _MOST_HELD:
+            await self.release(is_whole=True)
+        return [record for record in records if not nameless(record, of_type, patient)]
+
+    async def release(self, *, is_whole: bool) -> None:
+        """Emit the rows; as the patient's, if the search is whole and brought nobody else's."""
+        if not self._held:
+            return
+        whose = self._unit.patient_id if is_whole and not self._tally.of_others else None
+        rows = [record._replace(searched=whose) for record in self._held]
+        self._held = []
+        await self._emit(Fetched(records=rows, size=sum([len(record.body) for record in rows])))
 
 
 def _lost(unit: Unit, lost: Sequence[Piece], tally: SearchTally) -> Quarantined:

@@ -67,6 +67,7 @@ class Inspection:
             # what is included beside the matches is of another type
             if (other or (by is not None and self._too_old(record, by, tally))) and record.resource_type == own:
                 tally.astray += 1
+                tally.of_others += other
         if self.categories and records and not self._of_category(records[0]):
             tally.astray += 1  # one a page is enough to see whether the filter holds
 

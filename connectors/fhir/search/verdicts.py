@@ -49,6 +49,7 @@ class SearchTally:
     doubtful: bool = False  # a page held links or issues that nobody understands
     redacted: int = 0  # placeholders of what the client may not see (F37)
     astray: int = 0  # of another patient, category or time than requested (F16)
+    of_others: int = 0  # of `astray`: of another patient
     unfiltered: bool = False  # the server refused the date filter: everything was listed
     dateless: bool = False  # searched by a date that a resource may not have
     lost: int = 0  # places that the server cannot produce

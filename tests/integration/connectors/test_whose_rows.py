@@ -74,3 +74,8 @@ async def test_a_row_of_only_another_patient_stays_theirs_and_the_listing_proves
     found, result = await searched({"id": "astray", "subject": {"reference": "Patient/p2"}})
     assert (found["astray"].patient_id, found["astray"].searched) == ("p2", None)
     assert not result.complete_listing
+
+
+async def test_a_row_that_names_nobody_is_nobodys_where_the_server_ignored_whom_the_search_named() -> None:
+    found, _ = await searched({"id": "nobodys"}, {"id": "astray", "subject": {"reference": "Patient/p2"}})
+    assert (found["nobodys"].patient_id, found["nobodys"].searched) == (None, None)
