@@ -11,8 +11,8 @@ import pytest
 from tests.acceptance.odd_ehr import CHART, obs, odd, pats, unjudged
 from tests.histories import steps as s
 from tests.histories.answers import Answer, Job, Server, _issue, _outcome, _within
-from tests.histories.ehr import told
 from tests.histories.nights import observation
+from tests.histories.rows import fhir_instant
 from tests.histories.stage import Stage
 from tests.histories.steps import (
     CONDITION,
@@ -189,7 +189,7 @@ def test_a_deleted_list_older_than_a_pulled_row_is_checked_by_a_read(stage: Stag
 
     def yesterday(job: Job) -> Job:
         told_of = deleting("Observation/o0", "Observation/o1")(job)
-        return told_of._replace(files={}, time=told(nights._ehr.now() - timedelta(hours=26)))
+        return told_of._replace(files={}, time=fhir_instant(nights._ehr.now() - timedelta(hours=26)))
 
     server.exported_as = yesterday
     night = unjudged(nights, later=timedelta(hours=2))

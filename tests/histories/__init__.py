@@ -1,9 +1,10 @@
 """Histories of many nights, made by a seed: whatever the EHR did, what the store says of it is true.
 
-`./run histories --seeds 1-1000` plays them. A small EHR in memory (`ehr`, `answers`) lives through a history (`steps`) that a
-seed stands for (`director`, `twists`); `player` makes the runs of it with the real `connectors.fhir.sync` on a real Postgres
-(`stage`), and `oracle` judges after each run by clauses (always, a to e) that its docstring lists. What is known of the store's
-tables is `store_view`'s alone. A history that fails is made small (`shrink`) and printed:
+`./run histories --seeds 1-1000` plays them. A small EHR in memory (`rows`, `content`, `ehr`, `answers`) lives through a history
+(`steps`) that a seed stands for (`director`, `twists`); `player` makes the runs of it with the real `connectors.fhir.sync` on a
+real Postgres (`stage`). `oracle` judges after each run (`watch`), and `at_end` after the last one, by clauses (always, a to e)
+that the oracle's docstring lists. What is known of the store's tables is `store_view`'s alone; `mutants` shows what notices a
+product that is broken on purpose. A history that fails is made small (`shrink`) and printed:
 
     FAIL  seed 18: always: a row that could be read was made dead (crawl): Condition/c6
           Site(home=Ask(types=('Patient', 'Condition')), page=2)

@@ -65,20 +65,20 @@ def main() -> int:
     parser.add_argument(
         "--shrink", type=int, default=PLAYS_TO_SHRINK, metavar="N", help="plays to make a failure smaller; 0: none"
     )
-    asked = parser.parse_args()
-    first, _, last = asked.seeds.partition("-")
+    options = parser.parse_args()
+    first, _, last = options.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
     record = _record()
-    known = {} if asked.again else {seed: kind for seed, kind in _known(record).items() if seed in seeds}
+    known = {} if options.again else {seed: kind for seed, kind in _known(record).items() if seed in seeds}
     waiting = [seed for seed in seeds if seed not in known]
     began, kinds = time.monotonic(), collections.Counter(kind for kind in known.values() if kind)
     with record.open("a") as kept:
-        for told in _all(waiting, asked.jobs, asked.shrink) if waiting else ():
-            kept.write(f"{told.seed}\t{told.kind}\n")
+        for one in _all(waiting, options.jobs, options.shrink) if waiting else ():
+            kept.write(f"{one.seed}\t{one.kind}\n")
             kept.flush()
-            if told.kind:
-                kinds[told.kind] += 1
-                say(told.text)
+            if one.kind:
+                kinds[one.kind] += 1
+                say(one.text)
     seconds = time.monotonic() - began
     say(
         f"{len(seeds)} histories, {len(waiting)} of them played now, in {seconds:.0f} s "

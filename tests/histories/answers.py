@@ -15,7 +15,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 
 from tests.histories import steps as s
-from tests.histories.ehr import Ehr, Row, told
+from tests.histories.ehr import Ehr
+from tests.histories.rows import Row, fhir_instant
 
 BASE = "http://ehr.example/fhir"
 _PREFIX = urlsplit(BASE).path
@@ -55,7 +56,7 @@ class Server:
         self._jobs: dict[str, Job] = {}
 
     def answer(self, method: str, url: str, body: bytes) -> Answer:
-        """Answer one request, and note what was asked and told."""
+        """Answer one request, and note what it asked for, and what the answer was."""
         ehr = self._ehr
         parts = urlsplit(url)
         path = parts.path[len(_PREFIX) :].strip("/").split("/")
@@ -65,8 +66,6 @@ class Server:
         for fault in ehr.faults:
             if isinstance(fault, s.Flaky) and ehr.heard.requests % fault.every == 0:
                 return _outcome(503, "transient")
-            if isinstance(fault, s.Unauthorized) and ehr.heard.requests >= fault.after:
-                return _outcome(401, "login")
         if path[-1] == "$export":
             return self._kick_off(path, query, body)
         if path[0] == "job":
@@ -130,13 +129,16 @@ class Server:
     def _search(self, kind: str, query: dict[str, list[str]]) -> Answer:
         ehr = self._ehr
         patient = query["patient"][0].removeprefix("Patient/") if "patient" in query else None
-        ids = query["_id"][0].split(",") if "_id" in query else None
-        asked = {("search", kind, one) for one in ids or (patient or "*",)}
+        by_id = "_id" in query and (
+            kind != s.PATIENT or ehr.site.batches
+        )  # a parameter that is not declared is ignored
+        ids = query["_id"][0].split(",") if by_id else None
+        question = {("search", kind, one) for one in ids or (patient or "*",)}
         if (status := ehr.refusal(kind, patient)) is not None:
-            ehr.heard.refused |= asked
+            ehr.heard.refused |= question
             return _outcome(status, "not-supported" if status == 404 else "exception")
         if ehr.incomplete(kind):
-            ehr.heard.refused |= asked
+            ehr.heard.refused |= question
             return Answer(200, _bundle([], None, None, [_INCOMPLETE]))
         rows = [row for row in ehr.of_type(kind) if ehr.listed(row)]
         if ids is not None:
@@ -147,14 +149,19 @@ class Server:
             rows = [row for row in rows if row.category == query["category"][0]]
         for limit in query.get("_lastUpdated", ()) if ehr.site.heeds_since else ():
             rows = [row for row in rows if _within(row.at, limit)]
+        if patient is not None and all(
+            row.patient in {patient, None} for row in rows
+        ):  # nothing shows that others' may come
+            for row in rows:
+                ehr.ever_of[row.key].add(patient)
         lost = next((fault.status for fault in ehr.faults if isinstance(fault, s.LostPage)), None)
         if lost is not None and "_offset" in query:
-            ehr.heard.answered -= asked
-            ehr.heard.refused |= asked
+            ehr.heard.answered -= question
+            ehr.heard.refused |= question
             return _outcome(lost, "exception")
-        ehr.heard.refused -= asked
+        ehr.heard.refused -= question
         if ids is None:
-            ehr.heard.answered |= asked
+            ehr.heard.answered |= question
         return self._page(kind, query, sorted(rows, key=lambda row: row.id))
 
     def _page(self, kind: str, query: dict[str, list[str]], rows: list[Row]) -> Answer:
@@ -187,7 +194,8 @@ class Server:
         elif named:
             level, members = "patient-list", named
         types = tuple(values["_type"].split(",")) if values.get("_type") else ()
-        rows = list(ehr.exported(level, members, types, filtered="_typeFilter" in values))
+        until = datetime.fromisoformat(values["_until"]) if "_until" in values else None
+        rows = list(ehr.exported(level, members, types, filtered="_typeFilter" in values, until=until))
         deleted = []
         if (since := values.get("_since")) and ehr.site.heeds_since:
             after = datetime.fromisoformat(since)
@@ -199,25 +207,26 @@ class Server:
                 ehr.heard.deleted |= {*gone}
         files: dict[str, list[str]] = {}
         for row in sorted(rows, key=lambda row: row.key):
-            contents = ehr.written(row)
+            contents = ehr.written(row, partly="_elements" in values)
             # in another order each night
             files.setdefault(row.type, []).extend(
                 map(json.dumps, contents if len(self._jobs) % 2 else reversed(contents))
             )
         refused = {f.type for f in ehr.faults if isinstance(f, s.Refuse) and (not types or f.type in types)}
         whose = [*members, ""] if level == "system" else members
-        for kind in {*(types or s.TYPES)} - files.keys() - ehr.unserved if not ehr.has(s.LostJob) else ():
-            self._tells(kind, whose, refused=kind in refused)
+        lost = ehr.has(s.LostJob)
+        for kind in {*(types or s.TYPES)} - ehr.unserved - (set() if lost else files.keys()):
+            self._tells(kind, whose, refused=lost or kind in refused)
         number = str(len(self._jobs) + 1)
         errors = [json.dumps(_issue("error", "exception", f"{kind} could not be exported")) for kind in sorted(refused)]
-        self._jobs[number] = Job(told(ehr.now()), files, deleted, errors, whose, refused)
+        self._jobs[number] = Job(fhir_instant(ehr.now()), files, deleted, errors, whose, refused)
         return Answer(202, b"", {"Content-Location": f"{BASE}/job/{number}"})
 
     def _tells(self, kind: str, whose: list[str], *, refused: bool) -> None:
         """Note whose rows of a type an export tells of, or does not."""
-        heard, told_of = self._ehr.heard, {("export", kind, one) for one in whose}
-        heard.answered = heard.answered - told_of if refused else heard.answered | told_of
-        heard.refused = heard.refused | told_of if refused else heard.refused - told_of
+        heard, about = self._ehr.heard, {("export", kind, one) for one in whose}
+        heard.answered = heard.answered - about if refused else heard.answered | about
+        heard.refused = heard.refused | about if refused else heard.refused - about
 
     def _job(self, method: str, number: str) -> Answer:
         if method == "DELETE":

@@ -19,10 +19,11 @@ from snapshots.report import RunReport
 from snapshots.store import Store
 from tests.histories import steps as s
 from tests.histories.answers import Answer, Server, Wire
-from tests.histories.ehr import Ehr, Key, Row, told
-from tests.histories.oracle import Failure
+from tests.histories.ehr import Ehr
 from tests.histories.player import NAME, Player
+from tests.histories.rows import Key, Row, fhir_instant
 from tests.histories.store_view import StoreView
+from tests.histories.watch import Failure
 
 NIGHT = timedelta(days=1)
 OLD = "2020-01-01T00:00:00Z"  # months before the first night
@@ -76,7 +77,7 @@ class _Server(Server):
 
 
 class _Wire(Wire):
-    """`at` is told what is asked for, and may keep it waiting."""
+    """`at` gets each URL before it is answered, and may keep it waiting."""
 
     def __init__(
         self, server: Server, ehr: Ehr, before: Callable[[int], None], at: Callable[[str], Coroutine[Any, Any, None]]
@@ -97,6 +98,7 @@ class Nights(Player):
     ) -> None:
         super().__init__(s.History(site, ()), store, view)
         self._server: _Server = _Server(self._ehr)
+        self._oracle.knows_all = False
         self._run_to_end = run
         self._report: RunReport | None = None
         self._home = site.home
@@ -146,7 +148,7 @@ class Nights(Player):
     @property
     def instant(self) -> str:
         """Now, as the EHR would date a row."""
-        return told(self._ehr.now())
+        return fhir_instant(self._ehr.now())
 
     @property
     def at_ehr(self) -> set[str]:

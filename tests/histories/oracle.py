@@ -4,79 +4,38 @@
 `Failure`; its kind is what shrinking keeps.
 
 always   a row that can be read all the while and was live, is live; if it was right, it is right. Where reads are not served:
-         on the first night that no list has it
-(a)      exit 0, full: what is visible is live, as it is. Dead rows that this ask once listed are not live, or named.
-         What refused an answer stands in the notes.
+         on the first night that no list has it. A row is in the charts that it is of, and in none that it was
+         never of; pruning changes no row.
+(a)      exit 0, full: what is visible is live, as it is; of a part (`_elements`) only that it is there. Dead rows that this ask
+         once listed are not live, or named. What refused an answer stands in the notes. A row that is no longer listed but can be
+         read is stored as it is read, and so is a Device that a visible row refers to, where references are followed.
 (b)      exit 0, news: the same, but for what no date told (`_unforeseeable`). Deletions that an export told of are believed, and
-         others' rows that an erasure took are back
+         others' rows that an erasure took are back. Only a run of the same selection makes a date too old to tell, and
+         `--since INSTANT` brings all from then on, whatever is known.
 (c)      exit 3: the same, but for types that a hole names; knowledge that moved all the same shows in the next runs. One night
          proves neither a mass dead, nor a Patient whose chart was listed.
 (d)      after the EHR is well, two full runs: (a), no hole excuses. Dead rows go within some more runs, what else is live is
-         named, or could be listed by a run of another ask.
+         named, or could be listed by a run of another ask (`at_end`).
 (e)      an unchanged night changes nothing, and is green. Where exports and searches give a version other contents, nights of
-         both in turns write no row
+         both in turns write no row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from snapshots.report import RunReport
 from tests.histories import steps as s
-from tests.histories.ehr import Ehr, Heard, Key, Row, plain, same
+from tests.histories.ehr import Ehr, Heard
+from tests.histories.rows import Key, Row, plain, same
 from tests.histories.store_view import Stored, StoreView
+from tests.histories.watch import Failure, Watch, some
 
 _GREEN = {"complete", "nothing"}
-_SHOWN = 6
+_CLOCKS_DIFFER = timedelta(minutes=5)  # by which they may, and nobody wonders
 _MASS = 20  # rows, and half of what was asked: must be said twice (issue 7, "The mass rule")
-
-
-class Failure(NamedTuple):
-    """A clause that does not hold. `kind` has no ids in it."""
-
-    kind: str
-    detail: str = ""
-    step: int = -1
-    small: bool = False  # the history goes on: it may have a graver one
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.detail}" if self.detail else self.kind
-
-
-@dataclass
-class Watch:
-    """One run: what was visible and readable all the while, and what it heard."""
-
-    ask: s.Ask
-    full: bool
-    reach: str
-    stored: tuple[str, ...]  # Patients that were live when it began
-    begun: datetime  # by the clock that dates rows
-    visible: dict[Key, Any]
-    readable: dict[Key, Any]
-    whole: frozenset[Key]  # what would be visible were nothing wrong
-    doubted: frozenset[Key] = frozenset()  # by an earlier run
-    missed_before: frozenset[Key] = frozenset()  # of these, what an earlier run missed and did not find either
-    formers: frozenset[str] = frozenset()  # patients who were merged, as far as the store knew
-    since: datetime | None = None  # the instant from which the run was to ask, where one was given
-    survivors: frozenset[str] = frozenset()  # of them, by a redirect of one night too: they were asked for as well
-    touched: bool = False  # the EHR changed while it ran
-    run: int = 0
-    heard: Heard = field(default_factory=Heard)
-    parts: int = 0
-
-    @property
-    def whose(self) -> tuple[str, str]:
-        """Selection and reach: what has knowledge of its own."""
-        who, _, _ = self.ask.who.partition(":")
-        return (self.ask.who if who in {"group", "pull"} else who), self.reach
-
-    def look(self, ehr: Ehr) -> None:
-        self.visible = same(self.visible, ehr.visible(self.ask, self.reach, self.stored))
-        self.readable = same(self.readable, ehr.readable())
 
 
 class Oracle:
@@ -87,13 +46,17 @@ class Oracle:
         self._view = view
         self._past: list[Watch] = []
         self._listed: dict[tuple[s.Ask, str], set[Key]] = {}  # by full and green runs of the ask that reached alike
-        self._whose: dict[int, tuple[str, str]] = {}  # a run's selection and reach
-        self._witnessed: set[Key] = set()  # by any run
+        self._whose: dict[int, tuple[str, str, str]] = {}  # a run's selection and reach
+        self._reached: dict[str, set[Key]] = {}  # what runs of each reach listed
+        self._last_full: dict[tuple[s.Ask, str], set[Key]] = {}  # what the last of these listed
+        self.witnessed: set[Key] = set()  # by any run
         self._missed: set[Key] = set()  # by lists of the last run, where no read is served that could tell more
         self._taken: set[Key] = set()  # others' rows that went with an erased patient: even news must bring them
         self._open: Watch | None = None  # a run that was killed, and may go on
         self._now: Watch | None = None
         self._before = Stored({}, {})
+        self._had_astray = False
+        self.knows_all = True  # that the server says; one that a test wrote may say more than its content
         # what exports also give of a row under one version: either content is as good
         self.told_otherwise: dict[Key, list[Any]] = {}
 
@@ -118,6 +81,7 @@ class Oracle:
             ask=step.ask,
             full=step.ask.is_pull or step.since == "none" or (since is None and (first or not ehr.site.incremental)),
             since=since,
+            until=ehr.until(step.ask),
             reach=reach,
             stored=stored,
             begun=ehr.now(),
@@ -160,6 +124,7 @@ class Oracle:
         """The store knows nothing any more of what was listed."""
         self._past.clear()
         self._listed.clear()
+        self._last_full.clear()
         self._open = None
 
     def erased(self, patient: str, before: Collection[Key]) -> None:
@@ -200,21 +165,26 @@ class Oracle:
         self._note_witnessed(watch)
         if watch.full and report.status in _GREEN:
             self._listed.setdefault((watch.ask, watch.reach), set()).update(watch.visible)
+            self._last_full[watch.ask, watch.reach] = set(watch.visible)
         return failure
 
     def _note_witnessed(self, watch: Watch) -> None:
         """What the run listed, or would have had nothing been wrong: a run of its ask can list it again."""
-        self._witnessed |= watch.visible.keys() | watch.whole
-        self._witnessed |= {key for key, row in self._ehr.rows.items() if row.patient in watch.survivors}
+        self.witnessed |= watch.visible.keys() | watch.whole
+        astray = {key for key in self._ehr.rows if self._ehr.unnarrowed(key[0])}  # they came, whoever was asked for
+        self._reached.setdefault(watch.reach, set()).update(watch.visible, watch.whole, astray)
+        self._had_astray = self._had_astray or bool(astray)
+        self.witnessed |= {key for key, row in self._ehr.rows.items() if row.patient in watch.survivors}
         if watch.reach == "crawl" and watch.ask.who == "all":  # lists Patients whatever types it names
-            self._witnessed |= {
+            self.witnessed |= {
                 key for key, row in self._ehr.rows.items() if key[0] == s.PATIENT and self._ehr.listed(row)
             }
 
     def _note_missed(self, watch: Watch) -> None:
         """Two lists without a row, or without one that moved away, are believed where reads are not served."""
         served = self._ehr.site.reads
-        missed = {key for key in self._ehr.rows if not served and key[0] != s.PATIENT and key not in watch.visible}
+        listed = self._reached.get(watch.reach, set()) if not served else set()
+        missed = {key for key in listed - watch.visible.keys() if key[0] != s.PATIENT and not watch.leaves_out(key[0])}
         self._missed = (self._missed - watch.visible.keys()) | missed
 
     # -- clauses
@@ -232,6 +202,14 @@ class Oracle:
             return Failure(f"always: a row that could be read was made dead ({watch.reach})", some(died))
         if spoilt:
             return Failure(f"always: a row that was right was made wrong ({watch.reach})", some(spoilt))
+        filed = self._view.filed()
+        if astray := {
+            key for key, one in filed if key[0] != s.PATIENT and one not in self._ehr.ever_of.get(key, {one})
+        }:
+            return Failure(f"always: a row is in a chart that it was never of ({watch.reach})", some([*astray]))
+        right = [key for key, body in watch.visible.items() if after.live.get(key) == body and key[0] != s.PATIENT]
+        if lost := [key for key in right if any((key, one) not in filed for one in self._ehr.rows[key].patients)]:
+            return Failure(f"always: a row is not in a chart that it is of ({watch.reach})", some(lost))
         return None
 
     def _too_soon_dead(self, watch: Watch, after: Stored) -> Failure | None:
@@ -246,9 +224,9 @@ class Oracle:
             return Failure(f"c: a Patient is dead whose chart was listed ({watch.reach})", some(patients))
         for kind in {kind for kind, _ in died}:
             number = sum(key[0] == kind and key not in watch.missed_before for key in died)
-            asked = sum(key[0] == kind and key in watch.whole for key in self._before.live)
-            if number >= _MASS and number * 2 >= asked:
-                return Failure(f"c: a mass died in one night ({watch.reach})", f"{kind}: {number} of {asked}")
+            whole = sum(key[0] == kind and key in watch.whole for key in self._before.live)
+            if number >= _MASS and number * 2 >= whole:
+                return Failure(f"c: a mass died in one night ({watch.reach})", f"{kind}: {number} of {whole}")
         return None
 
     def _judge(self, watch: Watch, report: RunReport, after: Stored, *, sound: bool) -> Failure | None:
@@ -256,6 +234,8 @@ class Oracle:
             if sound and watch.visible:
                 return Failure(f"d: a sound run failed ({watch.reach})", str(report.error))
             return None
+        if failure := self._strangers(watch, after) or self._needless_hole(watch, report):
+            return failure
         green = report.status in _GREEN
         clause = "d" if sound else "c" if not green else "a" if watch.full else "b"
         how = f"{'full' if watch.full else 'news'}, {watch.reach}, exit {0 if green else 3}"
@@ -265,6 +245,48 @@ class Oracle:
             if bare:
                 return Failure(f"{clause}: a visible row is {kind} ({how})", some(bare))
         return self._green(watch, report, after, f"{clause} {how}") if green else None
+
+    def _strangers(self, watch: Watch, after: Stored) -> Failure | None:
+        """Patients who are new to the store, of whom the run did not ask, and to whom nobody whom it asked for leads."""
+        if watch.ask.who == "all" or self._ehr.has(s.Unnarrowed):
+            return None
+        merges = [merge for merge, _, _ in self._ehr.merged.values()]
+        links = {row.link[1] for row in self._ehr.of_type(s.PATIENT) if row.link}
+        led = {one.survivor for one in merges} | {one.former for one in merges} | links
+        known = {*self._ehr.patients_of(watch.ask, watch.stored), *led, *self._ehr.led.values()}
+        came = {key for key in after.live if key[0] == s.PATIENT} - self._before.live.keys() - self._before.dead.keys()
+        new = [key for key in came if key[1] not in known and not self._ehr.has(s.Misled)]
+        return (
+            Failure(f"a: a Patient came who was not asked for ({watch.reach})", some(new))
+            if new and not watch.touched
+            else None
+        )
+
+    def _needless_hole(self, watch: Watch, report: RunReport) -> Failure | None:
+        """A hole of a full run to which the EHR told nothing but what is, and about which nothing was in doubt."""
+        ehr = self._ehr
+        if (
+            not self.knows_all
+            or report.status != "partial"
+            or not watch.full
+            or watch.touched
+            or ehr.faults
+            or watch.parts
+        ):
+            return None
+        odd = (
+            self._had_astray or watch.doubted or ehr.unserved or ehr.merged or not ehr.site.reads or ehr.site.told_twice
+        )
+        odd = odd or any(not row.shown or row.withheld for row in ehr.rows.values())
+        gone = [kind for kind, _ in ehr.dropped]
+        unsure = {kind for kind in gone if kind == s.PATIENT or gone.count(kind) >= _MASS}
+        unsure |= {*gone} - {kind for kind, _ in watch.visible}
+        asked_for_all = all((s.PATIENT, one) in ehr.rows for one in ehr.patients_of(watch.ask, watch.stored))
+        if odd or unsure or not asked_for_all:
+            return None
+        return Failure(
+            f"c: a hole without a cause ({watch.reach})", "; ".join(hole.reason for hole in report.holes)[:300]
+        )
 
     def _reached_through(self, key: Key, holes: set[str], watch: Watch) -> bool:
         """Whether the row's patient was to be met through a read alone, which is a named hole.
@@ -278,7 +300,12 @@ class Oracle:
     def _green(self, watch: Watch, report: RunReport, after: Stored, how: str) -> Failure | None:
         failure = self._silence(watch, report)
         if failure is None and watch.full:
-            failure = self._haunted(watch, report, after, how) or self._claimed(watch, report)
+            failure = (
+                self._haunted(watch, report, after, how)
+                or self._claimed(watch, report)
+                or self._not_followed(watch, after, how)
+                or self._not_looked_for(watch, after, how)
+            )
         else:
             failure = failure or self._untold(watch, after, how)
         if failure is None and report.status == "nothing" and watch.visible:
@@ -294,6 +321,8 @@ class Oracle:
             kind = "stale" if key in after.live else "dead" if key in after.dead else "missing"
             row = self._ehr.rows[key]
             foreseeable = watch.full or (key in self._taken and watch.since is None)
+            if watch.narrowed == "elements" and (key in after.live or key in self._before.dead):
+                continue  # a part replaces no whole resource, and revives none
             if self._slipped(watch, key) or not (foreseeable or not self._unforeseeable(watch, row)):
                 continue
             if not watch.full and self._of_unknown_member(watch, report, row):
@@ -315,14 +344,19 @@ class Oracle:
         """
         if watch.reach == "crawl" and row.type == s.PATIENT:
             return False  # never asked by date
+        if watch.since is not None:
+            return row.at < watch.since
         if watch.reach == "group" and not self._ehr.site.readable_groups:
             return True
-        if watch.since is not None and row.at < watch.since:
-            return True
-        past = [one for one in self._past if one.begun >= row.at and (one.since is None or row.at >= one.since)]
-        heard = [one for one in past if _told(one.heard.answered, watch, row)]
-        if not heard:
-            return False
+        # what is known up to a moment that has not come was dated by a clock that has been set back: it counts for nothing
+        latest = watch.begun + _CLOCKS_DIFFER
+        past = [one for one in self._past if one.whose == watch.whose and one.begun <= latest and one.may_speak_of(row)]
+        heard = [one for one in past if watch.tells_of(one.heard.answered, row)]
+        if not heard:  # of a type that an export of everything had no file of, nothing is said
+            silent = [
+                one for one in past if row.type not in {kind for _, kind, _ in one.heard.refused | one.heard.answered}
+            ]
+            return bool(silent) and watch.reach != "crawl" and not watch.ask.types
         died = self._before.dead.get(row.key, 0)
         return died < max(one.run for one in heard) or self._whose.get(died, watch.whose) == watch.whose
 
@@ -334,10 +368,10 @@ class Oracle:
         return older and any("new members of the Group whom the server does not have" in note for note in report.notes)
 
     def _silence(self, watch: Watch, report: RunReport) -> Failure | None:
-        said = " ".join(report.notes)
+        notes = " ".join(report.notes)
         for _, kind, patient in sorted(watch.heard.refused):
             rows = [row for row in self._ehr.of_type(kind) if patient in {"*", row.patient}]
-            if rows and kind not in said:
+            if rows and kind not in notes:
                 return Failure(f"a: a refusal without a word ({watch.reach})", kind)
         return None
 
@@ -355,11 +389,12 @@ class Oracle:
             if key in known and key not in self._ehr.rows and key not in doubted and key[0] not in unproved:
                 row = self._ehr.dropped[key][0]
                 patient = row.patient
-                if _told(watch.heard.refused, watch, row):
+                if watch.tells_of(watch.heard.refused, row):
                     continue
-                if watch.ask.filtered and watch.reach != "crawl" and row.type == s.OBSERVATION:
-                    continue  # a filtered export shows no deletion (docs/bulk.md): reads in rotation do
-                if watch.reach == "system" or patient is None or patient in members:
+                if watch.leaves_out(row.type):
+                    continue  # a narrowed export shows no deletion (docs/bulk.md): reads in rotation do
+                whose = {patient} if watch.reach == "crawl" else {*row.patients}
+                if watch.reach in {"system", "patient"} or not row.patients or whose & members:
                     left.append(key)
         # no export can name a patient whom the server does not have: the store counts his rows among those that nothing lists
         nobodys = {key for key in left if (s.PATIENT, self._ehr.dropped[key][0].patient) not in self._ehr.rows}
@@ -367,15 +402,41 @@ class Oracle:
         left = [key for key in left if key not in nobodys or key not in unlisted]
         return Failure(f"a: a dead row is live after a green run ({how[2:]})", some(left)) if left else None
 
+    def _not_followed(self, watch: Watch, after: Stored, how: str) -> Failure | None:
+        """What visible rows refer to, where references are followed: a Device that could be read all the while."""
+        is_wanted = not watch.ask.types or s.DEVICE in watch.ask.types
+        if not self._ehr.site.follow or not is_wanted or watch.narrowed == "elements" or s.DEVICE in self._ehr.unserved:
+            return None
+        named = {body["device"]["reference"] for body in watch.visible.values() if "device" in body}
+        left = [
+            key
+            for key, body in watch.readable.items()
+            if "/".join(key) in named and self._ehr.read_status(key) == 200 and after.live.get(key) != body
+        ]
+        return Failure(f"a: what a row refers to is not there ({how[2:]})", some(left)) if left else None
+
+    def _not_looked_for(self, watch: Watch, after: Stored, how: str) -> Failure | None:
+        """Rows that the last green full run alike listed and this one did not, and that can be read: stored as they are read."""
+        before = self._last_full.get((watch.ask, watch.reach), set())
+        members = set(self._ehr.patients_of(watch.ask, watch.stored))
+        left = []
+        for key in (before & watch.readable.keys() & self._before.live.keys()) - watch.visible.keys():
+            whose = self._before.live[key].get("subject", {}).get("reference", "").removeprefix("Patient/")
+            is_asked = whose in members and (s.PATIENT, whose) in watch.visible and not watch.leaves_out(key[0])
+            is_asked = is_asked and not watch.tells_of(watch.heard.refused, self._ehr.rows[key])
+            if is_asked and self._ehr.read_status(key) == 200 and after.live[key] != watch.readable[key]:
+                left.append(key)
+        return Failure(f"a: a row that is no longer listed was not read ({how[2:]})", some(left)) if left else None
+
     def _untold(self, watch: Watch, after: Stored, how: str) -> Failure | None:
         """Deletions since the last run alike, of which an export of news told, and that were not believed, nor named."""
         alike = [one for one in self._past if (one.ask, one.reach) == (watch.ask, watch.reach)]
-        if watch.ask.filtered or not alike or watch.since or watch.touched:
+        if watch.ask.narrowed or not alike or watch.since or watch.touched:
             return None
         known, doubted = self._listed.get((watch.ask, watch.reach), set()), self._view.doubted()
         since = alike[-1].begun + timedelta(hours=1)
-        told = {key for key, (_, at) in self._ehr.dropped.items() if at > since} & watch.heard.deleted
-        left = [key for key in told & known & after.live.keys() if key not in doubted]
+        deleted = {key for key, (_, at) in self._ehr.dropped.items() if at > since} & watch.heard.deleted
+        left = [key for key in deleted & known & after.live.keys() if key not in doubted]
         return Failure(f"b: a deletion that was told of is not believed ({how[2:]})", some(left)) if left else None
 
     def _claimed(self, watch: Watch, report: RunReport) -> Failure | None:
@@ -383,88 +444,11 @@ class Oracle:
         claims = getattr(report, "claims", None)
         if claims is None:
             return None
-        told = {claim.resource_type for claim in claims} | {hole.resource_type for hole in report.holes}
-        said = " ".join(report.notes)
-        missing = [key for key in watch.visible if key[0] not in told and key[0] not in said]
+        named = {claim.resource_type for claim in claims} | {hole.resource_type for hole in report.holes}
+        notes = " ".join(report.notes)
+        missing = [key for key in watch.visible if key[0] not in named and key[0] not in notes]
         return (
             Failure(f"a: nothing is claimed of a type that was asked ({watch.reach})", some(missing))
             if missing
             else None
         )
-
-    # -- at the end
-
-    def haunting(self, ask: s.Ask) -> list[Key]:
-        """Live rows that the EHR has no more, and that reads could tell of.
-
-        Where the ask lists nothing else of the type there is no control read: its rows may stay, by name.
-        """
-        site, doubted = self._ehr.site, self._view.doubted()
-        live = self._view.stored().live
-        left = [key for key in live if key not in self._ehr.rows and (site.reads or key[0] == s.PATIENT)]
-        if not left:
-            return left
-        stored = [id_ for kind, id_ in live if kind == s.PATIENT]
-        listed = {kind for kind, _ in self._ehr.visible(ask, self._ehr.reach(ask), stored)}
-        # of a deleted patient too: enough for a doubt
-        charts = {one for row in self._ehr.rows.values() for one in row.patients}
-        left = [key for key in left if not (key[0] == s.PATIENT and key[1] in charts and key in doubted)]
-        named = doubted | self._view.unwitnessed(self._ehr.true_time())
-        return [key for key in left if key[0] in listed or key not in named]
-
-    def unseen(self, ask: s.Ask) -> list[Key]:
-        """Live rows that are not visible to the ask."""
-        live = self._view.stored().live
-        stored = [id_ for kind, id_ in live if kind == s.PATIENT]
-        visible = self._ehr.visible(ask, self._ehr.reach(ask), stored)
-        return [key for key in live if key not in visible]
-
-    def unnamed(self, ask: s.Ask) -> list[Key]:
-        """Live rows that no run of any ask could list, and that the store does not name.
-
-        Who was deleted, or is not shown any more, is on the roster still: of what the EHR has of his chart, each run asks.
-        """
-        named = self._view.unwitnessed(self._ehr.true_time()) | self._view.doubted() | self._witnessed
-        lists_patients = self._ehr.reach(ask) == "crawl" and ask.who == "all"  # whatever types it names
-        survivors = {merge.survivor for merge, _, _ in self._ehr.merged.values()}  # asked for in the former's place
-        rows = self._ehr.rows
-        orphaned = {one for row in rows.values() for one in row.patients if (s.PATIENT, one) not in rows}
-        unshown = {row.id for row in self._ehr.of_type(s.PATIENT) if row.withheld}
-        asked = survivors | unshown | orphaned
-        left = [key for key in self.unseen(ask) if key not in named and self._patient_of(key) not in asked]
-        return [key for key in left if not (lists_patients and key[0] == s.PATIENT)]
-
-    def _patient_of(self, key: Key) -> str | None:
-        row = self._ehr.rows.get(key)
-        return row.patient if row is not None else None
-
-    def all_is_well(self, ask: s.Ask) -> bool:
-        """Whether nothing is left that a sound run must name as a hole: everybody asked for is there, nothing is withheld.
-
-        Who is gone beside the chart is no hole for ever, unless nobody else's read shows what a 404 means. An export that was
-        asked for Patients and brings none is one each night.
-        """
-        rows = self._ehr.rows
-        asked = self._ehr.patients_of(ask, [id_ for kind, id_ in self._view.stored().live if kind == s.PATIENT])
-        there = all((s.PATIENT, one) in rows for one in asked)
-        orphans = any((s.PATIENT, one) not in rows for row in rows.values() for one in row.patients)
-        reach = self._ehr.reach(ask)
-        others = any(key[0] == s.PATIENT for key in self._ehr.visible(ask, reach, asked))
-        if not others and reach != "crawl" and s.PATIENT in ask.types:
-            return False
-        return there and (others or not orphans) and not any(row.withheld for row in rows.values())
-
-
-def _told(heard: set[tuple[str, str, str]], watch: Watch, row: Row) -> bool:
-    """Whether what was heard speaks of the row, in the watch's way of asking."""
-    way = "search" if watch.reach == "crawl" else "export"
-    if not row.patients if way == "export" else row.patient is None:
-        return (way, row.type, "" if way == "export" else "*") in heard
-    whose = row.patients if way == "export" else (row.patient,)
-    return bool({(way, row.type, one) for one in (*whose, "*")} & heard)
-
-
-def some(keys: list[Key]) -> str:
-    """The first rows, told."""
-    shown = ", ".join("/".join(key) for key in sorted(keys)[:_SHOWN])
-    return shown + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")

@@ -27,9 +27,12 @@ from snapshots.report import RunReport, RunScope
 from snapshots.store import Store
 from tests.histories import steps as s
 from tests.histories.answers import BASE, Server, Wire
-from tests.histories.ehr import Ehr, told
-from tests.histories.oracle import Failure, Oracle, some
+from tests.histories.at_end import AtEnd
+from tests.histories.ehr import Ehr
+from tests.histories.oracle import Oracle
+from tests.histories.rows import ELEMENTS, fhir_instant
 from tests.histories.store_view import BESIDE, StoreView
+from tests.histories.watch import Failure, some
 
 # in the past of any Postgres: what it dates is never older than the history
 BEGIN = datetime(2020, 6, 1, 2, 0, tzinfo=UTC)
@@ -53,12 +56,13 @@ class Player:
         self._ehr = Ehr(history.site, self._now)
         self._server = Server(self._ehr)
         self._oracle = Oracle(self._ehr, view)
+        self._at_end = AtEnd(self._ehr, view, self._oracle.witnessed)
         self._kill: s.Kill | None = None
         self._dead = False
         self._writes = 0
         self._during: list[tuple[int, s.Happening]] = []
         self.connection, self.base_url = NAME, BASE
-        self.told: list[str] = []  # how each run ended
+        self.endings: list[str] = []  # how each run ended
         self._beside: dict[str, list[str]] | None = None  # what another connection has stored
 
     async def play(self, *, to_end: bool = True) -> Failure | None:
@@ -87,7 +91,7 @@ class Player:
         elif isinstance(step, s.Erase):
             return await self._erase(step.patient)
         elif isinstance(step, s.Prune):
-            await self._store.prune(history=self._moment, quarantine=self._moment, runs=self._moment)
+            return await self._prune()
         else:
             self._ehr.happens(step)
             self._oracle.changed()
@@ -116,6 +120,14 @@ class Player:
         self._oracle.erased(patient, before)
         return None
 
+    async def _prune(self) -> Failure | None:
+        """What is pruned is past: all that is known of the rows as they are stays."""
+        before = self._view.kept()
+        await self._store.prune(history=self._moment, quarantine=self._moment, runs=self._moment)
+        after = self._view.kept()
+        lost = [table for table in before if before[table] != after[table]]
+        return Failure(f"always: pruning changed {', '.join(lost)}") if lost else None
+
     async def _end(self) -> Failure | None:
         """The EHR is well: two full runs make the store whole, dead rows go, and an unchanged night changes nothing."""
         home = self._history.site.home
@@ -127,14 +139,14 @@ class Player:
             if (failure := await self._run(full, sound=sound)) and not failure.small:
                 return failure
         for _ in range(ROTATION_RUNS):
-            if not self._oracle.haunting(home):
+            if not self._at_end.haunting(home):
                 break
             self._moment += timedelta(days=1)
             if failure := await self._run(full, sound=True):
                 return failure
-        if left := self._oracle.haunting(home):
+        if left := self._at_end.haunting(home):
             return Failure("d: a dead row stays live", some(left))
-        if left := self._oracle.unnamed(home):
+        if left := self._at_end.unnamed(home):
             return Failure("d: a live row is neither visible nor named", some(left))
         return await self._unchanged(home) or await self._in_turns(home)
 
@@ -142,7 +154,7 @@ class Player:
         """Nights on which nothing happens. Rows that only rotation reads may still change, one night after another."""
         wrote: list[str] = []
         since = "auto" if len(self._history.steps) % 2 else "none"
-        for _ in range(ROTATION_RUNS if self._oracle.unseen(home) else 1):
+        for _ in range(ROTATION_RUNS if self._at_end.unseen(home) else 1):
             before = self._view.state()
             self._moment += timedelta(days=1)
             failure = await self._run(s.Run(home, since=since), sound=True)
@@ -152,8 +164,12 @@ class Player:
                 break
         if wrote:
             return Failure(f"e: an unchanged night wrote {', '.join(wrote)} (since {since})")
-        if failure is None and self._oracle.all_is_well(home) and not self.told[-1].startswith(("complete", "nothing")):
-            return Failure(f"e: nothing is wrong, and the run is {self.told[-1]} (since {since})")
+        if (
+            failure is None
+            and self._at_end.all_is_well(home)
+            and not self.endings[-1].startswith(("complete", "nothing"))
+        ):
+            return Failure(f"e: nothing is wrong, and the run is {self.endings[-1]} (since {since})")
         return failure
 
     async def _in_turns(self, home: s.Ask) -> Failure | None:
@@ -165,7 +181,7 @@ class Player:
         dated = self._ehr.site.dated  # else contents have no version
         if not (self._history.site.told_twice and dated) or self._ehr.reach(other) in {"", self._ehr.reach(home)}:
             return None
-        if {*self._oracle.unseen(home)} & {*self._oracle.unseen(other)}:
+        if {*self._at_end.unseen(home)} & {*self._at_end.unseen(other)}:
             return None
         before: dict[str, Any] = {}
         for number, ask in enumerate((other, home, other, home, other)):
@@ -187,7 +203,7 @@ class Player:
         since = None
         if step.since.endswith("h"):
             since = self._ehr.now() - timedelta(hours=int(step.since[:-1]))
-            step = step._replace(since=told(since))
+            step = step._replace(since=fhir_instant(since))
         self._oracle.begin(step, since)
         try:
             report = await self._sync(step)
@@ -196,11 +212,11 @@ class Player:
                 if not isinstance(error, Exception):
                     raise
                 return Failure(f"a run crashed ({type(error).__name__})", str(error)[:300])
-            self.told.append("killed")
+            self.endings.append("killed")
             failure = self._oracle.killed()
         else:
             holes = sorted({hole.resource_type for hole in report.holes})
-            self.told.append(f"{report.status}{' ' + ','.join(holes) if holes else ''}")
+            self.endings.append(f"{report.status}{' ' + ','.join(holes) if holes else ''}")
             failure = self._oracle.ended(report, sound=sound)
         self._ehr.faults = ()
         self._oracle.changed(content=False)
@@ -221,12 +237,20 @@ class Player:
             group=ask.group,
             cohort=_cohort(ask),
             validate="all" if site.validate else "off",
-            bulk=BulkOptions(type_filters=("Observation?version=odd",)) if ask.filtered else BulkOptions(),
+            bulk=self._bulk(ask),
         )
         rng = random.Random(1)
         async with EhrClient(connection, profile, clock=self._seconds, sleep=self._sleep, rng=rng) as client:
             client._sender._transport = self._wire()  # type: ignore[assignment]
             return await sync(request, client, self._open_run, _let_in, now=self._now, sleep=self._sleep)
+
+    def _bulk(self, ask: s.Ask) -> BulkOptions:
+        until = self._ehr.until(ask)
+        return BulkOptions(
+            type_filters=("Observation?version=odd",) if ask.narrowed == "filter" else (),
+            elements=ELEMENTS if ask.narrowed == "elements" else (),
+            until=None if until is None else fhir_instant(until),
+        )
 
     def _wire(self) -> Wire:
         return Wire(self._server, self._ehr, self._before_request)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from tests.histories import steps as s
-from tests.histories.oracle import Failure
+from tests.histories.watch import Failure
 
 Plays = Callable[[s.History, bool], Failure | None]  # a history, and whether its end is played too
 

@@ -21,10 +21,10 @@ from snapshots.tenancy import TenantSession
 from snapshots.walls import Walls
 from tests.fix_store import TESTER, opened_store
 from tests.histories.nights import Nights
-from tests.histories.oracle import Failure
 from tests.histories.player import NAME, Player
 from tests.histories.steps import History, Site
 from tests.histories.store_view import StoreView
+from tests.histories.watch import Failure
 
 
 class _Lasting(psycopg.AsyncConnection[Any]):
@@ -85,7 +85,7 @@ class Stage:
         """How it ended, and how each of its runs did. `to_end`: also the sound runs after its last step."""
         player = Player(history, self._store, self._view)
         failure = self._runner.run(player.play(to_end=to_end))
-        return failure, player.told
+        return failure, player.endings
 
     def nights(self, site: Site) -> Nights:
         """A history that the caller tells, on an empty store."""

@@ -14,6 +14,7 @@ DEVICE = "Device"  # of no patient; Observations refer to it
 ORGANIZATION = "Organization"  # a directory
 CHARTS = (OBSERVATION, CONDITION)
 TYPES = (PATIENT, *CHARTS, DEVICE, ORGANIZATION)
+UNTIL_H = 36  # an export "until" has what was last changed before this hour of the history
 
 
 class Ask(NamedTuple):
@@ -22,7 +23,9 @@ class Ask(NamedTuple):
     who: str = "all"
     mode: str = "crawl"  # "crawl" | "bulk" | "auto"
     types: tuple[str, ...] = ()
-    filtered: bool = False  # exports by a _typeFilter: Observations whose version is odd
+    narrowed: str = (
+        ""  # exports: "filter" (Observations whose version is odd), "elements" (subjects), "until" (`UNTIL_H`)
+    )
 
     @property
     def is_pull(self) -> bool:
@@ -352,12 +355,6 @@ class LostPage(NamedTuple):
     status: int
 
 
-class Unauthorized(NamedTuple):
-    """From its n-th request on the run is answered 401."""
-
-    after: int
-
-
 class Unnarrowed(NamedTuple):
     """Searches of the type give every patient's rows, whomever they name."""
 
@@ -379,7 +376,6 @@ Fault = (
     | LostFile
     | CutFile
     | LostPage
-    | Unauthorized
     | Unnarrowed
 )
 
@@ -407,20 +403,20 @@ class History(NamedTuple):
     steps: tuple[Step, ...]
 
     def __str__(self) -> str:
-        told = [f"Site({_fields(self.site)})"]
-        return "\n".join([*told, *(f"{type(step).__name__}({_fields(step)})" for step in self.steps)])
+        lines = [f"Site({_fields(self.site)})"]
+        return "\n".join([*lines, *(f"{type(step).__name__}({_fields(step)})" for step in self.steps)])
 
 
 def _fields(step: NamedTuple) -> str:
     """Its fields, but for those that are as they are by default."""
     defaults = step._field_defaults
     shown = [(name, value) for name, value in step._asdict().items() if name not in defaults or defaults[name] != value]
-    return ", ".join(f"{name}={_told(value)}" for name, value in shown)
+    return ", ".join(f"{name}={_shown(value)}" for name, value in shown)
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return f"{type(value).__name__}({_fields(value)})"  # type: ignore[arg-type]
     if isinstance(value, tuple):
-        return f"({', '.join(map(_told, value))}{',' if len(value) == 1 else ''})"
+        return f"({', '.join(map(_shown, value))}{',' if len(value) == 1 else ''})"
     return repr(value)

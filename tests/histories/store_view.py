@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from snapshots.sql import load
-from tests.histories.ehr import Key
+from tests.histories.rows import Key
 
 _EVIDENCE = load("evidence")
 BESIDE = "beside"  # a connection that no run of the history touches
@@ -220,6 +220,20 @@ class StoreView:
             for table, columns in _STATE.items()
             if table in self._tables
         }
+
+    def kept(self) -> dict[str, list[str]]:
+        """All that no pruning may touch."""
+        tables = [table for table in _BESIDE_TABLES if not table.endswith("_history")]
+        return {
+            table: [row[0] for row in self._conn.execute(f"SELECT t::text FROM {table} AS t ORDER BY 1")]
+            for table in tables
+        }
+
+    def filed(self) -> set[tuple[Key, str]]:
+        """In whose charts rows are."""
+        query = f"""SELECT resource_type, id, patient_id FROM resource WHERE patient_id IS NOT NULL AND {_OURS}
+            UNION SELECT resource_type, id, patient_id FROM member WHERE {_OURS}"""
+        return {((row[0], row[1]), row[2]) for row in self._conn.execute(query)}
 
     def beside(self) -> dict[str, list[str]]:
         """All that is stored of the connection that no run of the history touches."""

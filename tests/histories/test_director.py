@@ -28,6 +28,7 @@ def test_four_hundred_seeds_cover_every_step_fault_and_request() -> None:
     assert {run.ask.who.partition(":")[0] for run in runs} == {"all", "store", "group", "cohort", "pull"}
     assert {run.ask.mode for run in runs} == {"auto", "bulk", "crawl"}
     assert {run.since for run in runs} == {"auto", "none", "1h", "36h", "100h"}
+    assert {run.ask.narrowed for run in runs} == {"", "filter", "elements", "until"}
     assert {one.site.told_twice for one in all_} == {"", "first", "second", "third"}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 from tests.histories import steps as s
 
@@ -27,6 +28,7 @@ _MANNERS: dict[str, tuple[object, ...]] = {
     "follow": (True, False),
     "heeds_since": (True, False),
 }
+_NARROWED = ("filter", "elements", "until")
 _TYPES = (*s.CHARTS, s.DEVICE, s.ORGANIZATION)
 
 
@@ -35,6 +37,16 @@ def twisted(made: s.History, seed: int) -> s.History:
     if not any(isinstance(step, s.Run) for step in made.steps):
         return made
     return _twice_there(_changeful(made, seed), seed)
+
+
+def forced(made: s.History, name: str, seed: int) -> s.History | None:
+    """The same history with this twist alone; None: it leaves the history as it is, or there is no run."""
+    if not any(isinstance(step, s.Run) for step in made.steps):
+        return None
+    twisting = _Twisting(made, random.Random(f"{name} {seed}"))
+    twisting.named[name]()
+    found = s.History(twisting.site, tuple(twisting.steps))
+    return None if found == made else found
 
 
 def _twice_there(made: s.History, seed: int) -> s.History:
@@ -66,9 +78,20 @@ class _Twisting:
         self._patients = [step.id for step in added if step.type == s.PATIENT]
         self._rows = [(step.type, step.id) for step in added if step.type in s.CHARTS]
         self.site = self._site = made.site
+        faults = (
+            s.LostJob(),
+            s.LostFile(s.PATIENT, 404),
+            s.CutFile(s.PATIENT),
+            s.LostPage(404),
+            s.Unnarrowed(s.OBSERVATION),
+        )
         self.twists: tuple[Callable[[], None], ...] = (
             self._manner,
             self._manner,
+            self._slipped,
+            self._out_and_back,
+            self._clock_back,
+            self._clock_behind,
             self._set_back,
             self._reused,
             self._unserved,
@@ -79,9 +102,17 @@ class _Twisting:
             self._fault,
             self._shared,
             self._shared,
-            self._filtered,
+            self._narrowed,
+            self._narrowed,
             self._categories,
         )
+        self.named: dict[str, Callable[[], None]] = {
+            **{name: partial(self._manner, name) for name in _MANNERS},
+            **{type(fault).__name__: partial(self._fault, type(fault)) for fault in faults},
+            **{name: partial(self._narrowed, name) for name in _NARROWED},
+            **{twist.__name__.removeprefix("_"): twist for twist in self.twists},
+            **{twist.__name__: twist for twist in (self.beside, self.other_case, self.at_once)},
+        }
 
     def _puts(self, *steps: s.Step | None) -> None:
         """Between the steps that are there, one after another; a None is left out."""
@@ -93,11 +124,62 @@ class _Twisting:
     def _perhaps(self, step: s.Step) -> s.Step | None:
         return step if self._rng.random() < 0.6 else None
 
-    def _manner(self) -> None:
-        field = self._rng.choice(sorted(_MANNERS))
+    def _manner(self, field: str = "") -> None:
+        field = field or self._rng.choice(sorted(_MANNERS))
         before = getattr(self._site, field)
         after = self._rng.choice([value for value in _MANNERS[field] if value != before])
         self._puts(s.Becomes(field, after), self._perhaps(s.Becomes(field, before)))
+
+    def _slipped(self) -> None:
+        """While pages of the first night are read, the first of a patient's rows goes, so that another slips through."""
+        rng, number = self._rng, len(self.steps)
+        run = self.steps[self._first - 1]
+        assert isinstance(run, s.Run)
+        kind, patient = rng.choice(s.CHARTS), rng.choice(self._patients)
+        rows = [s.Add(kind, f"{prefix}{number}", patient) for prefix in ("a", "zy", "zz")]
+        goes = (rng.randint(4, 25), s.Drop(kind, rows[0].id))
+        self.site = self._site._replace(page=1, totals=rng.random() < 0.8)
+        self.steps[self._first - 1 : self._first] = [*rows, run._replace(during=(*run.during, goes))]
+        self._first += len(rows)
+
+    def _out_and_back(self) -> None:
+        """While nobody can read the Group, somebody is not in it, and his rows change."""
+        home, number = self._site.home, len(self.steps)
+        if home.group is None or home.mode == "crawl" or "group" not in self._site.levels:
+            return
+        run, two = s.Run(home), (f"out{number}", f"in{number}")
+        out = (home.group, two[0])
+        self.steps += [
+            *(s.Becomes("incremental", True), s.Becomes("readable_groups", True), s.Levels(self._site.levels)),
+            *(s.Add(s.PATIENT, one, one, age_d=300) for one in two),
+            *(s.Add(s.OBSERVATION, f"o-{one}", one, age_d=30) for one in two),
+            *(*(s.Join(home.group, one) for one in two), s.Wait(1), run),
+            *(s.Becomes("readable_groups", False), s.Leave(*out)),
+            *(*(s.Change(s.OBSERVATION, f"o-{one}") for one in two), s.Wait(1), run),
+            *(s.Becomes("readable_groups", True), s.Join(*out), s.Wait(1), run),
+        ]
+
+    def _clock_back(self) -> None:
+        """The EHR's clock is a day ahead on one night, and put right; rows change before the next."""
+        run = s.Run(self._site.home)
+        self.steps += [
+            *(s.Becomes("incremental", True), s.Becomes("skew_s", 90_000), s.Wait(1), run),
+            *(s.Becomes("skew_s", 0), *self._changes(self._rng.choice(self._patients)), s.Wait(1), run),
+        ]
+
+    def _clock_behind(self) -> None:
+        """What changes is dated two hours before it did, and no Date header tells of it."""
+        run = s.Run(self._site.home)
+        self.steps += [
+            *(s.Becomes("incremental", True), s.Becomes("skew_s", -7200), s.Becomes("date_skewed", False)),
+            *(s.Wait(1), run),
+            *(*self._changes(self._rng.choice(self._patients)), s.Wait(1), run),
+        ]
+
+    def _changes(self, patient: str) -> list[s.Step]:
+        """A row of the patient's changes, if there is one."""
+        rows = [step for step in self.steps if isinstance(step, s.Add) and step.patient == patient]
+        return [s.Change(row.type, row.id) for row in rows if row.type in s.CHARTS][-1:]
 
     def _shared(self) -> None:
         """A row of two patients, from the first night on, and what becomes of it."""
@@ -116,16 +198,17 @@ class _Twisting:
         )
         self._puts(self._perhaps(becomes))
 
-    def _filtered(self) -> None:
-        """Exports by a filter, at home or on one night."""
-        asked = [step.ask for step in self.steps if isinstance(step, s.Run)]
-        if any(s.OBSERVATION not in one.types for one in (*asked, self._site.home)):  # a filter names its type
-            return
+    def _narrowed(self, how: str = "") -> None:
+        """Exports that leave something out, at home or on one night."""
+        how = how or self._rng.choice(_NARROWED)
+        asks = [step.ask for step in self.steps if isinstance(step, s.Run)]
+        if how == "filter" and any(s.OBSERVATION not in one.types for one in (*asks, self._site.home)):
+            return  # a filter names its type
         if self._rng.random() < 0.5:
-            self._alters(lambda run: run._replace(ask=run.ask._replace(filtered=True)))
+            self._alters(lambda run: run._replace(ask=run.ask._replace(narrowed=how)))
             return
         home = self._site.home
-        self.site = self._site._replace(home=home._replace(filtered=True))
+        self.site = self._site._replace(home=home._replace(narrowed=how))
         for at, step in enumerate(self.steps):
             if isinstance(step, s.Run) and step.ask == home:
                 self.steps[at] = step._replace(ask=self.site.home)
@@ -185,19 +268,42 @@ class _Twisting:
         self._puts(s.Prune())
 
     def _since(self) -> None:
-        self._alters(lambda run: run._replace(since=self._rng.choice(("1h", "36h", "100h"))))
+        """A run asks from an instant and so has a row that the one before could not list; another leaves a gap behind it."""
+        runs = [at for at, step in enumerate(self.steps) if isinstance(step, s.Run)]
+        if len(runs) < 2:
+            return
+        number = self._rng.randint(1, len(runs) - 1)
+        before, at = runs[number - 1], runs[number]
+        run, home = self.steps[at], s.Run(self._site.home)
+        assert isinstance(run, s.Run)
+        kind, patient, late, row = self._rng.choice(s.CHARTS), self._rng.choice(self._patients), f"late{at}", f"gap{at}"
+        self.steps[at] = run._replace(since=self._rng.choice(("1h", "36h", "100h")))
+        self.steps.insert(at, s.Show(kind, late))
+        self.steps.insert(before, s.Add(kind, late, patient, shown=False))
+        self.steps += [
+            *(
+                s.Becomes("incremental", True),
+                s.Add(s.OBSERVATION, row, patient),
+                s.Wait(1),
+                home._replace(since="none"),
+            ),
+            *(s.Change(s.OBSERVATION, row), s.Wait(), home._replace(since="1h"), s.Wait(1), home),
+        ]
 
-    def _fault(self) -> None:
+    def _fault(self, wanted: type | None = None) -> None:
         rng, kind = self._rng, self._rng.choice(s.CHARTS)
         fault = rng.choice(
-            (
-                s.LostJob(),
-                s.LostFile(rng.choice((s.PATIENT, kind)), rng.choice((404, 403, 410, 500))),
-                s.CutFile(rng.choice((s.PATIENT, kind))),
-                s.LostPage(rng.choice((404, 410, 500))),
-                s.Unauthorized(rng.randint(2, 12)),
-                s.Unnarrowed(kind),
-            )
+            [
+                fault
+                for fault in (
+                    s.LostJob(),
+                    s.LostFile(rng.choice((s.PATIENT, kind)), rng.choice((404, 403, 410, 500))),
+                    s.CutFile(rng.choice((s.PATIENT, kind))),
+                    s.LostPage(rng.choice((404, 410, 500))),
+                    s.Unnarrowed(kind),
+                )
+                if wanted is None or isinstance(fault, wanted)
+            ]
         )
         self._alters(lambda run: run._replace(faults=(*run.faults, fault)))
 
