@@ -485,7 +485,7 @@ WHERE NOT EXISTS (
         )
         AND (w.scope = 'everything' OR NOT EXISTS (
             -- whose Patient is in doubt may not be asked for at all
-            SELECT FROM evidence e WHERE e.connection = %(connection)s AND e.resource_type = 'Patient' AND e.id = r.patient_id
+            SELECT FROM evidence e WHERE e.connection = %(connection)s AND e.resource_type = 'Patient' AND e.id = u.patient_id
                 AND e.state = 'doubted'
         ))
         AND (w.scope = 'everything' OR NOT EXISTS (
