@@ -72,6 +72,9 @@ def _resource_type(value: object) -> object:
     return value
 
 
+ResourceType = Annotated[str, BeforeValidator(_resource_type)]
+
+
 class BulkOptions(BaseModel):
     """Options of a bulk export (Bulk Data IG, "Query parameters"). Frozen; refuses unknown keys."""
 
@@ -82,7 +85,7 @@ class BulkOptions(BaseModel):
     elements: tuple[Annotated[str, BeforeValidator(_element)], ...] = ()  # root elements, for all types or for one
     include_associated_data: tuple[Annotated[str, BeforeValidator(_associated)], ...] = ()
     # files consist of blocks, one per resource of this type
-    organize_by: Annotated[str | None, BeforeValidator(_resource_type)] = None
+    organize_by: ResourceType | None = None
 
     @property
     def selection(self) -> str:

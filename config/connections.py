@@ -13,11 +13,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from config.bulk_options import BulkOptions
+from config.bulk_options import BulkOptions, ResourceType
 from config.crontab_fields import schedule_problem
 from config.fhir_server import FhirServer, Plain, file_path
 from config.key_places import places_of
-from config.resource_types import type_problem
 
 STORED = "store"  # as a cohort: the connection's patients in the store
 
@@ -56,19 +55,10 @@ def group_problem(text: str) -> str | None:
     return None if identity == text else f'must be the id alone: "{identity}"'
 
 
-def _resource_type(value: object) -> object:
-    if isinstance(value, str) and (wrong := type_problem(value)):
-        raise ValueError(wrong)
-    return value
-
-
 def _schedule(value: object) -> object:
     if isinstance(value, str) and (wrong := schedule_problem(value)):
         raise ValueError(wrong)
     return value
-
-
-ResourceType = Annotated[str, BeforeValidator(_resource_type)]
 
 
 class Connection(FhirServer):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from connectors.fhir.json_answers import objects_in
 from connectors.fhir.patients.compartment import PATIENT_COMPARTMENT
 from connectors.fhir.profile import BulkLevel
 
@@ -74,30 +75,30 @@ def capability_from(statement: Any) -> Capability:
     reads: set[str] = set()
     levels: set[BulkLevel] = set()
     versions = [_bulk_version(canonical) for canonical in _strings(statement.get("instantiates"))]
-    for rest in _objects(statement.get("rest")):
+    for rest in objects_in(statement.get("rest")):
         mode = rest.get("mode")
         if isinstance(mode, str) and mode.strip().lower() != "server":  # null says nothing, as no mode does
             continue
         # some servers list every operation at the root, told apart only by name or definition
-        for operation in _objects(rest.get("operation")):
+        for operation in objects_in(rest.get("operation")):
             if _is_export(operation):
                 levels.add(_level_named(operation))
                 versions.append(_bulk_version(str(operation.get("definition", ""))))
         unread += _strangers(rest.get("resource"))
-        for resource in _objects(rest.get("resource")):
+        for resource in objects_in(rest.get("resource")):
             name = resource.get("type")
             if not isinstance(name, str) or not _TYPE.match(name):  # it goes into paths
                 unread += 1
                 continue
             search_params[name] = frozenset(
-                param["name"] for param in _objects(resource.get("searchParam")) if isinstance(param.get("name"), str)
+                param["name"] for param in objects_in(resource.get("searchParam")) if isinstance(param.get("name"), str)
             )
             interactions, unclear = _interactions(resource.get("interaction"))
             if "search-type" in interactions or unclear:
                 searchable.add(name)
             if "read" in interactions or unclear:
                 reads.add(name)
-            exports = [operation for operation in _objects(resource.get("operation")) if _is_export(operation)]
+            exports = [operation for operation in objects_in(resource.get("operation")) if _is_export(operation)]
             if name in _LEVEL_OF_TYPE and exports:
                 levels.add(_LEVEL_OF_TYPE[name])
                 versions += [_bulk_version(str(operation.get("definition", ""))) for operation in exports]
@@ -132,15 +133,10 @@ def _interactions(value: Any) -> tuple[set[str], bool]:
     return {one for one in codes if isinstance(one, str)}, not listed or not all(isinstance(one, str) for one in codes)
 
 
-def _objects(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list, or the single object in its place."""
-    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
-
-
 def _strangers(value: Any) -> int:
     """How many items of a list are not objects."""
     listed = value if isinstance(value, list) else [] if value is None else [value]
-    return len(listed) - len(_objects(value))
+    return len(listed) - len(objects_in(value))
 
 
 def _is_export(operation: Mapping[str, Any]) -> bool:

@@ -138,6 +138,20 @@ def parts_of(body: bytes) -> list[bytes]:
     return [] if parts == [b""] else parts
 
 
+def object_from(body: bytes) -> dict[str, Any]:
+    """A JSON object's members; none if the bytes are anything else."""
+    try:
+        found = json_from(body)
+    except UnreadableJsonError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def objects_in(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list, or the single object in its place."""
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]
+
+
 def objects_beside(document: Mapping[str, Any], known: Container[str]) -> Sequence[dict[str, Any]]:
     """The objects that stand, alone or in a list, under names that a format does not have.
 

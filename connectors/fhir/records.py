@@ -23,8 +23,8 @@ from connectors.fhir.json_answers import (
     UnreadableJsonError,
     bare,
     count_from,
-    json_from,
     members_of,
+    object_from,
     objects_beside,
     unmarked,
 )
@@ -154,7 +154,7 @@ def record_from(
 
 def _is_answer(body: bytes) -> bool:
     """Whether a server answers with it and does not keep it: Parameters, or a Bundle of search results or the like."""
-    found = _object(body)
+    found = object_from(body)
     return found.get("resourceType") == "Parameters" or found.get("type") in _ANSWERS
 
 
@@ -169,18 +169,9 @@ def _only_once(body: bytes) -> None:
     try:
         members_of(body)
     except UnreadableJsonError:
-        named = _object(body)
+        named = object_from(body)
         if TWICE in (named.get("resourceType", TWICE), named.get("id", TWICE)):
             raise UnreadableResourceError("its resourceType or its id appears twice") from None
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    """A JSON object's members; none of what is no object."""
-    try:
-        found = json_from(body)
-    except UnreadableJsonError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _is_subsetted(tags: bytes) -> bool:
@@ -291,7 +282,7 @@ def deletions_from(body: bytes, base: FhirBase | None = None) -> tuple[tuple[Del
     Raises:
         UnreadableResourceError: no Bundle, or one whose entries are no deletion.
     """
-    bundle = _object(body)
+    bundle = object_from(body)
     entries = bundle.get("entry")
     if objects_beside(bundle, BUNDLE_NAMES):
         raise UnreadableResourceError("a Bundle with content under a name that a Bundle does not have")

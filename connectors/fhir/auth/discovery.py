@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from connectors.fhir.errors import DiscoveryError, RequestError, TransientFetchError, UnsafeLinkError
-from connectors.fhir.json_answers import UnreadableJsonError, json_from
+from connectors.fhir.json_answers import UnreadableJsonError, json_from, objects_in
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.fhir_base import FhirBase
@@ -103,19 +103,14 @@ def _token_url(stated: str, base: FhirBase) -> str:
 
 
 def _oauth_token_uri(metadata: Mapping[str, Any]) -> str | None:
-    for rest in _dicts(metadata.get("rest")):
+    for rest in objects_in(metadata.get("rest")):
         security = rest.get("security")
-        for extension in _dicts(security.get("extension")) if isinstance(security, dict) else ():
+        for extension in objects_in(security.get("extension")) if isinstance(security, dict) else ():
             if extension.get("url") == _OAUTH_URIS:
-                for part in _dicts(extension.get("extension")):
+                for part in objects_in(extension.get("extension")):
                     if part.get("url") == "token":
                         return _text(part.get("valueUri"))
     return None
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list, or the single object in its place."""
-    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
 
 
 def _text(value: Any) -> str | None:

@@ -26,7 +26,7 @@ from connectors.fhir.errors import (
     TransientFetchError,
     UnsafeLinkError,
 )
-from connectors.fhir.json_answers import UnreadableJsonError, json_from
+from connectors.fhir.json_answers import object_from
 from connectors.fhir.outcomes import UnreadableOutcomeError, outcome_from
 from connectors.fhir.refused_types import RefusedTypes
 from connectors.fhir.transport.call import Call
@@ -140,7 +140,7 @@ class AttachmentFetcher:
             return self._unwrapped(wrapped, accept)
         # a resource says what it is, whatever its label says
         if label.endswith("json") or (body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" and b"OperationOutcome" in body):
-            found = _loaded(body)
+            found = object_from(body)
             if found.get("resourceType") == "Binary" and label.endswith("json"):
                 return self._unwrapped(found, accept)
             if _is_outcome(body, found):
@@ -279,15 +279,6 @@ def _binary_of_xml(body: bytes) -> dict[str, Any]:
         for child in root.iterchildren("{*}contentType", "{*}data")
         if child.get("value") is not None
     }
-
-
-def _loaded(body: bytes) -> dict[str, Any]:
-    """A body as JSON; of any other nothing is known but that it is no resource: a document may be what it likes."""
-    try:
-        found = json_from(body)
-    except UnreadableJsonError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _is_outcome(body: bytes, found: Mapping[str, Any]) -> bool:

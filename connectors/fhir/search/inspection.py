@@ -13,6 +13,7 @@ from typing import Any, Self
 import msgspec
 
 from connectors.fhir.capability import Capability
+from connectors.fhir.json_answers import objects_in
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.search.since import SinceParameter, date_of, newest, since_parameter
 from connectors.fhir.search.verdicts import SearchTally
@@ -88,11 +89,6 @@ class Inspection:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return True  # harmless, as categories of another shape: a filter that is ignored lists more, and not less
         codings = [
-            coding.get("code") for category in _objects(categories) for coding in _objects(category.get("coding"))
+            coding.get("code") for category in objects_in(categories) for coding in objects_in(category.get("coding"))
         ]
         return not codings or not self.categories.isdisjoint(str(code) for code in codings)
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list, or the single object in its place."""
-    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]
