@@ -278,6 +278,8 @@ class Oracle:
             self._had_astray or watch.doubted or ehr.unserved or ehr.merged or not ehr.site.reads or ehr.site.told_twice
         )
         odd = odd or any(not row.shown or row.withheld for row in ehr.rows.values())
+        if watch.ask.is_pull and ehr.dropped:
+            return None  # what a pull misses is in doubt, however surely it is gone
         gone = [kind for kind, _ in ehr.dropped]
         unsure = {kind for kind in gone if kind == s.PATIENT or gone.count(kind) >= _MASS}
         unsure |= {*gone} - {kind for kind, _ in watch.visible}
