@@ -162,7 +162,7 @@ async def _growth(place: Workplace, records: Sequence[Record]) -> Figure:
                     marks.append((rows, spent))
             if rows >= most or (spent > MOST_S and len(marks) > 1):
                 break
-        await opened.fail(reason="only measured", requests=0, retries=0)
+        await opened.fail(reason="only measured")
     speeds = [(after[0] - before[0]) / (after[1] - before[1]) for before, after in pairwise(marks)]
     return Figure(
         name=f"store: load, the last {step:,} of {rows:,} rows", value=speeds[-1], unit="rows/s", limit=speeds[0],
@@ -188,7 +188,7 @@ async def _load(store: Store, records: Sequence[Record]) -> float:
         for some in _batches(records):
             await opened.write(Batch(records=some))
         await opened.write(Batch(results=[UnitResult(key=UNIT.key, state=UnitState.SETTLED)]))
-        await opened.finish(watermark=None, requests=0, retries=0)
+        await opened.finish(watermark=None)
     return time.perf_counter() - begins
 
 

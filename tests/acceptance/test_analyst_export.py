@@ -193,7 +193,7 @@ def test_an_export_during_an_open_run_shows_the_moment_before_it_and_says_so(sit
             assert "not included: run 2 of site-generic, which has not ended" in done.stdout
             manifest = json.loads((site.folder / "out" / "manifest.json").read_text())
             assert (manifest["runs"], [one["run"] for one in manifest["not_included"]]) == ([1], [2])
-            await run.finish(watermark=None, requests=0, retries=0)
+            await run.finish(watermark=None)
 
     anyio.run(while_open)
     after = site.exported()

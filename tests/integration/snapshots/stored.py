@@ -19,6 +19,7 @@ from snapshots.ledger import OpenRun
 from snapshots.patient import Alias
 from snapshots.record import Batch, Record
 from snapshots.report import RunReport, RunScope
+from snapshots.selection import Selection
 from snapshots.store import Store
 from snapshots.unit import Unit, UnitKind, UnitResult, UnitState
 from snapshots.witness import AbsentRow, Deletion, Said, Way, WayScope
@@ -271,6 +272,12 @@ SELECT pid FROM pg_locks WHERE NOT granted AND pid IN (
     SELECT pid FROM pg_locks WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
 )
 """
+
+
+async def lines(store: Store) -> list[bytes]:
+    """All that is live, as chunks of NDJSON, type by type."""
+    async with store.snapshot(Selection()) as snapshot:
+        return [chunk for kind in await snapshot.types() for chunk in [part async for part in snapshot.ndjson(kind)]]
 
 
 async def killed_at(url: str, held: str, doing: Callable[[], Awaitable[object]]) -> None:

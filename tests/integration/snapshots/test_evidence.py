@@ -759,7 +759,7 @@ async def test_quarantined_input_of_no_unit_makes_a_file_miss_nothing(store: Sto
         await run.write(Batch(quarantined=[line], results=[settled(everything[0])]))
         await run.evidence.note_missed()
         assert await run.evidence.due(None, 10) == []
-        report = await run.finish(watermark=T1, requests=0, retries=0)
+        report = await run.finish(watermark=T1)
     assert (report.status, report.quarantined, len(live(store_url))) == ("partial", 1, 3)
     async with await store.begin_run(scope()) as run:
         assert await run.knowledge.watermarks() == {}
@@ -812,7 +812,7 @@ OTHER = scope(selection="store")
 async def lags(store: Store, requested: Any) -> dict[tuple[str, str], str | None]:
     async with await store.begin_run(requested) as run:
         found = dict(await run.roster.lags())
-        await run.fail(reason="only looked", requests=0, retries=0)
+        await run.fail(reason="only looked")
         return found
 
 
@@ -848,9 +848,9 @@ async def test_no_selection_knows_a_row_revived_by_a_run_without_listings(store:
     async with await store.begin_run(scope(kind="pull" if how == "pull" else "sync")) as run:
         await run.write(Batch(records=[again(A2)]))
         if how == "pull":
-            await run.finish(watermark=None, requests=0, retries=0)
+            await run.finish(watermark=None)
         elif how == "failed":
-            await run.fail(reason="down", requests=0, retries=0)
+            await run.fail(reason="down")
     assert await lags(store, COHORT) == {("Observation", "p1"): None}
 
 

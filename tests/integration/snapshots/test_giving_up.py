@@ -33,7 +33,7 @@ async def _interrupted(store: Store, job: BulkJob | None = JOB) -> int:
 async def _failed(store: Store, job: BulkJob = JOB) -> int:
     async with await store.begin_run(SCOPE) as run:
         await run.jobs.save(job)
-        await run.fail(reason="the EHR went away", requests=0, retries=0)
+        await run.fail(reason="the EHR went away")
         return run.id
 
 
@@ -96,7 +96,7 @@ async def test_discarding_a_closed_run_drops_the_job_that_it_left(store: Store) 
 
 async def test_an_ended_run_without_a_job_has_nothing_to_discard(store: Store) -> None:
     async with await store.begin_run(SCOPE) as run:
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
     discarded = await store.discard(run.id)
     assert (discarded.run_closed, discarded.job) == (False, None)
 

@@ -98,7 +98,7 @@ async def test_an_unchanged_row_from_two_searches_is_counted_once_and_is_no_riva
     async with await store.begin_run(scope(ignored=META)) as run:
         for _ in range(2):
             await run.write(Batch(records=[written(2)]))
-        report = await run.finish(watermark=None, requests=0, retries=0)
+        report = await run.finish(watermark=None)
     assert (report.changed, report.unchanged) == (0, 1)
     assert rows(store_url, "SELECT count(*) FROM rival") == [(0,)]
 

@@ -52,7 +52,7 @@ async def test_a_run_killed_with_sigkill_continues_from_what_it_had_committed(st
         assert (run.id, run.planned) == (number, True)
         assert [unit.key for unit in await run.pending()] == [P2.key, P3.key]
         await run.write(Batch(records=[record("c", 1, patient="p2")], results=[settled(P2), settled(P3)]))
-        report = await run.finish(watermark=T1, requests=0, retries=0)
+        report = await run.finish(watermark=T1)
     assert live(store_url) == {"a", "b", "c"}
     assert (report.status, report.new, report.resources) == ("complete", 3, {"Observation": 3})
 
@@ -67,7 +67,7 @@ async def test_a_resumed_run_retries_its_holes_and_does_not_double_its_quarantin
         assert again.started_at == run.started_at
         assert [unit.key for unit in await again.pending()] == [P2.key, P3.key]
         await again.write(Batch(results=[settled(P2), settled(P3)]))
-        report = await again.finish(watermark=None, requests=0, retries=0)
+        report = await again.finish(watermark=None)
     assert (report.status, report.quarantined, report.holes) == ("complete", 0, [])
 
 
@@ -93,7 +93,7 @@ async def test_an_interrupted_run_counts_only_its_working_time(store: Store):
     async with await store.begin_run(scope(), lambda: now[0]) as run:
         assert run.idle == now[0] - began - timedelta(seconds=30)
         now[0] += timedelta(seconds=30)
-        report = await run.finish(watermark=None, requests=0, retries=0)
+        report = await run.finish(watermark=None)
     assert (report.id, report.seconds) == (first.id, 60)
 
 
@@ -131,7 +131,7 @@ async def test_a_preview_says_what_happens_to_an_open_run(store: Store):
             assert known.open_run is not None
             assert known.open_run.fate == ("given up" if other.types else "resumed")
     async with await store.begin_run(scope()) as again:
-        await again.finish(watermark=None, requests=0, retries=0)
+        await again.finish(watermark=None)
     async with store.peek(scope()) as known:
         assert known is not None
         assert known.open_run is None
@@ -141,7 +141,7 @@ async def test_a_preview_names_the_patients_without_stored_rows(store: Store):
     async with await store.begin_run(scope()) as run:
         await run.plan([P1])
         await run.write(Batch(records=[record("o1", patient="p1")], results=[settled(P1)]))
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
     async with store.peek(scope()) as known:
         assert known is not None
         assert await known.jobs.never_stored(["p1", "p2"]) == ["p2"]
@@ -167,7 +167,7 @@ async def test_rows_listed_before_an_interruption_are_not_missed_after_it(store:
         await run.write(Batch(results=[settled(P1, records=1)]))
         await run.evidence.note_missed()
         assert [row.id for row in await run.evidence.due(None, 10)] == ["b"]
-        report = await run.finish(watermark=None, requests=0, retries=0)
+        report = await run.finish(watermark=None)
     assert live(store_url) == {"a", "b"}
     assert (report.unchanged, report.deleted) == (1, 0)
 
@@ -373,7 +373,7 @@ async def test_a_full_listing_counts_only_for_its_types_and_for_no_wider_login(s
         await run.knowledge.speak_for("all, crawled", ["Observation", "Goal"])
         await run.plan([P1])
         await run.write(Batch(records=[record("a", 1)], results=[settled(P1, records=1)]))
-        await run.finish(watermark=T1, requests=0, retries=0)
+        await run.finish(watermark=T1)
     async with await store.begin_run(scope()) as run:
         await run.knowledge.speak_for("all, crawled", ["Observation"])
         assert await run.knowledge.last_full_listing(["Observation"]) is not None
@@ -391,7 +391,7 @@ async def test_only_a_connections_first_run_reports_similar_names(store: Store):
     twin = scope(connection="twin", base_url="https://ehr/r4")
     async with await store.begin_run(twin) as run:
         assert await run.knowledge.namesakes() == ["mercy"]
-        await run.fail(reason="only looked", requests=0, retries=0)
+        await run.fail(reason="only looked")
     async with await store.begin_run(twin) as run:
         assert await run.knowledge.namesakes() == []
     async with await store.begin_run(scope(connection="another", base_url="https://ehr/dstu2")) as run:
@@ -427,7 +427,7 @@ async def test_a_failed_run_claims_nothing(store: Store):
     async with await store.begin_run(scope()) as run:
         await run.plan([P1])
         await run.write(Batch(results=[settled(P1)]))
-        report = await run.fail(reason="down", requests=0, retries=0)
+        report = await run.fail(reason="down")
     assert list(report.claims) == []
 
 
@@ -453,7 +453,7 @@ async def test_a_watermark_goes_no_further_than_the_newest_date_less_the_overlap
             settled(search("Goal"), records=1, newest="2024-03-01T00:00:00Z"),
         ]
         await run.write(Batch(records=[record("a", 1), record("g", 1, kind="Goal")], results=results))
-        await run.finish(watermark=T2, requests=0, retries=0, overlap=timedelta(hours=6))
+        await run.finish(watermark=T2, overlap=timedelta(hours=6))
     async with await store.begin_run(scope()) as run:
         assert await run.knowledge.watermarks() == {"Observation": T1, "Goal": T2}
 

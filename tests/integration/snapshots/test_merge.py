@@ -68,7 +68,7 @@ async def test_a_deletion_makes_a_tombstone_that_keeps_the_last_version(store: S
     await full_run(await store.begin_run(scope()), [record("a", 1)], [U])
     async with await store.begin_run(scope()) as run:
         await run.write(Batch(deletions=[Deletion("Observation", "a"), Deletion("Observation", "unknown")]))
-        report = await run.finish(watermark=None, requests=0, retries=0)
+        report = await run.finish(watermark=None)
     assert report.deleted == 1
     found = rows(store_url, "SELECT deleted_run, deleted_at IS NOT NULL, body ->> 'value' FROM resource")
     assert found == [(run.id, True, "1")]
@@ -79,7 +79,7 @@ async def test_a_tombstone_listed_again_is_alive_and_history_keeps_its_dead_peri
     first = await full_run(await store.begin_run(scope()), [record("a", 1)], [U])
     async with await store.begin_run(scope()) as dead:
         await dead.write(Batch(deletions=[Deletion("Observation", "a")]))
-        await dead.finish(watermark=None, requests=0, retries=0)
+        await dead.finish(watermark=None)
     again = await full_run(await store.begin_run(scope()), [record("a", 1)], [U])
     assert again.changed == 1
     assert live(store_url) == {"a"}
@@ -92,7 +92,7 @@ async def test_within_a_run_an_older_version_never_replaces_a_newer(store: Store
     async with await store.begin_run(scope()) as run:
         await run.write(Batch(records=[record("a", "new", updated="2024-01-02T00:00:00Z")]))
         await run.write(Batch(records=[record("a", "old", updated="2024-01-02T00:30:00+01:00")]))
-        report = await run.finish(watermark=None, requests=0, retries=0)
+        report = await run.finish(watermark=None)
     assert report.resources == {"Observation": 1}
     assert rows(store_url, "SELECT body ->> 'value' FROM resource") == [("new",)]
 
@@ -103,7 +103,7 @@ async def test_an_older_version_does_not_replace_one_that_the_run_listed_unchang
     async with await store.begin_run(scope()) as run:
         await run.write(Batch(records=[newer]))
         await run.write(Batch(records=[record("a", "old", updated="2024-01-01T00:00:00Z")]))
-        report = await run.finish(watermark=None, requests=0, retries=0)
+        report = await run.finish(watermark=None)
     assert (report.changed, report.unchanged) == (0, 1)
     assert rows(store_url, "SELECT body ->> 'value' FROM resource") == [("new",)]
 
@@ -119,7 +119,7 @@ async def test_a_resource_that_changes_while_the_run_reads_it_counts_once(store:
     async with await store.begin_run(scope()) as run:
         for value in (1, 2, 3):
             await run.write(Batch(records=[record("a", value, version=str(value))]))
-        report = await run.finish(watermark=None, requests=0, retries=0)
+        report = await run.finish(watermark=None)
     assert (report.new, report.changed, report.unchanged) == (0, 1, 0)
 
 
@@ -141,6 +141,6 @@ async def test_the_lookups_of_a_batch_use_the_primary_key_on_a_table_without_sta
     async with opened_store(fresh_url) as store, await store.begin_run(scope()) as run:
         for part in range(4):
             await run.write(Batch(records=[record(f"{part}-{n}", n) for n in range(500)]))
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
     scans = "SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname = 'resource_observation'"
     assert rows(fresh_url, scans) == [(0,)]

@@ -28,7 +28,7 @@ async def kept(store: Store, name: str, base_url: str, state: PaceState) -> None
     scope = RunScope(connection=name, kind="sync", mode="crawl", selection="all", types=(), base_url=base_url)
     async with await store.begin_run(scope) as run:
         await run.pace.save(state, Traffic())
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
 
 
 async def found(store: Store, name: str, base_url: str) -> PaceState:
@@ -60,7 +60,7 @@ async def test_the_pace_is_remembered_for_the_next_run_of_the_same_connection_on
     async with await store.begin_run(SCOPE) as run:
         await run.pace.save(PaceState(concurrency=7), Traffic())
         await run.pace.save(STATE, Traffic())
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
     async with await store.begin_run(SCOPE) as run:
         assert await run.pace.load() == STATE
     assert await store.pace("site") == STATE
@@ -97,7 +97,7 @@ async def test_a_killed_process_leaves_its_count_with_its_batches(
         assert again.id == run.id
         assert (await again.pace.load()).concurrency == 4
         await again.pace.save(PaceState(), Traffic(requests=5, retries=1, spent=1, left=9))
-        report = await again.finish(watermark=None, requests=0, retries=0)
+        report = await again.finish(watermark=None)
     assert (report.requests, report.retries, report.retries_spent, report.retries_left) == (30, 4, 3, 9)
 
 

@@ -117,7 +117,7 @@ async def night(store: Store, day: int, work: Mapping[Key, Any]) -> int:
     async with await store.begin_run(scope(), clock=lambda: T0 + timedelta(days=day)) as run:
         await run.write(Batch(records=records))
         await run.write(Batch(deletions=gone))
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
         return run.id
 
 

@@ -54,7 +54,7 @@ async def test_a_unit_with_poison_in_an_earlier_batch_still_ends_as_a_hole(store
         await run.plan([P1, P2])
         await run.write(Batch(records=[record("bad", POISON["no JSON"], unit=P1.key)]))
         await run.write(Batch(records=[record("good")], results=[settled(P1), settled(P2)]))
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
     assert rows(store_url, "SELECT key FROM unit WHERE state = 'failed'") == [(P1.key,)]
 
 
@@ -64,7 +64,7 @@ async def test_a_poison_record_of_unknown_origin_makes_holes_of_all_possible_uni
         await run.plan([P1, P2, condition])
         await run.write(Batch(records=[record("bad", POISON["no JSON"])]))
         await run.write(Batch(results=[settled(P1), settled(P2), settled(condition)]))
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
     assert rows(store_url, "SELECT key FROM unit WHERE state = 'failed' ORDER BY 1") == [(P1.key,), (P2.key,)]
 
 
@@ -89,6 +89,6 @@ async def test_a_quarantined_line_makes_its_unit_a_hole(store: Store, store_url:
     async with await store.begin_run(scope()) as run:
         await run.plan([P1, P2])
         await run.write(Batch(quarantined=[line], results=[settled(P1), settled(P2)]))
-        report = await run.finish(watermark="2024-01-01T00:00:00Z", requests=0, retries=0)
+        report = await run.finish(watermark="2024-01-01T00:00:00Z")
     assert [(hole.resource_type, hole.reason) for hole in report.holes] == [("Observation", "not JSON")]
     assert rows(store_url, "SELECT source, raw FROM quarantine") == [("bulk file 3, line 17", b"{")]

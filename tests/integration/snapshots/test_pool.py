@@ -121,7 +121,7 @@ async def test_a_store_older_than_ways_opens_without_claims_and_misses_nothing(s
         async with await store.begin_run(scope()) as run:
             await run.knowledge.speak_for("all", [])
             assert (await run.knowledge.watermarks(), await run.knowledge.last_full_listing([])) == ({}, None)
-            await run.fail(reason="only looked", requests=0, retries=0)
+            await run.fail(reason="only looked")
         units = [read("p1"), search()]
         report = await weighed(
             store, [person("p1"), record("new")], units, answers={"dead": Said.NOT_FOUND}, rotated=50

@@ -76,7 +76,7 @@ async def test_a_read_omits_other_connections_patients_types_and_tombstones(stor
     await full_run(await store.begin_run(scope()), mine, [U])
     async with await store.begin_run(scope()) as run:
         await run.write(Batch(deletions=[Deletion("Observation", "d")]))
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
     assert await ids(store, Selection(connections=("mercy",))) == ["a", "b", "n"]
     assert await ids(store, Selection(connections=("mercy",), patients=("p1",))) == ["a"]
     assert await ids(store, Selection(patients=())) == []

@@ -45,7 +45,7 @@ async def worked(store: Store, work: dict[str, Any], *, connection: str = "mercy
         await run.write(Batch(records=records))
         gone = [Deletion("Observation", id_, Said.DELETED) for id_, one in work.items() if one == "gone"]
         await run.write(Batch(deletions=gone))
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
         return run.id
 
 
@@ -111,7 +111,7 @@ async def test_a_run_that_is_open_or_unknown_has_no_past_to_read(store: Store) -
         with pytest.raises(RunNotFoundError, match="has not ended"):
             await shown(store, as_of=run.id)
         assert (await shown(store, as_of=done))[0] == (await shown(store))[0]
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
     with pytest.raises(RunNotFoundError, match="has no run 99"):
         await shown(store, as_of=99)
 
@@ -121,7 +121,7 @@ async def test_a_chart_has_the_rows_that_once_named_the_patient_beside_others(st
         shared = record("a", content, version=str(next(_NUMBERS)))._replace(others=others)
         async with await store.begin_run(scope()) as run:
             await run.write(Batch(records=[shared]))
-            await run.finish(watermark=None, requests=0, retries=0)
+            await run.finish(watermark=None)
     found = await store.chart_history("mercy", "p2")
     assert [(one.resource_type, one.new, one.changed, one.deleted) for one in found.changes] == [
         ("Observation", 1, 0, 0),

@@ -39,7 +39,7 @@ async def worked(store: Store, work: dict[str, Any], connection: str) -> int:
         await run.write(Batch(records=records))
         gone = [Deletion("Observation", id_, Said.DELETED) for id_, one in work.items() if one == "gone"]
         await run.write(Batch(deletions=gone))
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
         return run.id
 
 
@@ -91,7 +91,7 @@ async def test_applying_the_changes_since_any_run_gives_the_present_state(
                 changes |= dict.fromkeys(expected.keys() - rows.keys(), "added")
                 changes |= dict.fromkeys(rows.keys() - expected.keys(), "deleted")
                 assert await differing(store, Selection(**of, as_of=now, changed_since=then)) == changes
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
 
 
 async def test_an_untouched_row_is_no_change(store: Store) -> None:
@@ -121,7 +121,7 @@ async def brought(store: Store, searched: str | None) -> int:
     """A run that fetches the same row, by a patient's search or not."""
     async with await store.begin_run(scope()) as run:
         await run.write(Batch(records=[record("a", 1, patient="p2")._replace(searched=searched)]))
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
         return run.id
 
 

@@ -39,7 +39,7 @@ async def former(store: Store) -> None:
     await full_run(await store.begin_run(scope()), FORMER, [U])
     async with await store.begin_run(scope()) as run:
         await run.write(Batch(deletions=[Deletion("Observation", "dead")]))
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
 
 
 NEWS = Batch(
@@ -59,7 +59,7 @@ async def test_rows_written_by_an_open_run_are_shown_as_they_were_before(store: 
             assert [row[0] for row in await snapshot.fetch(snapshot.sources("Observation")[0])] == ["mercy"] * 4
             assert snapshot.runs == (run.id - 1,)
             assert snapshot.not_included == (UnendedRun(run.id, "mercy", run.started_at),)
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
     async with store.snapshot(Selection()) as snapshot:
         assert await shown(snapshot) == {"kept": 1, "changed": 2, "moved": 2, "dead": 2, "new": 2}
         assert (snapshot.runs, snapshot.not_included) == ((run.id,), ())
@@ -74,7 +74,7 @@ async def test_a_killed_run_is_not_shown_until_it_is_resumed_and_has_ended(store
         assert again.id == run.id
         await again.write(Batch(records=[record("kept", 3)]))
         assert await contents(store) == FOUND
-        await again.finish(watermark=None, requests=0, retries=0)
+        await again.finish(watermark=None)
     assert await contents(store) == {"kept": 3, "changed": 2, "moved": 2, "dead": 2, "new": 2}
 
 
@@ -108,7 +108,7 @@ async def test_the_other_patients_of_a_row_are_those_from_before_the_open_run(st
         await run.write(Batch(records=[record("stays", 4, version="4", others=("p8",))]))
         assert await contents(store, Selection(patients=("p7",))) == {"stays": 1, "leaves": 1}
         assert await contents(store, Selection(patients=("p8",))) == {}
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
     assert await contents(store, Selection(patients=("p7",))) == {"joins": 2, "new": 1}
     assert await contents(store, Selection(patients=("p8",))) == {"stays": 4}
 
@@ -195,7 +195,7 @@ async def test_an_open_run_never_changes_a_snapshot(store: Store, ended: list[li
                     newer = record(row, given[row][0], patient=patient, version=str(next(_NUMBERS)))
                     await run.write(Batch(records=[newer]))
             if end:
-                await run.finish(watermark=None, requests=0, retries=0)
+                await run.finish(watermark=None)
                 for row in said_deleted - given.keys():  # what is given and said to be deleted in one run stays
                     truth.pop(row, None)
                 truth.update(given)

@@ -76,7 +76,7 @@ async def test_a_resumed_run_continues_with_the_references_of_its_first_half(sto
         assert await taken(run) == {"far", "away"}
     async with await store.begin_run(scope()) as run:  # killed once more: processed mentions are still requested
         assert await taken(run) == {"far", "away"}
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
     assert rows(store_url, "SELECT count(*) FROM mention") == [(0,)]
 
 
@@ -86,9 +86,9 @@ async def test_mentions_do_not_outlive_their_run(store: Store, store_url: str, e
         await run.plan([UNIT])
         await run.write(Batch(mentions=to("far")))
         if end == "finish":
-            await run.finish(watermark=None, requests=0, retries=0)
+            await run.finish(watermark=None)
         elif end == "fail":
-            await run.fail(reason="login refused", requests=0, retries=0)
+            await run.fail(reason="login refused")
     if end == "abandon":
         async with await store.begin_run(scope(types=("Condition",))):
             pass
@@ -155,7 +155,7 @@ async def listed(store: Store, *batches: Sequence[Record], stores: Sequence[tupl
             Document("DocumentReference", name, place, "stored", None, b"text", "text/plain") for name, place in stores
         ]
         await run.write(Batch(documents=got, results=[settled(DOCUMENTS)]))
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
 
 
 async def test_an_unchanged_stored_document_writes_no_row_and_a_missing_one_is_requested_again(

@@ -56,7 +56,7 @@ async def night(store: Store, name: str, day: int, work: dict[str, Any]) -> int:
         await run.write(
             Batch(deletions=[Deletion("Observation", id_, Said.DELETED) for id_, one in work.items() if one == "gone"])
         )
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
         return run.id
 
 
@@ -165,7 +165,7 @@ async def test_an_open_run_and_the_versions_it_replaced_are_not_pruned(store: St
         await run.write(Batch(records=[record("a", (4, "p1", ()))]))
         await store.prune(history=datetime.now(UTC), quarantine=datetime.now(UTC))
         assert await read(store, "mercy", None) == {"a": (3, "p1", ())}
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
     assert await read(store, "mercy", 3) == {"a": (3, "p1", ())}
 
 

@@ -56,7 +56,7 @@ async def crawl(store: Store, instant: str, *results: tuple[Unit, Any], requeste
 async def state(store: Store) -> tuple[dict, set, dict]:
     async with await store.begin_run(COHORT) as run:
         found = dict(await run.knowledge.watermarks()), set(await run.roster.covered()), dict(await run.roster.lags())
-        await run.fail(reason="only looked", requests=0, retries=0)
+        await run.fail(reason="only looked")
         return found
 
 
@@ -127,7 +127,7 @@ async def test_pulls_failed_runs_and_other_selections_leave_the_roster_alone(sto
     async with await store.begin_run(scope(selection="cohort", kind="pull")) as run:
         await run.plan([P2])
         await run.write(Batch(results=[failed(P2)]))
-        await run.finish(watermark=None, requests=0, retries=0)
+        await run.finish(watermark=None)
     await crawl(store, T2, (P2, settled), requested=scope(selection="group:1"))
     assert await state(store) == ({"Observation": T1}, {"p1"}, {})
 
@@ -249,5 +249,5 @@ async def test_the_report_accounts_for_the_cohort(store: Store):
     async with await store.begin_run(scope()) as run:
         await run.roster.describe_cohort({"asked": 3, "not_found": [2]})
         await run.roster.describe_cohort({"new": 1})
-        report = await run.finish(watermark=None, requests=0, retries=0)
+        report = await run.finish(watermark=None)
     assert report.cohort == {"asked": 3, "not_found": [2], "new": 1}

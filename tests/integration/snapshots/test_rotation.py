@@ -161,7 +161,7 @@ async def test_a_connection_that_appears_during_a_rotation_is_rotated_too(store_
         await who_waits(conn)
         async with await former.begin_run(scope(connection="late")) as run:
             await run.write(Batch(records=[patient("p9999", "Late")]))
-            await run.finish(watermark=None, requests=0, retries=0)
+            await run.finish(watermark=None)
         await conn.rollback()
     assert not any(of_key(store_url, "k1").values())
 

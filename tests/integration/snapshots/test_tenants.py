@@ -22,7 +22,7 @@ from snapshots.tenancy import tenant_schema
 from snapshots.tenants import Migrated, Tenants, open_tenants
 from snapshots.walls import Walls, find_walls
 from tests.fix_store import TESTER, opened_store
-from tests.integration.snapshots.stored import full_run, person, record, scope, search
+from tests.integration.snapshots.stored import full_run, lines, person, record, scope, search
 from tests.passing_postgres import PROGRAMS, passing_postgres
 
 pytestmark = pytest.mark.anyio
@@ -83,11 +83,6 @@ def crash(url: str, condition: str = "pid = pg_backend_pid()") -> bool:
 async def crash_when_it_waits(url: str) -> None:
     while not crash(url, "wait_event_type = 'Lock'"):
         await anyio.lowlevel.checkpoint()
-
-
-async def lines(store: Store) -> list[bytes]:
-    async with store.snapshot(Selection()) as snapshot:
-        return [chunk for kind in await snapshot.types() for chunk in [part async for part in snapshot.ndjson(kind)]]
 
 
 async def test_tenants_migrate_separately_and_an_interrupted_call_continues_with_the_rest(store_url: str) -> None:

@@ -40,7 +40,7 @@ async def test_contents_of_one_version_in_two_batches_are_rivals_too(store: Stor
     async with await store.begin_run(scope()) as run:
         await run.write(Batch(records=[STORED]))
         await run.write(Batch(records=[RIVAL]))
-        report = await run.finish(watermark=None, requests=0, retries=0)
+        report = await run.finish(watermark=None)
     assert (rows(store_url, NOW), report.new, report.changed) == ([("stored",)], 1, 0)
     assert rows(store_url, "SELECT count(*) FROM rival") == [(2,)]
 
@@ -113,7 +113,7 @@ async def nights(
             await run.plan([unit])
             for batch in [brought] if together else [[one] for one in brought]:
                 await run.write(Batch(records=batch))
-            changed.append((await run.finish(watermark=None, requests=0, retries=0)).changed)
+            changed.append((await run.finish(watermark=None)).changed)
     return changed
 
 
@@ -167,7 +167,7 @@ async def test_contents_from_two_ways_in_one_run_belong_to_their_ways(store: Sto
             await run.plan([P1])
             for content, way in (("A", P1.way), ("B", SYSTEM)):
                 await run.write(Batch(records=[record("a", content, version="1", way=way)]))
-            return (await run.finish(watermark=None, requests=0, retries=0)).changed
+            return (await run.finish(watermark=None)).changed
 
     assert [await night() for _ in range(3)] == [0, 0, 0]
     assert await nights(store, "export B", "search A", "export B", "search A") == [0, 0, 0, 0]
