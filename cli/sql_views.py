@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -13,8 +14,9 @@ from cli.exit_codes import ExitCode
 from cli.in_store import in_store
 from cli.invocation import Invocation, invocation_of
 from cli.render import emit_json, print_line, print_message, print_table
-from exports.catalogue import builtin_names, load_view
+from exports.catalogue import builtin_names, load_views
 from exports.typed_rows import typed_rows
+from exports.view_check import compiled_over_nothing
 from snapshots.sql_views import SqlView, SqlViews, rows_of
 from snapshots.store import Store
 
@@ -37,24 +39,30 @@ def create(
         bool, typer.Option("--materialized", help="Store the rows: quicker to read, and as of the last refresh.")
     ] = False,
 ) -> int:
-    """Create SQL views in the tenant's schema, or replace those that chartferry created before.
+    """Create SQL views in the tenant's schema, all or none, or replace those that chartferry created before.
 
     Columns that a view no longer has are named. Exit codes: 0 created, 2 a view is wrong, 5 failed.
     """
     invocation = invocation_of(context)
-    loaded = [load_view(name) for name in views or builtin_names()]
+    loaded = load_views(tuple(dict.fromkeys(views or builtin_names())))
+    if twice := sorted(name for name, times in Counter(view.name for view in loaded).items() if times > 1):
+        raise typer.BadParameter(f"several views have the name {', '.join(twice)}")
+    notes = [f"view {view.name!r}, {note}" for view in loaded for note in compiled_over_nothing(view).notes]
 
     async def work(there: SqlViews) -> list[SqlView]:
         queries = [
             (view, typed_rows(view, rows_of(view.resource, documents=view.reads_documents), sealed=there.sealed))
             for view in loaded
         ]
-        return [
-            await there.create(view.name, query, digest=view.digest, materialized=materialized)
-            for view, query in queries
-        ]
+        async with there.all_or_none():
+            return [
+                await there.create(view.name, query, digest=view.digest, materialized=materialized)
+                for view, query in queries
+            ]
 
     done = _on_views(invocation, work)
+    for note in notes:
+        print_message(note)
     for view in done:
         if view.dropped:
             print_message(f"{view.name} no longer has the columns {', '.join(view.dropped)}")

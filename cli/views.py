@@ -76,7 +76,9 @@ def check(
     """
     found: dict[str, list[str]] = {}
     unchecked: list[str] = []
-    for name in views or (*builtin_names(), *[one for names in view_sets().values() for one in names]):
+    sets = view_sets()
+    named = [one for name in views or (*builtin_names(), *sets) for one in sets.get(name, (name,))]
+    for name in dict.fromkeys(named):
         try:
             compiled = _compiled(name)
             found[name] = list(compiled.notes)

@@ -7,7 +7,8 @@ they are read. Only views that chartferry has created are touched: their comment
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -69,6 +70,13 @@ class SqlViews:
         with store_border("listing SQL views"):
             async with self._session.transaction():
                 return [view for _, view in await self._relations(None) if view is not None]
+
+    @asynccontextmanager
+    async def all_or_none(self) -> AsyncIterator[None]:
+        """Create several views within the block: if it raises, none of them is created, and none replaced."""
+        with store_border("creating SQL views"):
+            async with self._session.transaction():
+                yield
 
     async def create(self, name: str, query: sql.Composable, *, digest: str, materialized: bool = False) -> SqlView:
         """Create a view, or put it in the place of one of that name that chartferry has created.

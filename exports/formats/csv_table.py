@@ -141,6 +141,15 @@ def data_error(view: str, error: StoreQueryError) -> ViewDataError:
     if raised:
         return ViewDataError(f"view {view!r}: {raised.group(1)}")
     return ViewDataError(
-        f"view {view!r}: a value does not fit the type that its column or comparison needs (SQLSTATE {error.sqlstate});"
-        " declare the column as string to see it"
+        f"view {view!r}: a value does not fit what the view does with it ({condition(error)}); read it as a string to see it"
     )
+
+
+def condition(error: StoreQueryError) -> str:
+    """Name the condition of a database error, whose own text may quote a value: `SQLSTATE 22012, division by zero`."""
+    state = str(error.sqlstate)
+    try:
+        name = psycopg.errors.lookup(state).__name__
+    except KeyError:
+        return f"SQLSTATE {state}"
+    return f"SQLSTATE {state}, {' '.join(re.findall('[A-Z]+(?![a-z])|[A-Z][a-z]*', name)).lower()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Literal
 
 from exports.errors import PlanError
@@ -53,18 +54,22 @@ class TableFormat:
 
 
 def format_by_name(name: str) -> TableFormat:
-    """Return the format that a file's name shows: `.parquet`, `.csv.gz`, `.csv.zst`; any other name is plain CSV.
+    """Return the format that a file's name shows: `.parquet`, `.csv.gz`, `.csv.zst`; a name that shows none is plain CSV.
 
     Raises:
-        PlanError: a file of this format has several tables.
+        PlanError: a file of this format has several tables, or the name is that of a file of another kind, of JSON, say.
     """
-    named = next((one for one in FILE_FORMATS.values() if one.typed and name.endswith(f".{one.name}")), None)
+    small = name.lower()
+    compression: Compression = next((one for one, end in ENDINGS.items() if end and small.endswith(end)), "none")
+    ending = PurePath(small.removesuffix(ENDINGS[compression])).suffix
+    named = next((one for one in FILE_FORMATS.values() if one.typed and ending == f".{one.name}"), None)
     if named is not None and named.database:
         raise PlanError(
             f"a {named.label} file has many tables: `chartferry export --format {named.name} --query FILE` writes it"
         )
-    if named is not None:
+    if named is not None and compression == "none":
         return TableFormat(named.name)
-    return TableFormat(
-        "csv", next((one for one, ending in ENDINGS.items() if ending and name.endswith(ending)), "none")
-    )
+    if ending not in {"", ".csv", ".txt"}:
+        allowed = ".parquet, .csv, .csv.gz, .csv.zst"
+        raise PlanError(f"a file with the ending {PurePath(small).suffix} cannot be written; allowed: {allowed}")
+    return TableFormat("csv", compression)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from exports.compiler.moments import is_moment
 from exports.errors import QueryError
 
 TYPES = {
@@ -105,8 +106,16 @@ def check_values(library: Library, given: Mapping[str, str]) -> None:
     if missing := [f"{name} ({type_})" for name, type_ in types.items() if name not in given]:
         raise QueryError(f"{library.origin} needs --param {', '.join(missing)}")
     for name, type_ in types.items():
-        if type_ in _VALUES and not _VALUES[type_].fullmatch(given[name]):
+        if type_ in _VALUES and not _is_valid(given[name], type_):
             raise QueryError(f"{library.origin}: the value of parameter {name} is not a valid {type_}")
+
+
+def _is_valid(value: str, type_: str) -> bool:
+    if not _VALUES[type_].fullmatch(value):
+        return False
+    if type_ == "integer":
+        return -(2**31) <= int(value) < 2**31
+    return is_moment(value) if type_ in {"date", "dateTime"} else True
 
 
 def _of_sql(text: str, origin: str) -> Library:

@@ -15,8 +15,8 @@ from pathlib import Path
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from exports.catalogue import LoadedView, builtin_names, load_view
-from exports.errors import QueryError
-from exports.formats.csv_table import data_error, is_data_error
+from exports.errors import QueryError, ViewDataError
+from exports.formats.csv_table import condition, is_data_error
 from exports.formats.table_columns import TableColumn
 from exports.queries.guard import HARMLESS, Checked, check
 from exports.queries.library import TYPES, Library, check_values, read_library
@@ -105,7 +105,8 @@ def query_errors(name: str) -> Iterator[None]:
             raise QueryError(f"{name}: {error}") from None
         if not is_data_error(error):
             raise
-        raise data_error(name, error) from None  # the cause may quote a resource
+        problem = f"query {name!r}: a value does not fit what the query does with it ({condition(error)})"
+        raise ViewDataError(problem) from None  # the cause may quote a resource
 
 
 async def compile_libraries(

@@ -28,3 +28,15 @@ def test_materialised_views_are_refreshed_after_each_sync_on_request(site: Site,
         assert keys(store_url) == {id_ for _, id_ in source(served, ["Condition"])}
     assert "condition" in site.run("views", "drop", "condition").stdout
     assert site.run("views", "refresh").code == 4
+
+
+def test_a_set_of_views_is_created_by_its_name_and_doubts_about_a_view_are_told(site: Site) -> None:
+    (site.folder / "mine.json").write_text(
+        '{"name": "mine", "resource": "Patient", "select": [{"column": [{"name": "c", "path": "gendr"}]}]}'
+    )
+    with mock("generic", patients=1) as served:
+        site.connect(served)
+        site.sync()
+    created = site.run("views", "create", "omop", str(site.folder / "mine.json"), "--json")
+    assert {"omop_person", "mine"} < {view["name"] for view in created.json["created"]}
+    assert "Patient has no element 'gendr' in R4 (did you mean 'gender'?)" in created.stderr

@@ -136,7 +136,10 @@ async def test_a_query_that_takes_too_long_is_stopped(store: Store, tmp_path: Pa
 
 async def test_a_value_that_does_not_fit_is_not_quoted(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a", gender="Quill")])
-    with pytest.raises(ViewDataError, match="SQLSTATE 22") as caught:
+    problem = (
+        r"query 'q': a value does not fit what the query does with it \(SQLSTATE 22P02, invalid text representation\)"
+    )
+    with pytest.raises(ViewDataError, match=problem) as caught:
         await answer(store, written(tmp_path, PEOPLE + "SELECT gender::integer FROM p"))
     assert "Quill" not in str(caught.value)
 

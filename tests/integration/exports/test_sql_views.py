@@ -12,7 +12,7 @@ from exports.typed_rows import typed_rows
 from snapshots.errors import StoreError
 from snapshots.record import Batch
 from snapshots.report import RunScope
-from snapshots.sql_views import SqlView, rows_of
+from snapshots.sql_views import SqlView, SqlViews, rows_of
 from snapshots.store import Store
 from tests.integration.exports.charts import fill, patient, record, remove, view_file
 from tests.integration.snapshots.stored import execute, rows
@@ -111,6 +111,22 @@ async def test_foreign_objects_are_left_alone(store: Store, store_url: str, tmp_
         with pytest.raises(StoreError, match="has created no view people; there are: none"):
             await there.drop(["people"])
     assert rows(store_url, "SELECT mine FROM people") == [(1,)]
+
+
+async def test_several_views_are_created_all_or_none(store: Store, store_url: str, tmp_path: Path) -> None:
+    execute(store_url, "CREATE VIEW taken AS SELECT 1 AS mine")
+    await created(store, view_file(tmp_path, "people", KEY, SEX))
+
+    async def create(there: SqlViews) -> None:
+        async with there.all_or_none():
+            for name in ("people", "fresh", "taken"):
+                loaded = load_view(view_file(tmp_path, name, KEY))
+                await there.create(name, typed_rows(loaded, rows_of(loaded.resource)), digest=loaded.digest)
+
+    async with store.sql_views() as there:
+        with pytest.raises(StoreError, match="taken is a table or view that is not chartferry's"):
+            await create(there)
+        assert [(one.name, one.columns) for one in await there.existing()] == [("people", ("key", "sex"))]
 
 
 async def test_a_view_that_others_depend_on_is_not_dropped(store: Store, store_url: str, tmp_path: Path) -> None:

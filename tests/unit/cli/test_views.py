@@ -27,6 +27,16 @@ def test_the_built_in_views_are_listed_and_valid(capsys: pytest.CaptureFixture[s
     assert f"{len(builtin_names()) + len(of_sets)} views are correct" in capsys.readouterr().out
 
 
+def test_the_views_of_a_set_are_checked_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["views", "check", "omop", "omop_person"]) == 0
+    assert f"{len(view_sets()['omop'])} views are correct" in capsys.readouterr().out
+
+
+def test_two_views_of_one_name_are_not_created(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["views", "create", "patient", written(tmp_path, "status", name="patient")]) == 2
+    assert "several views have the name patient" in capsys.readouterr().err
+
+
 def test_a_view_is_shown_with_types_and_meanings(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["views", "show", "patient"]) == 0
     assert "birth_date" in capsys.readouterr().out

@@ -14,7 +14,7 @@ import pytest
 from exports.errors import DestinationError, PlanError, ViewDataError
 from exports.formats.arrow_rows import ROWS_A_GROUP, ArrowRows
 from exports.formats.duckdb_file import DuckdbFile
-from exports.formats.file_formats import format_by_name
+from exports.formats.file_formats import TableFormat, format_by_name
 from exports.formats.parquet_table import parquet_table
 from exports.formats.table_columns import Kind, TableColumn
 
@@ -105,6 +105,18 @@ def test_rows_that_do_not_fit_into_duckdbs_memory_are_advised_another_format(tmp
 def test_a_single_query_cannot_be_a_duckdb_file() -> None:
     with pytest.raises(PlanError, match="chartferry export --format duckdb --query"):
         format_by_name("a1c.duckdb")
+
+
+@pytest.mark.parametrize("name", ["a1c.json", "a1c.parquet.gz", "a1c.xlsx", "a1c.json.gz"])
+def test_a_query_is_not_written_as_csv_under_the_name_of_another_format(name: str) -> None:
+    with pytest.raises(PlanError, match=r"cannot be written; allowed: \.parquet, \.csv"):
+        format_by_name(name)
+
+
+def test_the_name_of_a_file_shows_its_format_in_capitals_too() -> None:
+    assert format_by_name("A1C.PARQUET") == TableFormat("parquet")
+    assert format_by_name("A1C.CSV.GZ") == TableFormat("csv", "gzip")
+    assert format_by_name("3") == TableFormat("csv")
 
 
 def test_texts_larger_than_duckdbs_initial_memory_are_written(tmp_path: Path) -> None:

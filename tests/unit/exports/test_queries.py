@@ -167,8 +167,11 @@ def test_an_unused_parameter_is_refused() -> None:
     ("type_", "right", "wrong"),
     [
         ("integer", "-7", "7.5"),
+        ("integer", "2147483647", "2147483648"),
         ("date", "2026-01-31", "January"),
+        ("date", "2024-02-29", "2026-02-29"),
         ("dateTime", "2026-01-31T10:00:00Z", "2026-01-31T25"),
+        ("dateTime", "2026-01-31", "2026-01-31T24:00Z"),
         ("boolean", "true", "yes"),
         ("decimal", "1.50", "1,5"),
         ("string", "'; --", None),
