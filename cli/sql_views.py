@@ -39,9 +39,10 @@ def create(
         bool, typer.Option("--materialized", help="Store the rows: quicker to read, and as of the last refresh.")
     ] = False,
 ) -> int:
-    """Create SQL views in the tenant's schema, all or none, or replace those that chartferry created before.
+    """Create SQL views in the tenant's schema, or replace those that chartferry created before.
 
-    Columns that a view no longer has are named. Exit codes: 0 created, 2 a view is wrong, 5 failed.
+    Either all that are named are created, or none. Columns that a view no longer has are named. Exit codes: 0 created,
+    2 a view is wrong, 5 failed.
     """
     invocation = invocation_of(context)
     loaded = load_views(tuple(dict.fromkeys(views or builtin_names())))

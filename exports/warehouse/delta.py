@@ -240,8 +240,8 @@ class DeltaTables:
             raise
         except Exception as error:  # noqa: BLE001 - the library has errors of its own, and of its storage
             raise WarehouseError(
-                f"the Delta table {table} in {self} cannot be {doing} ({type(error).__name__}); check the place, the "
-                "credentials, and that nobody else writes into it. Then run the same command again"
+                f"the Delta table {table} in {self} cannot be {doing} ({type(error).__name__}); check the place, its "
+                "free space, the credentials, and that nobody else writes into it. Then run the same command again"
             ) from None
 
 
