@@ -14,10 +14,11 @@ from typing import Self
 import psycopg
 
 from exports.compiler import MARK, RAISED, CompiledView
+from exports.compiler.view_definition import MAX_NAME_BYTES
 from exports.errors import ViewDataError
 from exports.formats.csv_dialect import CELL, CsvDialect, DialectWriter
 from exports.formats.sealed_cells import SealedCells
-from exports.formats.table_columns import TableColumn, is_beside_written
+from exports.formats.table_columns import WRITTEN, TableColumn, is_beside_written
 from exports.formats.written_forms import with_one_form
 from exports.snapshot_port import RowChunks, Snapshot
 from snapshots.errors import StoreQueryError
@@ -33,11 +34,22 @@ class CsvRows:
     Chunks without a mark, which are all chunks in most exports, pass unchanged.
     """
 
-    def __init__(self, chunks: RowChunks, columns: Sequence[str], sealed: SealedCells | None = None) -> None:
-        """`columns`: of each column of the CSV, the view's column that it shows; `sealed` decrypts its cells."""
+    def __init__(
+        self,
+        chunks: RowChunks,
+        columns: Sequence[str],
+        sealed: SealedCells | None = None,
+        *,
+        header: Sequence[str] | None = None,
+    ) -> None:
+        """`columns`: of each column of the CSV, the view's column that it shows; `sealed` decrypts its cells.
+
+        `header`: the names, where Postgres would give others, since it cuts them off after 63 bytes.
+        """
         self._chunks = chunks
         self._columns = columns
         self._sealed = sealed
+        self._header = header
         self.left_empty: dict[str, int] = {}
 
     @property
@@ -51,8 +63,11 @@ class CsvRows:
         return self._chunks.rows_by_query
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        header = self._header
         async for chunk in self._chunks:
             plain = chunk if self._sealed is None else self._sealed.shown(chunk)
+            if header is not None:
+                plain, header = ",".join(header).encode() + b"\n" + plain.partition(b"\n")[2], None
             # a single byte is found without looking at each: 84 MB take 1 ms, and 32 to look for the mark
             yield self._emptied(plain) if _MARK_BEGINS in plain and _MARK in plain else plain
 
@@ -99,7 +114,13 @@ def csv_rows(snapshot: Snapshot, parts: Sequence[CompiledView], *, asks: bool) -
     `asks`: whether this Postgres can tell what it can read (`written_forms`).
     """
     names = [column.name for column in parts[0].columns]
-    shown = [one for column in parts[0].columns for one in [column] * (2 if is_beside_written(column, names) else 1)]
+    shown, header = [], []
+    for column in parts[0].columns:
+        shown.append(column)
+        header.append(column.name)
+        if is_beside_written(column, names):
+            shown.append(column)
+            header.append(column.name + WRITTEN)
     divisible = parts[0].resource if all(part.divisible for part in parts) else None
     chunks = snapshot.csv(*[with_one_form(part, asks=asks) for part in parts], resource_type=divisible)
     sealed = (
@@ -109,7 +130,8 @@ def csv_rows(snapshot: Snapshot, parts: Sequence[CompiledView], *, asks: bool) -
         if snapshot.sealed
         else None
     )
-    return CsvRows(chunks, [one.name for one in shown], sealed)
+    cut = any(len(name) > MAX_NAME_BYTES for name in header)
+    return CsvRows(chunks, [one.name for one in shown], sealed, header=header if cut else None)
 
 
 def odd_value(view: CompiledView, column: str) -> ViewDataError:

@@ -52,6 +52,19 @@ def cells(conn: psycopg.Connection[Any], path: str, type_: str, texts: list[str]
     return {written: form for form, written in conn.execute(with_one_form(compiled, asks=asks))}
 
 
+@pytest.mark.anyio
+async def test_a_long_name_is_whole_in_the_header_too(store: Store, tmp_path: Path) -> None:
+    name = "d" * 63
+    column = {"name": name, "path": "birthDate", "type": "date"}
+    view = {"name": "v", "resource": "Patient", "select": [{"column": [column]}]}
+    (tmp_path / "v.json").write_text(json.dumps(view))
+    await fill(store, [{"resourceType": "Patient", "id": "p", "birthDate": "2020"}])
+    async with store.snapshot(Selection()) as snapshot:
+        folder = LocalFolder(tmp_path / "out")
+        await export(ExportRequest(out=folder, formats=("csv",), views=(str(tmp_path / "v.json"),)), snapshot)
+    assert table_of(tmp_path / "out" / "v.csv.gz") == [{name: "", f"{name}_written": "2020"}]
+
+
 @pytest.mark.parametrize("asks", [True, False])
 def test_instants_are_in_utc_and_dates_valid_beside_the_written_form(
     postgres: psycopg.Connection[Any], asks: bool
