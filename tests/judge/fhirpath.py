@@ -14,7 +14,7 @@ from typing import Any
 
 from exports.compiler import syntax
 from exports.compiler.moments import is_moment
-from exports.elements.table import element, is_a
+from exports.elements.table import PRIMITIVE_TYPES, element, is_a
 from tests.judge.moments import compare_moments, shifted
 
 TEMPORAL = {"date", "dateTime", "instant", "time"}
@@ -69,7 +69,7 @@ def evaluate(node: syntax.Node, focus: list[Item], world: World) -> list[Item]:
         case syntax.Member(None, name) if name == world.resource.type and focus == [world.resource]:
             return focus
         case syntax.Member(of, name):
-            return children(focus if of is None else evaluate(of, focus, world), name)
+            return children(focus if of is None else holders(of, name, focus, world), name)
         case syntax.Index(of, index):
             found, at = evaluate(of, focus, world), evaluate(index, focus, world)[0].value
             return found[at : at + 1] if at >= 0 else []
@@ -80,6 +80,32 @@ def evaluate(node: syntax.Node, focus: list[Item], world: World) -> list[Item]:
         case syntax.Call():
             return _call(node, focus, world)
     raise AssertionError(node)
+
+
+def holders(node: syntax.Node, name: str, focus: list[Item], world: World) -> list[Item]:
+    """The items whose element or function `name` is asked for.
+
+    Of a primitive `p` JSON has the id and the extensions beside it, in `_p` (FHIR R4, 2.6.2.1).
+    """
+    found = evaluate(node, focus, world)
+    match node:
+        case syntax.Member(of, element_name):
+            wanted = None
+        case syntax.Call(syntax.Member(of, element_name), "ofType", (syntax.Member(None, wanted),)):
+            pass
+        case _:
+            return found
+    if name not in {"id", "extension"}:
+        return found
+    beside: list[Item] = []
+    for parent in focus if of is None else evaluate(of, focus, world):
+        known = element(parent.type, element_name)
+        for type_ in () if known is None else known.types:
+            if type_ in PRIMITIVE_TYPES and wanted in {None, type_}:
+                property_ = key(element_name, type_) if known is not None and known.choice else element_name
+                beside += _opened(parent.value, f"_{property_}", "Element")
+                found = [item for item in found if item.type != type_]
+    return found + beside
 
 
 def _variable(name: str, world: World) -> list[Item]:
@@ -351,7 +377,7 @@ def _call(call: syntax.Call, focus: list[Item], world: World) -> list[Item]:
         return _typed(call, parent, call.of.name)
     from tests.judge.functions import FUNCTIONS
 
-    of = focus if call.of is None else evaluate(call.of, focus, world)
+    of = focus if call.of is None else holders(call.of, call.name, focus, world)
     if call.name in {"ofType", "as", "is"}:
         found = [item for item in of if _is(item, *_asked(call))]
         return (boolean(bool(found)) if of else []) if call.name == "is" else found
@@ -389,8 +415,11 @@ def _typed(call: syntax.Call, parents: list[Item], name: str) -> list[Item]:
     (wanted, of_fhirpath), found, whole = _asked(call), [], children(parents, name)
     for parent in [] if of_fhirpath else parents:
         known = element(parent.type, name)
-        if known is None or known.choice:
+        if known is None:
             found += _opened(parent.value, key(name, wanted), wanted)
+        elif known.choice:
+            fitting = [type_ for type_ in known.types if is_a(type_, wanted)]
+            found += [item for type_ in fitting for item in _opened(parent.value, key(name, type_), type_)]
         else:
             found += [item for item in children([parent], name) if _is(item, wanted, of_fhirpath)]
     if call.name == "is":
