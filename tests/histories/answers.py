@@ -153,7 +153,8 @@ class Server:
             row.patient in {patient, None} for row in rows
         ):  # nothing shows that others' may come
             for row in rows:
-                ehr.ever_of[row.key].add(patient)
+                if row.key in ehr.ever_of:
+                    ehr.ever_of[row.key].add(patient)
         lost = next((fault.status for fault in ehr.faults if isinstance(fault, s.LostPage)), None)
         if lost is not None and "_offset" in query:
             ehr.heard.answered -= question

@@ -4,11 +4,11 @@
 `Failure`; its kind is what shrinking keeps.
 
 always   a row that can be read all the while and was live, is live; if it was right, it is right. Where reads are not served:
-         on the first night that no list has it. A row is in the charts that it is of, and in none that it was
-         never of; pruning changes no row.
+         on the first night that no list has it. A row is in no chart that it was never of, and pruning changes no row.
 (a)      exit 0, full: what is visible is live, as it is; of a part (`_elements`) only that it is there. Dead rows that this ask
-         once listed are not live, or named. What refused an answer stands in the notes. A row that is no longer listed but can be
-         read is stored as it is read, and so is a Device that a visible row refers to, where references are followed.
+         once listed are not live, or named. What refused an answer stands in the notes. A row is in each chart that it is of.
+         One that is no longer listed but can be read is stored as it is read, and so is a Device that a visible row refers to,
+         where references are followed.
 (b)      exit 0, news: the same, but for what no date told (`_unforeseeable`). Deletions that an export told of are believed, and
          others' rows that an erasure took are back. Only a run of the same selection makes a date too old to tell, and
          `--since INSTANT` brings all from then on, whatever is known.
@@ -143,7 +143,9 @@ class Oracle:
         if watch.run:
             self._open = watch
         self._now = None
+        before = self._missed
         self._note_missed(watch)
+        self._missed |= before  # it may not have come to what it would have listed
         self._note_witnessed(watch)
         return self._never(watch, after)
 
@@ -207,9 +209,6 @@ class Oracle:
             key for key, one in filed if key[0] != s.PATIENT and one not in self._ehr.ever_of.get(key, {one})
         }:
             return Failure(f"always: a row is in a chart that it was never of ({watch.reach})", some([*astray]))
-        right = [key for key, body in watch.visible.items() if after.live.get(key) == body and key[0] != s.PATIENT]
-        if lost := [key for key in right if any((key, one) not in filed for one in self._ehr.rows[key].patients)]:
-            return Failure(f"always: a row is not in a chart that it is of ({watch.reach})", some(lost))
         return None
 
     def _too_soon_dead(self, watch: Watch, after: Stored) -> Failure | None:
@@ -248,7 +247,8 @@ class Oracle:
 
     def _strangers(self, watch: Watch, after: Stored) -> Failure | None:
         """Patients who are new to the store, of whom the run did not ask, and to whom nobody whom it asked for leads."""
-        if watch.ask.who == "all" or self._ehr.has(s.Unnarrowed):
+        undeclared = not (self._ehr.site.batches or self._ehr.site.dated)  # no search of Patients is: `_id` is tried
+        if watch.ask.who == "all" or undeclared or self._ehr.has(s.Unnarrowed):
             return None
         merges = [merge for merge, _, _ in self._ehr.merged.values()]
         links = {row.link[1] for row in self._ehr.of_type(s.PATIENT) if row.link}
@@ -305,6 +305,7 @@ class Oracle:
             failure = (
                 self._haunted(watch, report, after, how)
                 or self._claimed(watch, report)
+                or self._misfiled(watch, after)
                 or self._not_followed(watch, after, how)
                 or self._not_looked_for(watch, after, how)
             )
@@ -403,6 +404,15 @@ class Oracle:
         unlisted = self._view.unwitnessed(self._ehr.true_time()) if nobodys else set()
         left = [key for key in left if key not in nobodys or key not in unlisted]
         return Failure(f"a: a dead row is live after a green run ({how[2:]})", some(left)) if left else None
+
+    def _misfiled(self, watch: Watch, after: Stored) -> Failure | None:
+        """Rows that came, and are not in each chart that they are of."""
+        if not self.knows_all:
+            return None
+        filed = self._view.filed()
+        right = [key for key, body in watch.visible.items() if after.live.get(key) == body and key[0] != s.PATIENT]
+        lost = [key for key in right if any((key, one) not in filed for one in self._ehr.rows[key].patients)]
+        return Failure(f"a: a row is not in a chart that it is of ({watch.reach})", some(lost)) if lost else None
 
     def _not_followed(self, watch: Watch, after: Stored, how: str) -> Failure | None:
         """What visible rows refer to, where references are followed: a Device that could be read all the while."""
