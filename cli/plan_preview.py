@@ -195,6 +195,10 @@ class PreviewKnowledge(Knowledge):
         """Return the types that exports have returned and none has listed in full."""
         return () if self._peek is None else await self._peek.knowledge.unlisted_types()
 
+    async def listed_patients(self, patients: Sequence[str]) -> frozenset[str]:
+        """Return none: nothing is exported."""
+        return frozenset()
+
     async def empty_types(self) -> frozenset[str]:
         """Return none: nothing is fetched."""
         return frozenset()

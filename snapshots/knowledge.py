@@ -39,9 +39,15 @@ class StoredKnowledge:
             return {row[0]: row[1] async for row in await self._conn.execute(_SQL["watermarks"], own)}
 
     async def unlisted_types(self) -> Sequence[str]:
-        """Return the types that exports of this selection have listed, but none in full yet, in order."""
+        """Return the types that exports of this selection have listed since the last full one, but none in full yet, in order."""
         async with self._session.transaction("reading watermarks") as own:
             return sorted([row[0] async for row in await self._conn.execute(_SQL["unlisted_types"], own)])
+
+    async def listed_patients(self, patients: Sequence[str]) -> frozenset[str]:
+        """Return those of these patients whose Patient this run has listed."""
+        async with self._session.transaction("reading who was listed") as own:
+            rows = await self._conn.execute(_SQL["listed_patients"], {**own, "patients": list(patients)})
+            return frozenset([row[0] async for row in rows])
 
     async def forget(self) -> None:
         """Forget the selection's watermarks, so that its next run lists everything."""

@@ -223,6 +223,9 @@ class Knowledge(Protocol):
     async def unlisted_types(self) -> Sequence[str]:
         """Types that exports of this selection have listed, but none in full yet: for these, news are not everything."""
 
+    async def listed_patients(self, patients: Sequence[str]) -> frozenset[str]:
+        """Those of these patients whose Patient this run has listed."""
+
     async def forget(self) -> None:
         """Forget these instants, because the clock that gave them cannot be believed: the next run lists everything."""
 

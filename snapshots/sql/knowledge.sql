@@ -16,14 +16,26 @@ WHERE u.run = %(run)s AND u.kind = 'search' AND u.state = 'settled' AND u.ending
 SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
 
 -- name: unlisted_types
--- Types that exports of this knowledge have returned since the last full one, inclusive, and that none has listed in full. Empty files
--- return nothing.
-SELECT DISTINCT u.resource_type FROM unit u JOIN run r ON r.id = u.run
+-- Types of which exports of this knowledge have returned something since the last full one, inclusive, and that did not come with it
+-- whole. Empty files return nothing, and a type that the last full export found empty may have been out of sight then.
+WITH last AS (
+    SELECT max(id) AS run FROM run
+    WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND kind = 'sync' AND full_listing
+)
+SELECT DISTINCT u.resource_type FROM last JOIN run r ON r.id >= last.run JOIN unit u ON u.run = r.id
 WHERE r.connection = %(connection)s AND r.knowledge = %(knowledge)s AND r.kind = 'sync' AND u.kind = 'file' AND u.resource_type <> '*'
-    AND (u.records > 0 OR u.ending <> 'listed') AND r.id >= (
-        SELECT max(id) FROM run WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND kind = 'sync' AND full_listing
-    )
-EXCEPT SELECT resource_type FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
+    AND (u.records > 0 OR u.ending <> 'listed')
+EXCEPT (
+    SELECT resource_type FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
+    INTERSECT SELECT f.resource_type FROM last JOIN unit f ON f.run = last.run WHERE f.kind = 'file' AND f.records > 0
+)
+
+-- name: listed_patients
+-- Those of these patients whose Patient this run has listed, new, changed or unchanged.
+SELECT r.id FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = ANY(%(patients)s::text[])
+    AND r.deleted_at IS NULL AND (r.last_changed_run = %(run)s OR EXISTS (
+        SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = 'Patient' AND s.id = r.id
+    ))
 
 -- name: forget
 -- Forget up to when anything is complete.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.histories import steps as s
@@ -75,3 +76,14 @@ def pats(*ids: str) -> tuple[Add, ...]:
 
 def obs(id_: str, of: str | None, age_d: int = 300) -> Add:
     return Add(OBSERVATION, id_, of, age_d=age_d)
+
+
+def without(*types: str) -> Callable[[Job], Job]:
+    """An export without the files of these types."""
+    return lambda job: job._replace(files={kind: rows for kind, rows in job.files.items() if kind not in types})
+
+
+def whole(nights: Nights, **how: Any) -> bool:
+    """Whether a further night is complete, and the store has all that the EHR has."""
+    night = unjudged(nights, **how)
+    return night.status == "complete" and nights.at_ehr <= night.live

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.odd_ehr import CHART, Hook, obs, odd, pats, unjudged
+from tests.acceptance.odd_ehr import CHART, Hook, obs, odd, pats, unjudged, whole, without
 from tests.histories.answers import BASE, Answer, Job, Server, _bundle, _issue, _outcome
-from tests.histories.nights import Nights, observation
+from tests.histories.nights import observation
 from tests.histories.stage import Stage
 from tests.histories.steps import (
     CONDITION,
@@ -35,10 +35,6 @@ from tests.histories.steps import (
 )
 
 
-def without(*types: str) -> Callable[[Job], Job]:
-    return lambda job: job._replace(files={kind: rows for kind, rows in job.files.items() if kind not in types})
-
-
 def searched_by(patients: Callable[[], Mapping[str, list[dict[str, Any]]]]) -> Hook:
     """Observations that searches by patient bring beside those that name the patient, by patient."""
 
@@ -58,11 +54,6 @@ def declaring(server: Server, *left_out: str) -> Hook:
     kept = [one for one in whole["rest"][0]["resource"] if one["type"] not in left_out]
     found = Answer(200, {**whole, "rest": [{**whole["rest"][0], "resource": kept}]})
     return lambda server, path, query: found if path == ["metadata"] else None
-
-
-def whole(nights: Nights, **how: Any) -> bool:
-    night = unjudged(nights, **how)
-    return night.status == "complete" and nights.at_ehr <= night.live
 
 
 # types

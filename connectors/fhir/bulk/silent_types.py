@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from connectors.fhir.bulk.kick_off import proofs_from
+from connectors.fhir.bulk.shown_types import shown_types
 from connectors.fhir.capability import Capability
 from connectors.fhir.run import EhrRun
 from connectors.fhir.unit_details import NoFileDetail
 from snapshots.export_job import BulkJob
+from snapshots.instants import is_older
 from snapshots.record import Batch
 from snapshots.unit import Ending, Unit, UnitKind, UnitResult, UnitState, unit_key
 
@@ -22,7 +24,8 @@ _PATIENT = "Patient"
 async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob) -> None:
     """Settle the types that were requested by name and have no file: either there is nothing of them, or nothing proves that.
 
-    A full export that brings none of the Patients who were requested, and has no file of them, says nothing of any type.
+    A full export that brings none of the Patients who were requested, and has no file of them, says nothing of any type. Nor does
+    it say anything of a type of which a search finds a row in a chart that the export has.
     """
     proofs = proofs_from(job)
     there, brought = await run.store.jobs.planned_types((UnitKind.FILE,)), await run.store.jobs.received_types()
@@ -39,8 +42,10 @@ async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob)
     )
     silent = {unit.resource_type: unit for unit in await run.store.pending(kinds=(UnitKind.NO_FILE,))}
     untold = set() if proofs.all_types_understood else silent.keys() - {*brought, *withdrawn}
+    sought = {one for one, unit in silent.items() if NoFileDetail.of(unit).lists_all} - {*brought, *withdrawn, *untold}
+    left_out = set() if nobody else await _left_out(run, capability, job, sought)
     nothing = [
-        _empty(unit, withdrawn, doubtful=nobody and one not in brought, untold=one in untold)
+        _empty(unit, withdrawn, left_out, doubtful=nobody and one not in brought, untold=one in untold)
         for one, unit in silent.items()
     ]
     if untold and not nobody:
@@ -60,9 +65,33 @@ async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob)
         run.failed_units -= sum(one.state is UnitState.FAILED for one in nothing)  # none of its files is missing
 
 
-def _empty(unit: Unit, withdrawn: Collection[str], *, doubtful: bool, untold: bool) -> UnitResult:
+async def _left_out(run: EhrRun, capability: Capability, job: BulkJob, silent: Collection[str]) -> set[str]:
+    """Types of which a search finds a row of a patient whom the export has: of these it should have had a file.
+
+    Only types that the connection names are searched, since the profile's are what the vendor exports at most. A row that is
+    newer than the export proves nothing.
+    """
+    found = await shown_types(run, capability, {*silent} & {*run.request.types})
+    patients = {
+        one: record.patient_id
+        for one, record in found.items()
+        if record.patient_id is not None and not is_older(job.transaction_time, record.last_updated)
+    }
+    exported = await run.store.knowledge.listed_patients(sorted({*patients.values()}))
+    return {one for one, patient in patients.items() if patient in exported}
+
+
+def _empty(
+    unit: Unit, withdrawn: Collection[str], left_out: Collection[str], *, doubtful: bool, untold: bool
+) -> UnitResult:
     if unit.resource_type in withdrawn:
         return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.NOT_SERVED)
+    if unit.resource_type in left_out:
+        reason = (
+            "the export has no file of this type, but a search finds a row of it, of a patient whom the export has; sync again, "
+            "or fetch with --mode crawl, or take the type out of the connection's `types`"
+        )
+        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
     if doubtful:
         reason = (
             "the export has no file of this type, and none of the Patients who were requested with it: it is not complete; "

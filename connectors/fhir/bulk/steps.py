@@ -158,7 +158,8 @@ async def _since(
     requested = set(patients) or (None if members is None else set(members.patients))
     if found is None or await _is_anybody_behind(run, requested):
         return None
-    if not types and await run.store.knowledge.unlisted_types():
+    unlisted = await run.store.knowledge.unlisted_types()
+    if any(not types or one in types for one in unlisted):
         return None
     if group is not None and members is None:
         run.notes.append(
