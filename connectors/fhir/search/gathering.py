@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import orjson
 
+from connectors.core.errors import FetchError
 from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.capability import Capability
 from connectors.fhir.endings import meaning_of
@@ -196,7 +197,7 @@ class PageGatherer:
         url = f"{self._base.url}/{path}"
         try:
             totals = await self._pager.walk(url, call_for, take, unit_key=unit.key, way=unit.way)
-        except RequestError:
+        except FetchError:
             await held.release(is_whole=False)
             raise
         await held.release(is_whole=True)
@@ -242,7 +243,8 @@ class PageGatherer:
 class _Nameless:
     """Rows of one search that name no patient: its patient's, unless some page shows that the server did not heed whom it named.
 
-    They are emitted once that is known; beyond `_MOST_HELD`, by what the pages so far show.
+    They are emitted once that is known; beyond `_MOST_HELD`, by what the pages so far show. If a later page shows that the server
+    did not heed the patient, the tally counts them as unplaced: the next run searches the patient in full.
     """
 
     def __init__(self, unit: Unit, tally: SearchTally, emit: Emit) -> None:
@@ -250,6 +252,7 @@ class _Nameless:
         self._tally = tally
         self._emit = emit
         self._held: list[Record] = []
+        self._filed_early = 0
 
     async def without(self, records: Sequence[Record]) -> Sequence[Record]:
         """Hold such rows back, and return the others."""
@@ -259,11 +262,15 @@ class _Nameless:
             return records
         self._held += held
         if len(self._held) >= _MOST_HELD:
+            self._filed_early += len(self._held)
             await self.release(is_whole=True)
         return [record for record in records if not nameless(record, of_type, patient)]
 
     async def release(self, *, is_whole: bool) -> None:
         """Emit the rows; as the patient's, if the search is whole and brought nobody else's."""
+        if self._tally.of_others:
+            self._tally.unplaced += self._filed_early + len(self._held)
+            self._filed_early = 0
         if not self._held:
             return
         whose = self._unit.patient_id if is_whole and not self._tally.of_others else None

@@ -318,7 +318,7 @@ async def test_group_members_that_name_no_patient_are_a_hole_and_the_others_are_
     async with raw_server(grouped) as server:
         report = await run(server, store, mode="crawl", group="g")
     assert (report.status, [hole.resource_type for hole in report.holes]) == ("partial", ["Patient"])
-    assert "8 members of the Group are not listed" in report.holes[0].reason
+    assert "8 members of the Group could not be read, or named no patient" in report.holes[0].reason
     assert {
         f"members of the Group {what}" for what in ("not told: 5", "without a reference to a patient of this EHR: 3")
     } <= set(report.notes)
