@@ -127,7 +127,8 @@ async def _abandon(
     conn: AsyncConnection[Any], connection: int, runs: Sequence[int], scope: RunScope, now: Mapping[str, Any]
 ) -> None:
     """Close interrupted runs that will not be resumed. No selection knows what they revived."""
-    await conn.execute(_SQL["end_alone"])
+    for step in ("write_runs", "end_alone", "order_ended"):
+        await conn.execute(_SQL[step])
     await conn.execute(_SQL["abandon"], {**now, "runs": list(runs)})
     await conn.execute(_SQL["forget_seen"], {"runs": list(runs)})
     for run in runs:

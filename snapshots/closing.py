@@ -191,7 +191,8 @@ async def _close(conn: AsyncConnection[Any], run: int, values: Mapping[str, Any]
     await conn.execute(_LEDGER["keep_notes"], {"run": run, "notes": [*notes, *remark_notes(remarks)]})
     await conn.execute(_LEDGER["forget_seen"], {"runs": [run]})
     await judgement.empty(conn, [run])
-    await conn.execute(_LEDGER["end_alone"])
+    for step in ("write_runs", "end_alone", "order_ended"):
+        await conn.execute(_LEDGER[step])
     await conn.execute(_SQL["close"], values)
 
 

@@ -28,6 +28,14 @@ LINES_A_STRETCH = 2048
 ROWS_A_STRETCH = 8192
 
 
+async def narrow(session: ReadingSession, stretch: Stretch | None) -> None:
+    """Let a session read a stretch of ids, by the key; None: all ids, in any order."""
+    if session.stretch != stretch:
+        sort = "on" if stretch is None else "off"
+        await session.conn.execute(_SQL["by_key"], {"sort": sort, **asdict(stretch or WHOLE)})
+        session.stretch = stretch
+
+
 @dataclass(frozen=True)
 class _Piece:
     """What one COPY returns: the rows of a query, or of a stretch of its ids."""
@@ -127,11 +135,7 @@ class CopyStream:
     async def _copied(
         self, session: ReadingSession, statement: sql.Composable, stretch: Stretch, unwanted: Event
     ) -> AsyncGenerator[Rows, None]:
-        wanted = None if self._by_key is None else stretch
-        if session.stretch != wanted:
-            sort = "on" if wanted is None else "off"
-            await session.conn.execute(_SQL["by_key"], {"sort": sort, **asdict(stretch)})
-            session.stretch = wanted
+        await narrow(session, None if self._by_key is None else stretch)
         copied = copied_rows(session.conn, statement, unwanted, of_json=self._of_json, opened=self._opened)
         async with aclosing(copied) as copied:
             async for rows in copied:

@@ -73,6 +73,11 @@ async def open_snapshot(
                     )
                 before = await _as_left(session, replace(selection, changed_since=None), then)
             snapshot = await _as_left(session, selection, until, before=before, audited=audited, lend=lend)
+            if before is not None and snapshot.is_behind(before):
+                raise RunNotFoundError(
+                    f"run {selection.changed_since} left more than there was at the requested moment: the clocks of the runs "
+                    "differ, or one was still ending. Name an earlier run, or a later moment."
+                )
             await snapshot.find_mentioned()
             try:
                 yield snapshot

@@ -72,6 +72,11 @@ class ReadRuns:
     unended: tuple[UnendedRun, ...]
     left_out: tuple[int, ...]
 
+    def are_behind(self, others: ReadRuns) -> bool:
+        """Whether those show a run of some connection that these leave out."""
+        newest = {one.number: one.newest or 0 for one in self.sources}
+        return any((one.newest or 0) > newest.get(one.number, 0) for one in others.sources)
+
     @property
     def numbers(self) -> tuple[int, ...]:
         """The connections' numbers in the store."""

@@ -17,7 +17,7 @@ from typing import Any
 from psycopg import AsyncConnection, sql
 
 from snapshots.comparison import Comparison, difference_opened_by
-from snapshots.copy_stream import LINES_A_STRETCH, ROWS_A_STRETCH, CopyStream
+from snapshots.copy_stream import LINES_A_STRETCH, ROWS_A_STRETCH, CopyStream, narrow
 from snapshots.copying import Opened, Sessions
 from snapshots.errors import store_border
 from snapshots.identifying import SealedElements
@@ -151,6 +151,10 @@ class Snapshot:
     def left_out(self) -> tuple[int, ...]:
         """All runs whose work is left out: open ones, and those that ended after the selection's moment."""
         return self._runs.left_out
+
+    def is_behind(self, other: Snapshot) -> bool:
+        """Whether the other shows a run that this one leaves out."""
+        return self._runs.are_behind(other._runs)
 
     @property
     def connections(self) -> tuple[str, ...]:
@@ -354,6 +358,7 @@ class Snapshot:
     async def fetch(self, query: sql.Composable, values: Sequence[str] | None = None) -> list[tuple[Any, ...]]:
         """Return all rows of a query: for counts and checks, not for data. `values` are bound and never part of the statement."""
         with store_border("reading a snapshot"):
+            await narrow(self.sessions.own, None)
             found = await self.sessions.own.conn.execute(sql.Composed([query]), values)
             rows: list[tuple[Any, ...]] = await found.fetchall()
             return rows

@@ -141,10 +141,10 @@ ORDER BY e.id, c.name, p.patient_id
 
 -- name: expired
 -- The last event of the newest seal up to which all events are older than a moment. Only an event's time is the server's word: whoever has
--- a role of the tenant can write a seal with any time. A time to come says nothing.
+-- a role of the tenant can write a seal with any time. A time to come says nothing of its event: it goes with a later one that is old.
 SELECT coalesce(max(s.last_event), 0) FROM audit_seal s WHERE s.last_event < (
     SELECT coalesce(min(e.id), 9223372036854775807) FROM audit_event e WHERE e.at >= %(before)s AND e.at <= now()
-)
+) AND s.last_event <= (SELECT coalesce(max(e.id), 0) FROM audit_event e WHERE e.at < %(before)s)
 
 -- name: prune
 -- Delete events up to one, with their patients. Their seals stay, so that the chain stays whole.

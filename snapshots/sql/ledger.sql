@@ -64,6 +64,17 @@ FROM unit u WHERE u.run = %(run)s AND u.kind NOT IN ('confirm', 'control') GROUP
 -- Whether a run's export job still exists at its server.
 SELECT EXISTS (SELECT FROM bulk_job b WHERE b.run = %(run)s AND b.status_url IS NOT NULL AND NOT b.deleted)
 
+-- name: write_runs
+-- Wait for whoever keeps others from writing runs, before `end_alone` makes others wait.
+LOCK TABLE run IN ROW EXCLUSIVE MODE
+
+-- name: order_ended
+-- Give a place to runs that a program of before this column ended: it was at work while the store was upgraded.
+UPDATE run SET end_order = o.end_order FROM (
+    SELECT id, (SELECT coalesce(max(end_order), 0) FROM run) + row_number() OVER (ORDER BY finished_at, id) AS end_order
+    FROM run WHERE finished_at IS NOT NULL AND end_order IS NULL
+) o WHERE o.id = run.id
+
 -- name: end_alone
 -- Let no other run of the tenant end until this transaction has: whoever sees a run that has ended sees all that ended before.
 SELECT pg_advisory_xact_lock(hashtextextended('chartferry end of a run ' || current_setting('app.current_tenant_id'), 0))

@@ -45,3 +45,16 @@ def test_a_requested_type_whose_first_rows_are_news_makes_the_next_export_full(s
     nights.happens(Add(CONDITION, "new", "p1"))
     assert any(note.startswith("Condition: listed for the first time") for note in unjudged(nights).notes)
     assert whole(nights)
+
+
+def test_a_requested_type_without_a_file_is_unknown_if_the_search_for_it_is_not_answered(stage: Stage) -> None:
+    nights = stage.nights(Site(home=Ask("all", "bulk", (*CHART, CONDITION)), levels=("patient",), reconcile_every_d=60))
+    server = odd(nights)
+    nights.happens(*pats("p1"), obs("o1", "p1"), Add(CONDITION, "c1", "p1", age_d=300))
+    server.exported_as = without(CONDITION)
+    server.hook = lambda server, path, query: _outcome(503, "transient") if path == [CONDITION] else None
+    night = unjudged(nights)
+    assert CONDITION not in night.known
+    assert any("did not answer a search" in note for note in night.notes)
+    server.exported_as, server.hook = staticmethod(lambda job: job), None
+    assert whole(nights)

@@ -1,8 +1,9 @@
-"""Searches for one row of each type that an export left out: silence does not say whether there is none, or none was exported."""
+"""Searches for some rows of each type that an export left out: there may be none, or none may have been exported."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from connectors.core.errors import FetchError
 from connectors.fhir.bundles import NotABundleError
@@ -12,26 +13,41 @@ from connectors.fhir.records import page_from
 from connectors.fhir.run import EhrRun
 from snapshots.record import Record
 
+_ROWS = 20  # the first ones alone may be newer than the export, or of patients whom it does not have
 
-async def shown_types(run: EhrRun, capability: Capability, types: Collection[str]) -> Mapping[str, Record]:
-    """Search for one row of each of these types, in order, and return what was found.
 
-    A search that is not declared, is refused or cannot be read shows nothing. Once the EHR fails to answer, no more are sent.
+class ShownTypes(NamedTuple):
+    """What searches found of each type, and the types of which the EHR did not answer."""
+
+    found: Mapping[str, Sequence[Record]]
+    unanswered: frozenset[str]
+
+
+async def shown_types(run: EhrRun, capability: Capability, types: Collection[str]) -> ShownTypes:
+    """Search for some rows of each of these types, in order. A search that is not declared, or is refused, finds nothing.
+
+    An answer that cannot be read is none. Once the EHR fails to answer, the rest are not searched.
 
     Raises:
         AuthError: there is no login.
     """
-    shown = {}
-    for one in sorted({*types} & capability.searchable):
-        path = f"{one}?_count=1"
+    found, left = {}, sorted({*types} & capability.searchable)
+    unreadable = set()
+    while left:
+        one = left[0]
+        path = f"{one}?_count={_ROWS}"
         try:
             answer = await run.client.send(run.client.fhir_call(path, f"GET /{path}", "search"))
-            records = page_from(answer.body, run.client.base, where=path).records
+            page = page_from(answer.body, run.client.base, where=path)
         except TransientFetchError:
             break
-        except (FetchError, NotABundleError):
-            continue
-        found = next((record for record in records if record.resource_type == one), None)
-        if found is not None:
-            shown[one] = found
-    return shown
+        except NotABundleError:
+            unreadable.add(one)
+        except FetchError:
+            pass
+        else:
+            found[one] = [record for record in page.records if record.resource_type == one]
+            if page.quarantined:
+                unreadable.add(one)
+        left.pop(0)
+    return ShownTypes(found, frozenset({*left, *unreadable}))

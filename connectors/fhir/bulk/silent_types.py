@@ -6,7 +6,7 @@ Silent is not absent: a type is known to be empty only if the export shows that 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from connectors.fhir.bulk.kick_off import proofs_from
 from connectors.fhir.bulk.shown_types import shown_types
@@ -15,7 +15,7 @@ from connectors.fhir.run import EhrRun
 from connectors.fhir.unit_details import NoFileDetail
 from snapshots.export_job import BulkJob
 from snapshots.instants import is_older
-from snapshots.record import Batch
+from snapshots.record import Batch, Record
 from snapshots.unit import Ending, Unit, UnitKind, UnitResult, UnitState, unit_key
 
 _PATIENT = "Patient"
@@ -41,16 +41,24 @@ async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob)
         for t in withdrawn
     )
     silent = {unit.resource_type: unit for unit in await run.store.pending(kinds=(UnitKind.NO_FILE,))}
-    untold = set() if proofs.all_types_understood else silent.keys() - {*brought, *withdrawn}
-    sought = {one for one, unit in silent.items() if NoFileDetail.of(unit).lists_all} - {*brought, *withdrawn, *untold}
-    left_out = set() if nobody else await _left_out(run, capability, job, sought)
+    unclear = set() if proofs.all_types_understood else silent.keys() - {*brought, *withdrawn}
+    sought = {one for one, unit in silent.items() if NoFileDetail.of(unit).lists_all} - {*brought, *withdrawn, *unclear}
+    # only types that the connection names: the profile's are what the vendor exports at most
+    shown = await shown_types(run, capability, set() if nobody else sought & {*run.request.types})
+    left_out = await _left_out(run, job, shown.found)
+    unanswered = shown.unanswered - left_out
     nothing = [
-        _empty(unit, withdrawn, left_out, doubtful=nobody and one not in brought, untold=one in untold)
+        _empty(unit, withdrawn, left_out, doubtful=nobody and one not in brought, untold=one in unclear | unanswered)
         for one, unit in silent.items()
     ]
-    if untold and not nobody:
+    if unanswered:
         run.notes.append(
-            f"{', '.join(sorted(untold))}: not in the export, and the server may not have understood all types in the form that "
+            f"{', '.join(sorted(unanswered))}: not in the export, and the EHR did not answer a search that would have shown "
+            "whether there are any, so not known to be complete"
+        )
+    if unclear and not nobody:
+        run.notes.append(
+            f"{', '.join(sorted(unclear))}: not in the export, and the server may not have understood all types in the form that "
             "it accepted, so not known to be complete; set profile.kickoff.method and profile.kickoff.lists as it documents them"
         )
     if withdrawn:
@@ -65,20 +73,20 @@ async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob)
         run.failed_units -= sum(one.state is UnitState.FAILED for one in nothing)  # none of its files is missing
 
 
-async def _left_out(run: EhrRun, capability: Capability, job: BulkJob, silent: Collection[str]) -> set[str]:
-    """Types of which a search finds a row of a patient whom the export has: of these it should have had a file.
+async def _left_out(run: EhrRun, job: BulkJob, found: Mapping[str, Sequence[Record]]) -> set[str]:
+    """Types of which a search found a row of a patient whom the export has: of these it should have had a file.
 
-    Only types that the connection names are searched, since the profile's are what the vendor exports at most. A row that is
-    newer than the export proves nothing.
+    A row that is newer than the export proves nothing.
     """
-    found = await shown_types(run, capability, {*silent} & {*run.request.types})
-    patients = {
-        one: record.patient_id
-        for one, record in found.items()
-        if record.patient_id is not None and not is_older(job.transaction_time, record.last_updated)
+    whose = {
+        one: {record.patient_id for record in records if not is_older(job.transaction_time, record.last_updated)}
+        - {None}
+        for one, records in found.items()
     }
-    exported = await run.store.knowledge.listed_patients(sorted({*patients.values()}))
-    return {one for one, patient in patients.items() if patient in exported}
+    exported = await run.store.knowledge.listed_patients(
+        sorted({str(one) for patients in whose.values() for one in patients})
+    )
+    return {one for one, patients in whose.items() if patients & exported}
 
 
 def _empty(

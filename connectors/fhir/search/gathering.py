@@ -252,7 +252,6 @@ class _Nameless:
         self._tally = tally
         self._emit = emit
         self._held: list[Record] = []
-        self._filed_early = 0
 
     async def without(self, records: Sequence[Record]) -> Sequence[Record]:
         """Hold such rows back, and return the others."""
@@ -261,16 +260,13 @@ class _Nameless:
         if not held:
             return records
         self._held += held
+        self._tally.nameless += len(held)
         if len(self._held) >= _MOST_HELD:
-            self._filed_early += len(self._held)
             await self.release(is_whole=True)
         return [record for record in records if not nameless(record, of_type, patient)]
 
     async def release(self, *, is_whole: bool) -> None:
         """Emit the rows; as the patient's, if the search is whole and brought nobody else's."""
-        if self._tally.of_others:
-            self._tally.unplaced += self._filed_early + len(self._held)
-            self._filed_early = 0
         if not self._held:
             return
         whose = self._unit.patient_id if is_whole and not self._tally.of_others else None

@@ -50,7 +50,7 @@ class SearchTally:
     redacted: int = 0  # placeholders of what the client may not see (F37)
     astray: int = 0  # of another patient, category or time than requested (F16)
     of_others: int = 0  # of `astray`: of another patient
-    unplaced: int = 0  # rows that name no patient, and came beside those of another one
+    nameless: int = 0  # of no patient by what they name, from a search by patient
     unfiltered: bool = False  # the server refused the date filter: everything was listed
     dateless: bool = False  # searched by a date that a resource may not have
     lost: int = 0  # places that the server cannot produce
@@ -71,7 +71,7 @@ def ended(unit: Unit, tally: SearchTally, profile: VendorProfile) -> UnitResult:
         return _unknown(unit)
     remarks = _remarks(tally, worst)
     # unrequested records prove no row absent, and hide none
-    partial = worst in {"incomplete", "restricted"} or tally.redacted or tally.shifted or tally.unplaced
+    partial = worst in {"incomplete", "restricted"} or tally.redacted or tally.shifted or _is_unplaced(tally)
     ending = Ending.MERGED if tally.merged else Ending.PARTIAL if partial else Ending.LISTED
     return UnitResult(
         key=unit.key,
@@ -88,6 +88,11 @@ def is_whole(unit: Unit, tally: SearchTally, profile: VendorProfile) -> bool:
     """Whether a search for patients brought everything that it could: nothing unread, withheld or in doubt."""
     hole = _hole(unit, tally, grade(tally.issues, profile.answers.issue_codes))
     return hole is None and not (tally.doubtful or tally.shifted)
+
+
+def _is_unplaced(tally: SearchTally) -> bool:
+    """Whether nobody can tell whose some rows are: they name no patient, and the server did not heed whom the search named."""
+    return bool(tally.nameless and tally.of_others)
 
 
 def _unknown(unit: Unit) -> UnitResult:
@@ -140,7 +145,7 @@ def _remarks(tally: SearchTally, worst: IssueGrade) -> list[str]:
         remarks.append("redacted placeholders came instead of records that this client may not see")
     if tally.astray:
         remarks.append("the server ignored a filter and sent records that were not requested; they are kept")
-    if tally.unplaced:
+    if _is_unplaced(tally):
         remarks.append(
             "some of these name no patient, so nobody can tell whose they are: the next sync searches again in full"
         )

@@ -262,6 +262,23 @@ async def test_resources_that_a_views_criteria_cannot_judge_are_omitted_and_coun
     assert (file["left_out"], file.get("left_empty")) == (1, None)
 
 
+async def test_rows_left_out_of_a_table_that_several_sessions_read_are_counted_in_all_of_it(
+    store: Store, tmp_path: Path
+) -> None:
+    given = [{"given": ["x"], "family": "y"}]
+    await fill(
+        store, [patient(f"p{at:05}", name=given, multipleBirthInteger="q" if at < 3 else 1) for at in range(25_000)]
+    )
+    column = {"path": "given.first()", "name": "given"}
+    select = [{"forEach": "name.where(%resource.multipleBirth.ofType(integer) > 0)", "column": [column]}]
+    view = view_file(tmp_path, "names", select=select)
+    request = ExportRequest(out=LocalFolder(tmp_path / "out"), formats=("csv",), views=(view,))
+    async with store.snapshot(Selection()) as snapshot:
+        await export(request, snapshot, sessions=2)
+    file = json.loads((tmp_path / "out" / "manifest.json").read_bytes())["files"][0]
+    assert (file["rows"], file.get("left_out")) == (24_997, 3)
+
+
 async def test_the_manifest_names_the_runs_that_have_not_ended(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     scope = RunScope(connection="site", kind="sync", mode="crawl", selection="all", types=())

@@ -303,6 +303,13 @@ async def test_a_seal_with_a_false_time_lets_no_younger_event_be_pruned(store: S
     assert [row[0] for row in rows(store_url, "SELECT id FROM audit_event ORDER BY id")][:2] == [2, 3]
 
 
+async def test_a_server_whose_clock_is_far_behind_prunes_nothing_of_the_audit(store: Store, store_url: str) -> None:
+    await filled(store)
+    await read(store, ["Patient"])
+    execute(store_url, "UPDATE audit_event SET at = '2090-01-01'")  # later than the server's clock says now
+    assert await store.audit.prune(datetime(2010, 1, 1, tzinfo=UTC)) == 0
+
+
 @pytest.mark.parametrize(("through", "hidden"), [("9000000000000000000", {1}), ("NULL", set())])
 async def test_a_claim_of_pruning_hides_no_later_deletion(
     store: Store, store_url: str, through: str, hidden: set[int]

@@ -17,7 +17,7 @@ from snapshots.record import Batch
 from snapshots.selection import Selection
 from snapshots.store import Store
 from snapshots.witness import Deletion, Said
-from tests.integration.snapshots.stored import record, scope
+from tests.integration.snapshots.stored import execute, record, scope
 
 pytestmark = pytest.mark.anyio
 _NUMBERS = itertools.count(1)
@@ -102,6 +102,26 @@ async def test_a_clock_that_was_set_back_or_that_differs_changes_neither_a_runs_
         assert snapshot.left_by == second
     with pytest.raises(RunNotFoundError, match="ended after the requested moment"):
         await shown(store, changed_since=second, as_of=first)
+
+
+async def test_what_changed_since_a_run_is_refused_at_an_instant_that_lacks_a_run_which_had_ended_before_it(
+    store: Store,
+) -> None:
+    now = datetime.now(UTC)
+    await worked(store, {"b": (1, "p1")}, at=now, connection="south")
+    first = await worked(store, {"a": (1, "p1")}, at=now - timedelta(minutes=5))
+    with pytest.raises(RunNotFoundError, match="left more than there was"):
+        await shown(store, changed_since=first, as_of=now - timedelta(minutes=2))
+
+
+async def test_a_run_that_an_older_program_ended_gets_its_place_before_the_next_one(
+    store: Store, store_url: str
+) -> None:
+    first = await worked(store, {"a": (1, "p1")})
+    execute(store_url, "UPDATE run SET end_order = NULL")
+    second = await worked(store, {"b": (2, "p1")}, connection="south")
+    assert (await shown(store, as_of=first))[1] == {"Observation": 1}
+    assert (await shown(store, as_of=second))[1] == {"Observation": 2}
 
 
 async def test_a_run_that_is_open_or_unknown_has_no_past_to_read(store: Store) -> None:
