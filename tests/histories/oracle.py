@@ -385,8 +385,11 @@ class Oracle:
         known = self._listed.get((watch.ask, watch.reach), set())
         members = set(self._ehr.patients_of(watch.ask, watch.stored))
         doubted = self._view.doubted()
-        # an export that names no types proves nothing of a type that it has no file of, and says so by name
-        unproved = {t for note in report.notes if note.startswith("earlier exports had") for t in s.TYPES if t in note}
+        # an export proves nothing of a type that it has no file of if it names no types, or the type is not declared; it says so
+        unproving = [
+            note for note in report.notes if note.startswith("earlier exports had") or "nor declared by" in note
+        ]
+        unproved = {t for note in unproving for t in s.TYPES if t in note}
         left = []
         for key in after.live:
             if key in known and key not in self._ehr.rows and key not in doubted and key[0] not in unproved:
