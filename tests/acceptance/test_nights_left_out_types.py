@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.acceptance.odd_ehr import CHART, obs, odd, pats, unjudged, whole, without
-from tests.histories.answers import _outcome
+from tests.histories.answers import Answer, _outcome
 from tests.histories.stage import Stage
 from tests.histories.steps import CONDITION, Add, Ask, Join, Site
 
@@ -47,12 +49,15 @@ def test_a_requested_type_whose_first_rows_are_news_makes_the_next_export_full(s
     assert whole(nights)
 
 
-def test_a_requested_type_without_a_file_is_unknown_if_the_search_for_it_is_not_answered(stage: Stage) -> None:
+@pytest.mark.parametrize("answer", [_outcome(503, "transient"), Answer(200, [])], ids=["503", "no Bundle"])
+def test_a_requested_type_without_a_file_is_unknown_if_the_search_for_it_is_not_answered(
+    stage: Stage, answer: Answer
+) -> None:
     nights = stage.nights(Site(home=Ask("all", "bulk", (*CHART, CONDITION)), levels=("patient",), reconcile_every_d=60))
     server = odd(nights)
     nights.happens(*pats("p1"), obs("o1", "p1"), Add(CONDITION, "c1", "p1", age_d=300))
     server.exported_as = without(CONDITION)
-    server.hook = lambda server, path, query: _outcome(503, "transient") if path == [CONDITION] else None
+    server.hook = lambda server, path, query: answer if path == [CONDITION] else None
     night = unjudged(nights)
     assert CONDITION not in night.known
     assert any("did not answer a search" in note for note in night.notes)

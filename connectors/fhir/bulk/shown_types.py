@@ -8,7 +8,7 @@ from typing import NamedTuple
 from connectors.core.errors import FetchError
 from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.capability import Capability
-from connectors.fhir.errors import TransientFetchError
+from connectors.fhir.errors import TerminalFetchError, TransientFetchError
 from connectors.fhir.records import page_from
 from connectors.fhir.run import EhrRun
 from snapshots.record import Record
@@ -31,23 +31,21 @@ async def shown_types(run: EhrRun, capability: Capability, types: Collection[str
     Raises:
         AuthError: there is no login.
     """
-    found, left = {}, sorted({*types} & capability.searchable)
-    unreadable = set()
-    while left:
-        one = left[0]
+    found: dict[str, Sequence[Record]] = {}
+    unanswered = {*types} & capability.searchable
+    for one in sorted(unanswered):
         path = f"{one}?_count={_ROWS}"
         try:
             answer = await run.client.send(run.client.fhir_call(path, f"GET /{path}", "search"))
             page = page_from(answer.body, run.client.base, where=path)
         except TransientFetchError:
             break
-        except NotABundleError:
-            unreadable.add(one)
-        except FetchError:
-            pass
+        except TerminalFetchError:
+            unanswered.discard(one)
+        except (FetchError, NotABundleError):
+            continue
         else:
             found[one] = [record for record in page.records if record.resource_type == one]
-            if page.quarantined:
-                unreadable.add(one)
-        left.pop(0)
-    return ShownTypes(found, frozenset({*left, *unreadable}))
+            if not page.quarantined:
+                unanswered.discard(one)
+    return ShownTypes(found, frozenset(unanswered))
