@@ -22,9 +22,9 @@ from cli.invocation import Invocation, invocation_of, program
 from cli.mock_connection import write_private
 from cli.mock_processes import mock_ehrs
 from cli.render import emit_json, print_holes, print_line, print_message, print_table
+from cli.run_options import RunOptions
 from cli.supervise import supervise
 from cli.sync import Outcome, outcomes_as_json, run_all
-from cli.wanted import Wanted
 from config.how_many import how_many
 from config.settings import Settings, load_settings
 from exports.delivery.destination import LocalFolder
@@ -68,7 +68,9 @@ def demo(
         with mock_ehrs(VENDORS, patients=patients, folder=root / "mocks", faults={"epic": FAULTS}) as tables:
             settings = load_settings(_write_config(root, tables), {})
             print_message(f"2/3  sync: login, bulk export or search, Postgres ({_since(began)} so far)")
-            outcomes = run_all(settings, list(settings.connections.values()), Wanted(), invocation, log_level="WARNING")
+            outcomes = run_all(
+                settings, list(settings.connections.values()), RunOptions(), invocation, log_level="WARNING"
+            )
         print_message(f"3/3  export: NDJSON by resource type, CSV by view ({_since(began)} so far)")
         result = _export(settings, folder / "export", invocation)
     code = worst(outcome.code for outcome in outcomes)

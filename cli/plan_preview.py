@@ -230,7 +230,7 @@ class PreviewKnowledge(Knowledge):
 
 
 class PlanReachedError(ConnectorError):
-    """The plan is a crawl, and its units are known: nothing is fetched."""
+    """The run's units are known: nothing is fetched."""
 
 
 class PreviewStore:
@@ -257,10 +257,12 @@ class PreviewStore:
         units = list(units)
         if all(unit.kind == UnitKind.COHORT for unit in units):
             return 0
-        self._preview.mode = "crawl"  # an export's units come after its kick-off, which a preview never reaches
+        if any(unit.kind != UnitKind.LISTING for unit in units):
+            self._preview.mode = "crawl"  # an export's units come after its kick-off, which a preview never reaches
         self._preview.units = dict(Counter(unit.resource_type for unit in units if unit.kind != UnitKind.COHORT))
         self._preview.types = tuple(self._preview.units)
-        self._preview.patients = len({unit.patient_id for unit in units if unit.patient_id is not None})
+        if self._preview.patients is not None:
+            self._preview.patients = len({unit.patient_id for unit in units if unit.patient_id is not None})
         return len(units)
 
     async def keep_notes(self, notes: Sequence[str]) -> None:
@@ -271,12 +273,12 @@ class PreviewStore:
         return {}
 
     async def pending(self, limit: int | None = None, kinds: Collection[UnitKind] | None = None) -> list[Unit]:
-        """End the run when the crawl is about to fetch its searches; there are no other units.
+        """End the run when it is about to fetch what it planned: a crawl's searches, or the parts of a source that is no EHR.
 
         Raises:
-            PlanReachedError: the crawl is planned.
+            PlanReachedError: the run is planned.
         """
-        if kinds is not None and UnitKind.SEARCH in kinds:
+        if kinds is not None and not {UnitKind.SEARCH, UnitKind.LISTING}.isdisjoint(kinds):
             self._end()
         return []
 
@@ -317,6 +319,7 @@ class PreviewRuns:
     async def begin_run(self, scope: RunScope, clock: Callable[[], datetime]) -> AsyncIterator[EhrRunStore]:
         """Yield a run that keeps only its plan."""
         self._preview.mode = scope.mode
+        self._preview.patients = 0 if scope.by_patient else None
         if self._store is None:
             yield PreviewStore(self._preview, scope, None, self._now)
             return

@@ -14,8 +14,8 @@ from cli.log_lines import start_logging
 from cli.preview import Preview
 from cli.progress import Show, run_progress
 from cli.render import by_type, emit_json, print_line
+from cli.run_options import RunOptions
 from cli.supervise import supervise
-from cli.wanted import Wanted
 from cli.wiring import preview_connection
 from config.connections import Connection
 from config.how_many import how_many
@@ -27,7 +27,7 @@ MANY = 100  # types to name before "… more"
 
 
 def preview_all(
-    settings: Settings, connections: Sequence[Connection], wanted: Wanted, invocation: Invocation
+    settings: Settings, connections: Sequence[Connection], options: RunOptions, invocation: Invocation
 ) -> list[Preview]:
     """Plan each connection's run, one after another; a connection that cannot be planned says why."""
     actor = actor_of(invocation, settings, reads_charts=False)
@@ -42,7 +42,7 @@ def preview_all(
             except StoreError as exc:
                 unread = f"planned as a first run, because the knowledge of earlier runs cannot be read: {exc}"
             try:
-                preview = await preview_connection(connection, wanted, store, show)
+                preview = await preview_connection(connection, options, store, show)
             except Exception as exc:  # noqa: BLE001  ends here: the error becomes this connection's plan and the exit code
                 preview = Preview(connection=connection.name, error=explain(exc)[1])
         preview.notes = (*preview.notes, unread) if unread else preview.notes
@@ -108,6 +108,14 @@ def _of_open_run(preview: Preview) -> list[str]:
     return [f"{start}is open: the next sync resumes it{job}; {what}. A new run would be:"]
 
 
+def _extent(preview: Preview) -> str:
+    total = sum(preview.units.values())
+    if preview.patients is None:
+        return f"{preview.mode}, {how_many(total, 'unit')}"
+    searches = how_many(total, "search", "searches")
+    return f"crawl of {how_many(preview.patients, 'patient')} in {searches}, one page or more each"
+
+
 def _describe(preview: Preview) -> str:
     lines = _of_open_run(preview)
     if preview.error:
@@ -117,12 +125,8 @@ def _describe(preview: Preview) -> str:
         since = f"_since={preview.since['*']}" if preview.since else "everything, without _since"
         lines.append(f"{preview.connection}: bulk export by {preview.request}; types: {types}; {since}")
     else:
-        total = sum(preview.units.values())
-        lines.append(
-            f"{preview.connection}: crawl of {how_many(preview.patients, 'patient')} in "
-            f"{how_many(total, 'search', 'searches')}, one page or more each"
-        )
+        lines.append(f"{preview.connection}: {_extent(preview)}")
         lines.append(f"  {by_type(preview.units, most=MANY)}")
-        lines += _since(preview)
+        lines += _since(preview) if preview.mode == "crawl" else ()
     lines += [f"  note: {note}" for note in preview.notes]
     return "\n".join(lines)

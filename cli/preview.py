@@ -19,14 +19,14 @@ from snapshots.peek import OpenRunFound
 
 @dataclass(kw_only=True)
 class Preview:
-    """What a run would request. `units` counts searches by type; only the server knows the units of a bulk export."""
+    """What a run would request. `units` counts a crawl's searches by type; only the server knows the units of a bulk export."""
 
     connection: str
     mode: str = "crawl"
     request: str | None = None  # the bulk kick-off, as template
     types: tuple[str, ...] = ()
     since: Mapping[str, str] = field(default_factory=dict)  # type, or "*" for an export -> start instant
-    patients: int = 0
+    patients: int | None = 0  # None: the source knows no patients
     units: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     error: str | None = None

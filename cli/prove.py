@@ -19,9 +19,9 @@ from cli.invocation import invocation_of
 from cli.log_lines import start_logging
 from cli.progress import run_progress
 from cli.render import certificate_as_json, emit_json
+from cli.run_options import RunOptions
 from cli.supervise import supervise
 from cli.type_words import OnlyTypesOption, checked_types
-from cli.wanted import Wanted
 from snapshots.proof import Certificate
 
 EXAMPLES = (
@@ -76,7 +76,7 @@ def prove(
     chosen = choose_connections(settings, invocation.tenant, [connection])[0]
     size = None if everyone else sample or DEFAULT_SAMPLE
     actor = actor_of(invocation, settings, reads_charts=True)
-    wanted = Wanted(types=checked_types(types))
+    options = RunOptions(types=checked_types(types))
     with run_progress(terminal=invocation.terminal) as show:
 
         async def proved() -> Certificate:
@@ -84,7 +84,7 @@ def prove(
             async with opened_store(settings, chosen.tenant, actor, meanwhile=import_connectors) as store:
                 from cli.wiring import prove_connection  # noqa: PLC0415  was imported while the store opened
 
-                return await prove_connection(chosen, store, wanted, show, sample=size, seed=seed)
+                return await prove_connection(chosen, store, options, show, sample=size, seed=seed)
 
         certificate = supervise(proved, resume="nothing was changed: run the same command again")
     if invocation.json:

@@ -24,9 +24,9 @@ from cli.moments import AsOfOption, checked_moment
 from cli.one_patient import PATIENT_HELP, one_patient
 from cli.progress import Show, run_progress
 from cli.render import emit_json, print_holes, print_message, run_as_json, size
+from cli.run_options import RunOptions
 from cli.supervise import supervise
 from cli.type_words import TypesOption, checked_types
-from cli.wanted import Wanted
 from config.connections import Connection
 from config.how_many import how_many
 from config.settings import Settings
@@ -159,8 +159,10 @@ async def _fetch(store: Store, request: Pull, invocation: Invocation, show: Show
     from cli.wiring import run_connection
 
     start_logging(invocation)
-    wanted = Wanted(kind="pull", mode="crawl", types=request.types, patients=(request.patient,), patients_are_ids=True)
-    report = await run_connection(request.connection, store, wanted, show)
+    options = RunOptions(
+        kind="pull", mode="crawl", types=request.types, patients=(request.patient,), patients_are_ids=True
+    )
+    report = await run_connection(request.connection, store, options, show)
     if not invocation.terminal:
         log_outcome(Outcome(request.connection, OF_STATUS[report.status], report=report), "pull")
     return report

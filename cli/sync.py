@@ -25,9 +25,9 @@ from cli.moments import checked_instant
 from cli.patient_file import file_name, read_patients
 from cli.progress import Show, run_progress
 from cli.render import RUN_COLUMNS, emit_json, print_holes, print_line, print_message, print_table, run_as_json, run_row
+from cli.run_options import RunOptions
 from cli.supervise import supervise
 from cli.type_words import TypesOption, checked_types
-from cli.wanted import Wanted
 from config.connections import STORED, Connection, group_problem
 from config.settings import Settings
 from connectors.fhir.transport.origins import Origins
@@ -111,7 +111,7 @@ def sync(
     chosen = choose_connections(settings, invocation.tenant, connections or [])
     if (group or patients) and len(chosen) != 1:
         raise typer.BadParameter("--group and --patients apply to one connection: name it")
-    wanted = Wanted(
+    options = RunOptions(
         mode=checked_mode(mode),
         since=checked_since(since),
         until=checked_until(until),
@@ -122,8 +122,8 @@ def sync(
         stored_patients=patients == STORED,
     )
     if plan:
-        return show_plans(preview_all(settings, chosen, wanted, invocation), json=invocation.json)
-    outcomes = run_all(settings, chosen, wanted, invocation)
+        return show_plans(preview_all(settings, chosen, options, invocation), json=invocation.json)
+    outcomes = run_all(settings, chosen, options, invocation)
     code = worst(outcome.code for outcome in outcomes)
     if invocation.json:
         emit_json(outcomes_as_json(outcomes, code))
@@ -139,7 +139,7 @@ def sync(
 def run_all(
     settings: Settings,
     connections: Sequence[Connection],
-    wanted: Wanted,
+    options: RunOptions,
     invocation: Invocation,
     *,
     log_level: str = "INFO",
@@ -155,10 +155,10 @@ def run_all(
             async with places:
                 from cli.wiring import run_connection  # noqa: PLC0415  was imported while the store opened
 
-                run = lambda: run_connection(connection, store, wanted, show, origins)  # noqa: E731
+                run = lambda: run_connection(connection, store, options, show, origins)  # noqa: E731
                 outcomes[connection.name] = await outcome_of(connection, run, debug=invocation.debug)
                 if not invocation.terminal:  # at a terminal, the table shows it
-                    log_outcome(outcomes[connection.name], wanted.kind)
+                    log_outcome(outcomes[connection.name], options.kind)
 
         async with anyio.create_task_group() as tasks:
             for tenant in dict.fromkeys(connection.tenant for connection in connections):

@@ -20,7 +20,7 @@ from cli.heartbeat import beating
 from cli.patient_file import read_patients
 from cli.plan_preview import PreviewRuns
 from cli.preview import KickOffReachedError, Preview, PreviewClient
-from cli.wanted import Wanted
+from cli.run_options import RunOptions
 from config.connections import STORED, Connection
 from config.fhir_server import FhirServer
 from config.receivers import Receiver
@@ -49,16 +49,16 @@ def _client(server: FhirServer, profile: VendorProfile, shared: SharedOrigin | N
     return EhrClient(server, profile, clock=time.time, sleep=asyncio.sleep, rng=_JITTER, shared=shared)
 
 
-def _cohort(connection: Connection, wanted: Wanted) -> CohortSource | None:
-    system = None if wanted.patients_are_ids else connection.cohort_system
-    if wanted.stored_patients or (wanted.patients is None and wanted.group is None and connection.cohort == STORED):
+def _cohort(connection: Connection, options: RunOptions) -> CohortSource | None:
+    system = None if options.patients_are_ids else connection.cohort_system
+    if options.stored_patients or (options.patients is None and options.group is None and connection.cohort == STORED):
         return CohortSource(stored=True)
-    if wanted.patients is not None:
-        lines = tuple(wanted.patients.values()) if isinstance(wanted.patients, Mapping) else ()
+    if options.patients is not None:
+        lines = tuple(options.patients.values()) if isinstance(options.patients, Mapping) else ()
         return CohortSource(
-            values=tuple(wanted.patients), identifier_system=system, lines=lines, name=wanted.patients_name
+            values=tuple(options.patients), identifier_system=system, lines=lines, name=options.patients_name
         )
-    if connection.cohort is not None and wanted.group is None:
+    if connection.cohort is not None and options.group is None:
         found = read_patients(str(connection.cohort))
         return CohortSource(values=tuple(found), identifier_system=system, lines=tuple(found.values()), name="cohort")
     return None
@@ -80,18 +80,18 @@ def _credentials(connection: FhirServer, scopes: tuple[str, ...] = ()) -> Creden
     )
 
 
-def _request(connection: Connection, wanted: Wanted) -> SyncRequest:
+def _request(connection: Connection, options: RunOptions) -> SyncRequest:
     return SyncRequest(
         connection=connection.name,
         base_url=connection.base_url,
         profile=profile_for(connection.vendor, connection.profile),
-        kind=wanted.kind,
-        mode=wanted.mode or connection.mode,
-        since=wanted.since,
-        types=wanted.types or connection.types,
-        group=wanted.group or (None if wanted.patients is not None or wanted.stored_patients else connection.group),
-        cohort=_cohort(connection, wanted),
-        bulk=connection.bulk.model_copy(update={"until": wanted.until}) if wanted.until else connection.bulk,
+        kind=options.kind,
+        mode=options.mode or connection.mode,
+        since=options.since,
+        types=options.types or connection.types,
+        group=options.group or (None if options.patients is not None or options.stored_patients else connection.group),
+        cohort=_cohort(connection, options),
+        bulk=connection.bulk.model_copy(update={"until": options.until}) if options.until else connection.bulk,
         logs_in=connection.auth != "none",
         validate=connection.validate_resources,
     )
@@ -111,7 +111,7 @@ def _log_in(client: EhrClient, connection: Connection) -> LogIn:
 async def run_connection(
     connection: Connection,
     store: Store,
-    wanted: Wanted,
+    options: RunOptions,
     on_progress: Callable[[Progress], None],
     origins: Origins | None = None,
 ) -> RunReport:
@@ -125,20 +125,20 @@ async def run_connection(
         async with await store.begin_run(scope, clock) as run:
             yield run
 
-    return await _run(connection, wanted, open_run, lambda client: client, on_progress, origins=origins)
+    return await _run(connection, options, open_run, lambda client: client, on_progress, origins=origins)
 
 
 async def prove_connection(
     connection: Connection,
     store: Store,
-    wanted: Wanted,
+    options: RunOptions,
     on_progress: Callable[[Progress], None],
     *,
     sample: int | None,
     seed: int | None,
 ) -> Certificate:
     """Compare what one connection's EHR has with what the store holds; errors propagate."""
-    request = _request(connection, wanted)
+    request = _request(connection, options)
     async with (
         store.proof(connection.name) as session,
         _client(connection, request.profile) as client,
@@ -157,10 +157,9 @@ async def prove_connection(
 
 async def inquire_connection(connection: Connection) -> AsyncIterator[Step]:
     """Check that a connection's EHR answers and accepts our login; quickly: few tries, no waiting for quiet hours to end."""
-    wanted = _request(connection, Wanted())
-    quick = _quick(wanted.profile)
-    request = replace(wanted, profile=quick)
-    async with _client(connection, quick) as client:
+    request = _request(connection, RunOptions())
+    request = replace(request, profile=_quick(request.profile))
+    async with _client(connection, request.profile) as client:
         log_in = _log_in(client, connection)
         async for step in inquire(request, connection, client, log_in, now=lambda: datetime.now(UTC)):
             yield step
@@ -229,13 +228,15 @@ async def submit_to(
 
 
 async def preview_connection(
-    connection: Connection, wanted: Wanted, store: Store | None, on_progress: Callable[[Progress], None]
+    connection: Connection, options: RunOptions, store: Store | None, on_progress: Callable[[Progress], None]
 ) -> Preview:
     """Find out what a run would request, without requesting it; read what earlier runs know from the store, if there is one."""
     preview = Preview(connection=connection.name)
     try:
         runs = PreviewRuns(preview, datetime.now(UTC), store)
-        await _run(connection, wanted, runs.begin_run, PreviewClient, lambda progress: on_progress(_planning(progress)))
+        await _run(
+            connection, options, runs.begin_run, PreviewClient, lambda progress: on_progress(_planning(progress))
+        )
     except KickOffReachedError as exc:
         preview.mode, preview.request, preview.types = "bulk", exc.template, exc.types
         preview.since = {} if exc.since is None else {"*": exc.since}
@@ -249,14 +250,14 @@ def _planning(progress: Progress) -> Progress:
 
 async def _run(
     connection: Connection,
-    wanted: Wanted,
+    options: RunOptions,
     open_run: Callable[[RunScope, Callable[[], datetime]], Any],
     wrap: Callable[[EhrClient], Any],
     on_progress: Callable[[Progress], None],
     *,
     origins: Origins | None = None,
 ) -> RunReport:
-    request = _request(connection, wanted)
+    request = _request(connection, options)
     shared = origins.of(connection.base_url) if origins is not None else None
     async with (
         _client(connection, request.profile, shared) as client,

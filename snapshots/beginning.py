@@ -203,6 +203,7 @@ async def _insert(conn: AsyncConnection[Any], connection: int, scope: RunScope, 
         "cohort": scope.cohort,
         "everything": scope.everything,
         "at": at,
+        "patients": 0 if scope.by_patient else None,
     }
     row = await (await conn.execute(_SQL["begin"], values)).fetchone()
     assert row is not None

@@ -37,7 +37,8 @@ class _TypeEnd(NamedTuple):
     resource_type: str
     listed: bool  # as requested, except for patients who get a lag
     in_full: bool
-    exported: bool
+    named: bool  # by the source, which need not have any resource of it
+    no_ehr: bool  # all are parts of what another source lists, which may have no types
     doubtful: bool
 
 
@@ -217,15 +218,16 @@ async def _move_watermarks(
 ) -> Mapping[str, str]:
     """Move the watermark of each type that was listed as requested; return the new watermarks.
 
-    A type without any resource has none, unless an export named it: then the server itself gives the instant.
+    A type without any resource has none, unless the source named it: then the source itself gives the instant.
     """
     if await _is(conn, "blocks_all", closing.own):
         return {}
     before = {row[0]: row[1] async for row in await conn.execute(_KNOWLEDGE["watermarks"], closing.own)}
-    listed = {end.resource_type for end in ends if end.listed and not end.doubtful} - {ALL_TYPES}
-    exported = {end.resource_type for end in ends if end.exported}
-    stored = await conn.execute(_SQL["stored_types"], {**closing.own, "types": list(listed - exported)})
-    complete = listed & exported | {row[0] async for row in stored}
+    listed = {end.resource_type for end in ends if end.listed and not end.doubtful}
+    listed -= {ALL_TYPES} - {end.resource_type for end in ends if end.no_ehr}
+    named = {end.resource_type for end in ends if end.named}
+    stored = await conn.execute(_SQL["stored_types"], {**closing.own, "types": list(listed - named)})
+    complete = listed & named | {row[0] async for row in stored}
     newest = {row[0]: row[1] async for row in await conn.execute(_SQL["newest"], closing.own)}
     types = sorted(
         one
@@ -245,7 +247,7 @@ async def _move_watermarks(
 async def _claims(conn: AsyncConnection[Any], own: Mapping[str, Any], moved: Mapping[str, str]) -> list[Claim]:
     found = await conn.execute(_SQL["claims"], own)
     return [
-        Claim(way=way, resource_type=kind, patients=patients or None, up_to=moved.get(kind), full=full)
+        Claim(way=way, resource_type=kind, patients=patients or None, up_to=moved.get(kind or ALL_TYPES), full=full)
         async for way, kind, patients, full in found
     ]
 

@@ -20,6 +20,7 @@ class RunScope:
     mode: str  # how the source is read; an EHR: "bulk" | "crawl"
     selection: str  # whose watermarks and roster: "group:<id>", "cohort", "store", "patients:<hash>", "all"
     types: tuple[str, ...]  # empty: whatever the server gives
+    by_patient: bool = True  # False: the source knows no patients, so the report does not count them; not compared
     since: Mapping[str, str] = field(default_factory=dict)  # resource type (or "*") -> instant; empty: full listing
     cohort: str = ""  # digest of the cohort as given: an interrupted run is resumed only with the same cohort
     everything: bool = False  # lists in full whatever is known: never resumes a run that requested news
@@ -42,7 +43,7 @@ class Claim:
     """A statement of a run about what is complete: by which way, of which type, for how many patients, up to when."""
 
     way: str
-    resource_type: str
+    resource_type: str | None  # None: the source has no types, and this is about all that it has
     patients: int | None  # None: not by patient
     up_to: str | None  # None: no instant from which news could be requested
     full: bool  # a full listing; False: news since the claim before
@@ -57,7 +58,7 @@ class RunReport:
     status: str  # "complete" | "partial" | "failed" | "nothing"
     mode: str
     resources: Mapping[str, int] = field(default_factory=dict)  # distinct resources received, by type
-    patients: int = 0
+    patients: int | None = 0  # None: the source knows no patients
     new: int = 0
     changed: int = 0
     unchanged: int = 0

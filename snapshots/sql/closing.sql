@@ -41,7 +41,7 @@ SELECT resource_type, bool_and(ending = 'listed' OR patient_id IS NOT NULL AND k
             SELECT FROM run r WHERE r.id = %(run)s AND (r.types = '{}' OR 'Patient' = ANY(r.types))
         ))) AS listed,
     bool_or(complete_listing) AS in_full,
-    bool_or(kind IN ('file', 'no-file')) AS exported,
+    bool_or(kind IN ('file', 'no-file', 'listing')) AS named, bool_and(kind = 'listing') AS no_ehr,
     EXISTS (SELECT FROM quarantine q WHERE q.run = %(run)s AND q.unit_key IS NULL
         AND coalesce(q.resource_type, unit.resource_type) = unit.resource_type) AS doubtful
 FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'confirm', 'control', 'doubt')
@@ -118,10 +118,11 @@ SELECT %(connection)s, %(knowledge)s, unnest(%(types)s::text[]), unnest(%(instan
 ON CONFLICT (connection, selection, resource_type) DO UPDATE SET instant = excluded.instant, run = excluded.run
 
 -- name: claims
--- What units say to be complete: by which way, of which type, for how many patients, in full or since the claim before.
-SELECT w.name, u.resource_type, count(DISTINCT u.patient_id)::int, bool_and(u.complete_listing)
+-- What units say to be complete: by which way, of which type, for how many patients, in full or since the claim before. A source that
+-- is no EHR may have no types.
+SELECT w.name, nullif(u.resource_type, '*'), count(DISTINCT u.patient_id)::int, bool_and(u.complete_listing)
 FROM unit u JOIN way w ON w.id = u.way
-WHERE u.run = %(run)s AND u.state = 'settled' AND u.ending = 'listed' AND u.resource_type <> '*'
+WHERE u.run = %(run)s AND u.state = 'settled' AND u.ending = 'listed' AND (u.resource_type <> '*' OR u.kind = 'listing')
     AND u.kind NOT IN ('confirm', 'control', 'reference', 'attachment')
 GROUP BY 1, 2 ORDER BY 1, 2
 
@@ -134,7 +135,7 @@ GROUP BY 1, 2 ORDER BY 1, 2
 -- name: close
 -- Close the run with its status. `end_alone` comes before.
 UPDATE run SET status = %(status)s, finished_at = %(at)s, end_order = (SELECT coalesce(max(end_order), 0) + 1 FROM run), requests = requests + %(requests)s,
-    retries = retries + %(retries)s, patients = %(patients)s, error = %(error)s,
+    retries = retries + %(retries)s, patients = CASE WHEN patients IS NOT NULL THEN %(patients)s END, error = %(error)s,
     full_listing = %(full_listing)s, claims = %(claims)s
 WHERE id = %(run)s
 

@@ -98,8 +98,8 @@ DELETE FROM seen WHERE run = ANY(%(runs)s)
 
 -- name: begin
 -- Begin a run.
-INSERT INTO run (connection, kind, mode, selection, types, since, cohort_digest, everything, started_at)
-VALUES (%(connection)s, %(kind)s, %(mode)s, %(selection)s, %(types)s, %(since)s, %(cohort)s, %(everything)s, %(at)s)
+INSERT INTO run (connection, kind, mode, selection, types, since, cohort_digest, everything, started_at, patients)
+VALUES (%(connection)s, %(kind)s, %(mode)s, %(selection)s, %(types)s, %(since)s, %(cohort)s, %(everything)s, %(at)s, %(patients)s)
 RETURNING id, started_at
 
 -- name: resume

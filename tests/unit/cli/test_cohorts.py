@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from cli.patient_file import file_name, read_patients
-from cli.wanted import Wanted
+from cli.run_options import RunOptions
 from cli.wiring import _cohort
 from config.connections import Connection
 from connectors.fhir.cohort.cohort_file import parse_cohort
@@ -47,7 +47,7 @@ def test_a_changed_cohort_file_keeps_its_roster_and_does_not_resume_a_crashed_ru
     found = []
     for text in ("p1\np2", "p2\np3"):
         file.write_text(text)
-        found.append(scope_of(_cohort(connection(f"file:{file}"), Wanted())))
+        found.append(scope_of(_cohort(connection(f"file:{file}"), RunOptions())))
     assert found[0].selection == found[1].selection == "cohort"
     assert found[0].cohort != found[1].cohort
 
@@ -68,12 +68,12 @@ def test_an_export_of_named_patients_is_identified_by_its_list() -> None:
 def test_the_stored_patients_can_be_chosen_as_cohort_by_configuration_or_flag(tmp_path: Path) -> None:
     assert connection("store").files == {}
     for cohort in (
-        _cohort(connection("store"), Wanted()),
-        _cohort(connection(f"file:{tmp_path}/none.csv"), Wanted(stored_patients=True)),
+        _cohort(connection("store"), RunOptions()),
+        _cohort(connection(f"file:{tmp_path}/none.csv"), RunOptions(stored_patients=True)),
     ):
         assert cohort == CohortSource(stored=True)
         assert scope_of(cohort).selection == "store"
-    assert _cohort(connection("store"), Wanted(group="g")) is None
+    assert _cohort(connection("store"), RunOptions(group="g")) is None
     with pytest.raises(ValidationError, match='"store"'):
         connection("cohort.csv")
 
@@ -81,5 +81,5 @@ def test_the_stored_patients_can_be_chosen_as_cohort_by_configuration_or_flag(tm
 def test_patients_read_from_a_file_carry_their_lines_to_the_request(tmp_path: Path) -> None:
     file = tmp_path / "c.csv"
     file.write_text("id\n\np1\n")
-    found = _cohort(connection(), Wanted(patients=read_patients(str(file)), patients_name="file:x"))
+    found = _cohort(connection(), RunOptions(patients=read_patients(str(file)), patients_name="file:x"))
     assert found == CohortSource(values=("p1",), lines=(3,), name="file:x")

@@ -1,4 +1,7 @@
-"""What the command line sets for a run; `wiring` makes a request of it and the connection's configuration."""
+"""What the command line sets for a run; `wiring` makes a request of it and the connection's configuration.
+
+All but `kind` and `since` is for EHRs: a source without patients, Groups or types refuses them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class RunOptions:
     """What the command line sets for a run; it overrides the connection's configuration."""
 
     kind: Literal["sync", "pull"] = "sync"
