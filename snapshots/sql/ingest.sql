@@ -256,6 +256,10 @@ WITH staged AS (
         OR EXISTS (
             SELECT FROM bulk_job b JOIN unit u ON u.run = b.run
             WHERE b.run = r.last_changed_run AND b.elements AND u.kind = 'file' AND u.resource_type = r.resource_type
+        -- but what that run read by id is whole
+        ) AND NOT EXISTS (
+            SELECT FROM unit u WHERE u.run = r.last_changed_run AND u.resource_type = r.resource_type AND u.kind <> 'control'
+                AND u.ids @> ARRAY[r.id]
         )
     )
 ), noted AS (

@@ -125,3 +125,18 @@ def test_a_new_member_unknown_to_the_ehr_is_reported_and_exported_in_full_once_k
     else:
         nights.happens(*pats("p3"))
         assert "Observation/early" in nights.sync().live
+
+
+def test_what_an_export_of_some_elements_read_whole_by_id_is_replaced_by_no_part_when_the_member_is_back(
+    stage: Stage,
+) -> None:
+    nights = group_of_two(stage, GROUP._replace(narrowed="elements"))
+    nights.happens(Join("A", "p2"))
+    nights.sync()
+    nights.happens(Leave("A", "p2"))
+    nights.sync()
+    whole_row = nights.body("Observation/old")
+    assert whole_row["code"], "who left is read by id, and so is the chart"
+    nights.happens(Join("A", "p2"))
+    nights.sync()
+    assert nights.body("Observation/old") == whole_row

@@ -103,6 +103,11 @@ class Oracle:
         self._whose[run] = watch.whose
         if before is not None and before.run == run:
             watch.begun = before.begun
+            if not watch.reach:  # what went on needs no kick-off
+                watch.reach = before.reach
+                watch.visible = self._ehr.visible(watch.ask, watch.reach, watch.stored)
+                watch.whole = self._ehr.whole(watch.ask, watch.reach, watch.stored)
+                self._whose[run] = watch.whose
             watch.visible = same(before.visible, watch.visible)
             watch.readable = same(before.readable, watch.readable)  # what its first part was told counts as well
             watch.heard.answered |= before.heard.answered
@@ -123,6 +128,7 @@ class Oracle:
     def upgraded(self) -> None:
         """The store knows nothing any more of what was listed."""
         self._past.clear()
+        self._reached.clear()
         self._listed.clear()
         self._last_full.clear()
         self._open = None
@@ -132,7 +138,7 @@ class Oracle:
         live = self._view.stored().live.keys()
         rows = [self._ehr.rows[key] for key in before if key in self._ehr.rows and key not in live]
         self._taken |= {row.key for row in rows if {*row.patients} - {patient}}
-        for known in self._listed.values():
+        for known in (*self._listed.values(), *self._reached.values()):
             known.intersection_update(live)
 
     def killed(self) -> Failure | None:
@@ -283,12 +289,25 @@ class Oracle:
         gone = [kind for kind, _ in ehr.dropped]
         unsure = {kind for kind in gone if kind == s.PATIENT or gone.count(kind) >= _MASS}
         unsure |= {*gone} - {kind for kind, _ in watch.visible}
-        asked_for_all = all((s.PATIENT, one) in ehr.rows for one in ehr.patients_of(watch.ask, watch.stored))
-        if odd or unsure or not asked_for_all:
+        asked = {*ehr.patients_of(watch.ask, watch.stored)}
+        dropped = [row for key, (row, _) in ehr.dropped.items() if key in self._before.live]
+        unsure |= {row.type for row in dropped if not self._can_miss(watch, row, asked)}
+        asked_for_all = all((s.PATIENT, one) in ehr.rows for one in asked)
+        if odd or s.PATIENT in unsure or not asked_for_all:
             return None
-        return Failure(
-            f"c: a hole without a cause ({watch.reach})", "; ".join(hole.reason for hole in report.holes)[:300]
-        )
+        bare = [hole.reason for hole in report.holes if hole.resource_type not in unsure]
+        return Failure(f"c: a hole without a cause ({watch.reach})", "; ".join(bare)[:300]) if bare else None
+
+    def _can_miss(self, watch: Watch, row: Row, asked: Collection[str]) -> bool:
+        """Whether a run's lists can tell that the row is gone: they had it before, and it is of whom the run asks.
+
+        Else only reads tell, the first of which proves nothing: nothing lists it any more (its way is retired or not known, its
+        patient has left).
+        """
+        if row.key not in self._reached.get(watch.reach, ()) or watch.leaves_out(row.type):
+            return False
+        is_everyones = watch.reach in {"system", "patient"} or row.patient is None
+        return is_everyones or bool({*row.patients}.intersection(asked))
 
     def _reached_through(self, key: Key, holes: set[str], watch: Watch) -> bool:
         """Whether the row's patient was to be met through a read alone, which is a named hole.
