@@ -7,12 +7,14 @@ has the collection.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from exports.compiler.fragments import SQL, Fragment, Literal
 from exports.compiler.temporal_sql import usual_moment
 from exports.compiler.typed_tree import (
     All,
     Ampersand,
+    ComputedSlice,
     Count,
     Distinct,
     Equivalence,
@@ -34,6 +36,7 @@ from exports.compiler.value_sql import (
     item,
     items,
     lowers,
+    number,
     text,
     truth,
 )
@@ -133,6 +136,35 @@ def _distinct(node: Distinct, environment: Environment) -> Value:
 
     of = items(node.of, environment)
     return Value(_over(of, environment, build), "items", of.safe)
+
+
+@lowers(ComputedSlice)
+def _computed_slice(node: ComputedSlice, environment: Environment) -> Value:
+    """An empty number selects nothing."""
+    numbers = [number(one, environment) for one in (node.start, node.length) if one is not None]
+
+    def build(array: Fragment, start: Fragment, length: Fragment | None = None) -> Fragment:
+        given = [start] if length is None else [start, length]
+        return SQL(
+            "CASE WHEN {none} THEN '[]' WHEN {whole} THEN"
+            " jsonb_path_query_array({array}, {path}, jsonb_build_object('start', {start}, 'end', {end})) ELSE {odd} END"
+        ).format(
+            none=SQL(" OR ").join([SQL("{} IS NULL").format(one) for one in given]),
+            whole=SQL(" AND ").join([SQL("trunc({0}) = {0}").format(one) for one in given]),
+            array=array,
+            path=SQL("'$[$start to last]'" if length is None else "'$[$start to $end]'"),
+            start=_subscript(start),
+            end=SQL("0") if length is None else _subscript(SQL("({} + {} - 1)").format(start, length)),
+            odd=environment.poison("takes a whole number, and found another one"),
+        )
+
+    operands = [(items(node.of, environment), "items"), *[(one, "number") for one in numbers]]
+    return replace(computed(environment, operands, "items", build), safe=False)  # type: ignore[arg-type]
+
+
+def _subscript(whole: Fragment) -> Fragment:
+    """A number that jsonpath takes as a subscript: of an item that no array has, where it is too small or too large."""
+    return SQL("greatest(least({}, 2147483647), -1)").format(whole)
 
 
 @lowers(Count)

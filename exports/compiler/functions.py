@@ -15,6 +15,7 @@ from exports.compiler import syntax
 from exports.compiler.operators import union
 from exports.compiler.paths import path_of
 from exports.compiler.resolution import (
+    MAX_WHOLE,
     Function,
     Scope,
     child,
@@ -22,6 +23,7 @@ from exports.compiler.resolution import (
     note_resource,
     resolve,
     typed_by,
+    whole_number,
 )
 from exports.compiler.sealed_elements import focus_on
 from exports.compiler.type_specifier import type_name
@@ -31,6 +33,7 @@ from exports.compiler.typed_tree import (
     Boundary,
     Child,
     Comparison,
+    ComputedSlice,
     Constant,
     ContainedKey,
     Conversion,
@@ -55,7 +58,6 @@ from exports.compiler.typed_tree import (
 from exports.elements.table import element, is_resource
 from exports.errors import FhirPathError
 
-MAX_WHOLE = 2**31 - 1
 _NOT_IN_POSTGRES = re.compile(r"\(\?(?!:|=|!)|\\[pPGKkzZNx]|[*+?}]\+|\{,|\[[^]]*\\b")
 _REPEATED = re.compile(r"\{([0-9]+)(?:,([0-9]*))?\}")
 _MOST_REPEATED = 255  # in Postgres
@@ -102,13 +104,13 @@ def _iif(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
     )
 
 
-def _whole(call: syntax.Call, at: int, scope: Scope) -> int:
-    found = resolve(call.arguments[at], scope)
-    if not isinstance(found, Constant) or isinstance(found.value, bool) or not isinstance(found.value, int):
-        raise FhirPathError(
-            f"{call.name}() takes a whole number", offset=call.arguments[at].at, allowed="an integer or a constant"
-        )
-    return max(-MAX_WHOLE, min(found.value, MAX_WHOLE))
+def _whole(call: syntax.Call, scope: Scope) -> int | Expression:
+    argument = call.arguments[0]
+    found = whole_number(resolve(argument, scope))
+    if found is None:
+        allowed = "an integer, a constant, or a computed whole number"
+        raise FhirPathError(f"{call.name}() takes a whole number", offset=argument.at, allowed=allowed)
+    return max(-MAX_WHOLE, min(found, MAX_WHOLE)) if isinstance(found, int) else found
 
 
 def _slice(of: Expression, start: int, length: int | None) -> Expression:
@@ -116,12 +118,18 @@ def _slice(of: Expression, start: int, length: int | None) -> Expression:
 
 
 def _skip(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
-    return _slice(of, _whole(call, 0, scope), None)
+    start = _whole(call, scope)
+    if isinstance(start, int):
+        return _slice(of, start, None)
+    return ComputedSlice(of=of, start=start, type=of.type, many=of.many)
 
 
 def _take(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
-    number = _whole(call, 0, scope)
-    return _slice(of, 0, number) if number > 0 else Nothing()
+    number = _whole(call, scope)
+    if isinstance(number, int):
+        return _slice(of, 0, number) if number > 0 else Nothing()
+    zero = Constant(value=0, type="integer")
+    return ComputedSlice(of=of, start=zero, length=number, type=of.type, many=of.many)
 
 
 def _distinct(of: Expression, _call: syntax.Call, _scope: Scope) -> Expression:
@@ -198,7 +206,9 @@ def _boundary(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
     sort = category(of.type)
     if sort not in {None, "number", "temporal"}:
         raise FhirPathError(f"{call.name}() works on decimals, dates, times and Periods, found {of.type}")
-    precision = _whole(call, 0, scope) if call.arguments else None
+    precision = _whole(call, scope) if call.arguments else None
+    if isinstance(precision, Expression):
+        raise FhirPathError(f"{call.name}() takes a precision", offset=call.arguments[0].at, allowed="an integer or a constant")
     type_ = "decimal" if sort == "number" else of.type
     return Boundary(of=of, high=call.name == "highBoundary", precision=precision, type=type_)
 

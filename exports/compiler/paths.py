@@ -7,6 +7,7 @@ from dataclasses import replace
 from exports.compiler.typed_tree import (
     At,
     Child,
+    ComputedSlice,
     Context,
     Distinct,
     Expression,
@@ -36,7 +37,7 @@ def path_of(node: Expression) -> Path | None:
         case Child(of=of, keys=keys):
             outer = path_of(of)
             return None if outer is None else (*outer, keys)
-        case Filter(of=of) | At(of=of) | Slice(of=of) | Distinct(of=of):
+        case Filter(of=of) | At(of=of) | Slice(of=of) | ComputedSlice(of=of) | Distinct(of=of):
             return path_of(of)
         case Select(projection=projection):
             return path_of(projection)
@@ -52,7 +53,7 @@ def is_computed(node: Expression) -> bool:
     match node:
         case Focus(computed=computed) | Context(computed=computed):
             return computed
-        case Filter(of=of) | At(of=of) | Slice(of=of) | Distinct(of=of) | Select(projection=of):
+        case Filter(of=of) | At(of=of) | Slice(of=of) | ComputedSlice(of=of) | Distinct(of=of) | Select(projection=of):
             return is_computed(of)
         case Union(left=one, right=other) | Iif(then=one, otherwise=other):
             return all(is_computed(side) for side in (one, other) if not isinstance(side, Nothing))

@@ -20,6 +20,7 @@ from exports.compiler.type_specifier import is_of_type, of_resource_type, of_typ
 from exports.compiler.typed_tree import (
     At,
     Child,
+    ComputedSlice,
     Connection,
     Constant,
     Context,
@@ -27,6 +28,7 @@ from exports.compiler.typed_tree import (
     Nothing,
     Resource,
     RowIndex,
+    category,
 )
 from exports.elements.table import (
     PRIMITIVE_TYPES,
@@ -41,7 +43,7 @@ from exports.elements.table import (
 from exports.errors import FhirPathError
 from snapshots.identifying import SealedElements
 
-MAX_INDEX = 2**31 - 1  # no array is longer
+MAX_WHOLE = 2**31 - 1  # no array is longer
 
 
 class Note(NamedTuple):
@@ -212,11 +214,21 @@ def _not_in_r4(of: Expression, name: str, scope: Scope, offset: int) -> Expressi
 
 
 def _index(of: Expression, at: Expression) -> Expression:
-    if not isinstance(at, Constant) or isinstance(at.value, bool) or not isinstance(at.value, int):
-        raise FhirPathError("an index must be an integer or a constant", allowed="[0], [1], … [%name]")
-    if not 0 <= at.value <= MAX_INDEX:
-        return Nothing()
-    return At(of=of, index=at.value, type=of.type)
+    whole = whole_number(at)
+    if whole is None:
+        raise FhirPathError("an index must be an integer", allowed="[0], [1], … [%name], [%rowIndex], [count() - 1]")
+    if not isinstance(whole, int):
+        one = Constant(value=1, type="integer")
+        of = ComputedSlice(of=of, start=whole, length=one, type=of.type, many=of.many)
+        return At(of=of, index=0, type=of.type)
+    return At(of=of, index=whole, type=of.type) if 0 <= whole <= MAX_WHOLE else Nothing()
+
+
+def whole_number(node: Expression) -> int | Expression | None:
+    """A whole number: its value, or the expression that gives it on the row; None: it cannot be one."""
+    if not isinstance(node, Constant):
+        return node if category(node.type) in {None, "number"} else None
+    return node.value if isinstance(node.value, int) and not isinstance(node.value, bool) else None
 
 
 def _binary(node: syntax.Binary, scope: Scope) -> Expression:

@@ -17,6 +17,7 @@ from exports.compiler.typed_tree import (
     At,
     Child,
     Comparison,
+    ComputedSlice,
     Context,
     Count,
     Distinct,
@@ -224,7 +225,7 @@ def require_no_whole_compared(expression: Expression, resource_type: str, furthe
 def _sources(node: Expression) -> Iterator[Expression]:
     """The expressions that the items of an expression come from."""
     match node:
-        case At(of=of) | Filter(of=of) | Slice(of=of) | Distinct(of=of) | Select(projection=of):
+        case At(of=of) | Filter(of=of) | Slice(of=of) | ComputedSlice(of=of) | Distinct(of=of) | Select(projection=of):
             yield from _sources(of)
         case Union(left=one, right=other) | Iif(then=one, otherwise=other):
             yield from _sources(one)
@@ -324,6 +325,10 @@ def _computed(node: Expression, *, shown: bool) -> Iterator[Child]:
             yield from _computed(criterion, shown=False)
         case At(of=of) | Slice(of=of) | Join(of=of):  # what is joined is decrypted piece by piece
             yield from _computed(of, shown=shown)
+        case ComputedSlice(of=of, start=start, length=length):
+            yield from _computed(of, shown=shown)
+            for number in filter(None, (start, length)):
+                yield from _computed(number, shown=False)
         case Select(of=of, projection=projection):
             yield from _computed(of, shown=True)
             yield from _computed(projection, shown=shown)

@@ -116,6 +116,15 @@ class Slice(Expression):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComputedSlice(Expression):
+    """The items from `start` on, at most `length` of them (None: all), where these are known only on the row."""
+
+    of: Expression
+    start: Expression
+    length: Expression | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Select(Expression):
     """All items of `projection`, evaluated with each item as focus."""
 

@@ -71,8 +71,8 @@ def evaluate(node: syntax.Node, focus: list[Item], world: World) -> list[Item]:
         case syntax.Member(of, name):
             return children(focus if of is None else holders(of, name, focus, world), name)
         case syntax.Index(of, index):
-            found, at = evaluate(of, focus, world), evaluate(index, focus, world)[0].value
-            return found[at : at + 1] if at >= 0 else []
+            found, at = evaluate(of, focus, world), whole(evaluate(index, focus, world))
+            return found[at : at + 1] if at is not None and at >= 0 else []
         case syntax.Unary(operator, operand):
             return _arithmetic(operator, [Item(0, "integer")], evaluate(operand, focus, world))
         case syntax.Binary():
@@ -172,6 +172,13 @@ def _number(items: list[Item]) -> Decimal | None:
     if not is_number(found.value) or (not found.literal and abs(found.value) >= LARGEST):
         raise DishonestError("no number")
     return Decimal(found.value)
+
+
+def whole(items: list[Item]) -> int | None:
+    found = _number(items)
+    if found is not None and found % 1:
+        raise DishonestError("not whole")
+    return None if found is None else int(found)
 
 
 def _text(items: list[Item]) -> str | None:

@@ -22,6 +22,7 @@ from tests.judge.fhirpath import (
     is_number,
     one,
     truth,
+    whole,
 )
 from tests.judge.moments import boundary
 
@@ -208,6 +209,16 @@ def substring(of: list[Item], call: syntax.Call, world: World) -> list[Item]:
     return [Item(text[int(start) :][: max(int(length[0]), 0)] if length else text[int(start) :], "string")]
 
 
+def skip(of: list[Item], call: syntax.Call, world: World) -> list[Item]:
+    number = whole(evaluate(call.arguments[0], world.outer, world))
+    return [] if number is None else of[max(number, 0) :]
+
+
+def take(of: list[Item], call: syntax.Call, world: World) -> list[Item]:
+    number = whole(evaluate(call.arguments[0], world.outer, world))
+    return [] if number is None else of[: max(number, 0)]
+
+
 FUNCTIONS: dict[str, Function] = {
     "where": where,
     "exists": exists,
@@ -218,8 +229,8 @@ FUNCTIONS: dict[str, Function] = {
     "last": lambda of, _call, _world: of[-1:],
     "single": single,
     "tail": lambda of, _call, _world: of[1:],
-    "skip": lambda of, call, world: of[max(evaluate(call.arguments[0], world.outer, world)[0].value, 0) :],
-    "take": lambda of, call, world: of[: max(evaluate(call.arguments[0], world.outer, world)[0].value, 0)],
+    "skip": skip,
+    "take": take,
     "count": lambda of, _call, _world: [Item(len(of), "integer")],
     "distinct": lambda of, _call, _world: distinct(of),
     "union": lambda of, call, world: distinct(of + evaluate(call.arguments[0], world.outer, world)),

@@ -109,8 +109,11 @@ def _resources(draw: Draw) -> list[Json]:
 # --- paths, by what they are said of and what they give -----------------------------------------------------------------------
 
 _AT = st.sampled_from(
-    ["", "", "", ".first()", ".last()", "[1]", ".tail()", ".skip(1)", ".take(2)", ".distinct()", ".single()"]
-)
+    [
+        "", "", "", ".first()", ".last()", "[1]", ".tail()", ".skip(1)", ".take(2)", ".distinct()", ".single()",
+        "[%rowIndex]", "[own.count() - 1]", "[own]", ".skip(own.first())", ".take(own.count())", "[1 / 2]",
+    ]
+)  # fmt: skip
 _WORD = st.sampled_from(["'a'", "'official'", "'7'", "''", "%word", "'A'", "'2020'"])
 
 
