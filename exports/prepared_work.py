@@ -19,6 +19,7 @@ from exports.errors import PlanError
 from exports.formats.data_package import DescribedTable
 from exports.formats.table_file import load_formats
 from exports.manifest_request import request_entry
+from exports.named_patients import patient_notes
 from exports.partitions import divided_tables, division_of, rows_of
 from exports.plan import DIVIDED, TYPE, ExportRequest, PlannedFile, check_changes, check_snapshot, plan_export
 from exports.queries.statement import Statement, compile_libraries, load_library
@@ -34,6 +35,7 @@ class Work:
 
     `available`: the approximate number of rows by type, None where it is unknown. `tables`: by the name of a view or query, or of
     the file for a part of a divided table. `charts`: the rules for a de-identified export; None: resources stay as they are.
+    `of_patients`: the note about named patients who are not stored.
     """
 
     applied: tuple[Applied, ...]
@@ -44,13 +46,15 @@ class Work:
     tables: Mapping[str, Table]
     described: Sequence[DescribedTable]
     charts: DeidentifiedCharts | None
+    of_patients: tuple[str, ...]
 
     def request_entry(self, request: ExportRequest, snapshot: Snapshot) -> dict[str, Any]:
         """Return what the manifest says about the request."""
         return request_entry(request, self.files, self.applied, self.statements, changed_since=snapshot.changed_since)
 
     def notes(self) -> Iterator[str]:
-        """Yield what is doubtful about the views and queries: elements that R4 does not have."""
+        """Yield what is doubtful: patients who are not stored, and elements of views and queries that R4 does not have."""
+        yield from self.of_patients
         yield from (f"view {parts[0].name!r}, {note}" for parts in self.compiled for note in parts[0].notes)
         yield from (note for statement in self.statements for note in statement.notes)
 
@@ -83,6 +87,7 @@ async def prepare(request: ExportRequest, snapshot: Snapshot) -> Work:
                 "role that sees them export, or lift the mask this once (--break-glass)"
             )
     views = _views(request)
+    of_patients = await patient_notes(snapshot)
     applied = await _narrow(request, snapshot, views)
     available = dict(await snapshot.present())
     files = plan_export(request, available, views, [load_library(path).name for path in request.queries])
@@ -100,7 +105,8 @@ async def prepare(request: ExportRequest, snapshot: Snapshot) -> Work:
     tables |= {one.name: query_table(one) for one in statements}
     divided, files = await _divided(request, files, tables, compiled, snapshot)
     descriptions = _described(files, tables)
-    return Work(applied, available, files, list(compiled.values()), statements, tables | divided, descriptions, charts)
+    sources = list(compiled.values())
+    return Work(applied, available, files, sources, statements, tables | divided, descriptions, charts, of_patients)
 
 
 async def _divided(

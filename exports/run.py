@@ -63,7 +63,7 @@ class ExportResult:
     as_of: datetime
     runs: tuple[ShownRun, ...]
     not_included: tuple[UnendedRun, ...]
-    notes: tuple[str, ...] = ()  # doubts about its views and criteria: elements that R4 does not have
+    notes: tuple[str, ...] = ()  # doubts: patients that are not stored, elements that R4 does not have
     drift: tuple[Drift, ...] = ()  # from the last export at the destination
     profile: Mapping[str, Any] | None = None  # how it was de-identified, and what was dropped
     # by type: rows left out because `where` could not decide

@@ -169,6 +169,9 @@ class Snapshot(Protocol):
     async def present(self) -> Mapping[str, int | None]:
         """Return the types that the selection contains, with the approximate number of rows; None: not known."""
 
+    async def not_stored(self) -> tuple[int, int]:
+        """Return how many of the patients that the selection names have no Patient at this moment, and how many it names."""
+
     def ndjson(self, resource_type: str) -> RowChunks:
         """Return every live resource of a type, each as one line of JSON."""
 

@@ -179,6 +179,13 @@ class Snapshot:
         whole = self._of.selection.patients is None and self._before is None and self._limit is None
         return {row[0]: row[1] if whole and row[0] not in self._of.kept else None for row in rows}
 
+    async def not_stored(self) -> tuple[int, int]:
+        """Return how many of the patients that the selection names have no Patient at this moment, and how many it names."""
+        if self._of.selection.patients is None:
+            return 0, 0
+        [(missing, named)] = await self.fetch(self._of.not_stored())
+        return missing, named
+
     def ndjson(self, resource_type: str) -> CopyStream:
         """Return the type's live resources as NDJSON, ordered by (connection name, id), each as Postgres writes jsonb.
 

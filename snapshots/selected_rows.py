@@ -82,6 +82,14 @@ class SelectedRows:
             rows=self.rows(), selected=self.selected(), seed=sql.Literal(str(seed)), patients=sql.Literal(patients)
         )
 
+    def not_stored(self) -> sql.Composable:
+        """Return the query of how many of the named patients have no Patient at this moment, and how many were named."""
+        return sql.SQL(_SQL["not_stored"]).format(
+            rows=self.rows(),
+            selected=self._conditions(self._of_patients()),
+            patients=sql.Literal(list(self.selection.patients or ())),
+        )
+
     def mentioned_by_charts(self) -> sql.Composable:
         """Return the query of what the selected patients' charts refer to and what is of no patient."""
         shared = sql.SQL(_SQL["shared"]).format(

@@ -208,7 +208,9 @@ def _boundary(of: Expression, call: syntax.Call, scope: Scope) -> Expression:
         raise FhirPathError(f"{call.name}() works on decimals, dates, times and Periods, found {of.type}")
     precision = _whole(call, scope) if call.arguments else None
     if isinstance(precision, Expression):
-        raise FhirPathError(f"{call.name}() takes a precision", offset=call.arguments[0].at, allowed="an integer or a constant")
+        raise FhirPathError(
+            f"{call.name}() takes a precision", offset=call.arguments[0].at, allowed="an integer or a constant"
+        )
     type_ = "decimal" if sort == "number" else of.type
     return Boundary(of=of, high=call.name == "highBoundary", precision=precision, type=type_)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
@@ -17,6 +17,7 @@ from exports.errors import QueryError
 from exports.formats.file_formats import TableFormat, format_by_name
 from exports.formats.sealed_cells import SEALED
 from exports.formats.table_file import TableBytes
+from exports.named_patients import patient_notes
 from exports.queries.statement import Statement, compile_library, query_errors
 from exports.snapshot_port import Snapshot
 from snapshots.errors import StoreQueryError
@@ -43,6 +44,8 @@ async def run_query(
 ) -> tuple[DeliveredFile, Statement]:
     """Run a library's file, and write its rows in the format that the path's name says; to a stream, as CSV.
 
+    The statement's notes also say how many of the named patients are not stored.
+
     Raises:
         QueryError: the query is wrong, does more than select, or takes longer than it may.
         ViewError: a view that it depends on is wrong.
@@ -50,7 +53,9 @@ async def run_query(
         DestinationError: the file cannot be written.
         PlanError: its name is that of a DuckDB file.
     """
+    of_patients = await patient_notes(snapshot)
     statement = await compile_library(path, parameters, snapshot)
+    statement = replace(statement, notes=(*of_patients, *statement.notes))
     await snapshot.limit(seconds=limits.seconds, memory_mb=limits.memory_mb)
     format_ = format_by_name(out.name) if isinstance(out, Path) else TableFormat("csv")
     rows = TableBytes(QueryRows(statement, snapshot), format_.kind, dialect, statement.columns)

@@ -18,6 +18,7 @@ from exports.compiler import CompiledView
 from exports.delivery.manifest import instant
 from exports.errors import PlanError, WarehouseError
 from exports.formats.table_columns import TableColumn, table_columns
+from exports.named_patients import patient_notes
 from exports.run import FileProgress
 from exports.snapshot_port import ShownRun, Snapshot, UnendedRun
 from exports.tables import ViewRows, compiled_over
@@ -107,7 +108,8 @@ async def load_warehouse(
     tables = [_table(view, snapshot, documents=view.resource in reading) for view in views]
     _check(tables, changes=snapshot.changed_since is not None)
     request.into.check({one.view.name: one.columns for one in tables})
-    notes = tuple(f"view {one.view.name!r}, {note}" for one in tables for note in one.compiled[0].notes)
+    of_views = [f"view {one.view.name!r}, {note}" for one in tables for note in one.compiled[0].notes]
+    notes = (*await patient_notes(snapshot), *of_views)
     of = (snapshot.as_of, snapshot.shown, snapshot.left_by, snapshot.not_included, notes)
     async with request.into.opened() as target:
         if not snapshot.runs:

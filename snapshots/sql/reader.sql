@@ -183,6 +183,11 @@ OFFSET 0
 SELECT id FROM (SELECT DISTINCT r.id FROM {rows} r WHERE r.resource_type = 'Patient' AND {selected}) p
 ORDER BY sha256(convert_to({seed} || ' ' || p.id, 'UTF8')) LIMIT {patients}
 
+-- name: not_stored
+-- How many of these patients have no Patient among the rows, and how many they are.
+SELECT count(*) FILTER (WHERE p.id NOT IN (SELECT r.id FROM {rows} r WHERE r.resource_type = 'Patient' AND {selected})), count(*)
+FROM (SELECT DISTINCT unnest({patients}::text[]) AS id) p
+
 -- name: changed
 -- Condition: what one of these runs wrote.
 r.last_changed_run = ANY({since}::bigint[])

@@ -65,6 +65,19 @@ async def test_resources_that_a_criterion_cannot_judge_are_omitted_and_counted(s
     assert result.undecided == {"Observation": 1}
 
 
+async def test_named_patients_who_are_not_stored_are_counted_in_a_note(store: Store, tmp_path: Path) -> None:
+    await fill(store, charts())
+    for named, note in [
+        (("p1", "p2"), None),
+        (("p1", "MRN-7", "MRN-8", "MRN-8"), "2 of the 3 patients named have no Patient in the store"),
+        (("room",), "the patient named has no Patient in the store"),
+    ]:
+        async with store.snapshot(Selection(patients=named, types=("Observation",))) as snapshot:
+            request = ExportRequest(out=LocalFolder(tmp_path), types=("Observation",))
+            result = await export(request, snapshot)
+        assert [note] == [*[one[: len(note or "")] for one in result.notes], None][:1]
+
+
 async def test_a_criterion_can_use_the_connection_and_the_moment_of_the_data(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a", birthDate="1950-01-01")], "north")
     await fill(store, [patient("b", birthDate="1950-01-01"), patient("c", birthDate="2999-01-01")], "south")
