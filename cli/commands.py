@@ -211,7 +211,7 @@ COMMANDS: tuple[Command | Group, ...] = (
     ),
     Group(
         "tenants",
-        "List, create, migrate and delete the store's tenants.",
+        "List, create, migrate, move and delete the store's tenants.",
         (
             Command(
                 "list",
@@ -230,6 +230,18 @@ COMMANDS: tuple[Command | Group, ...] = (
                 "cli.tenants:migrate",
                 "Bring the tenants' schemas and walls up to date, each in its own transaction; run it again to finish.",
                 "MIGRATE_EXAMPLES",
+            ),
+            Command(
+                "export",
+                "cli.tenants:export",
+                "Write a whole tenant to one file, as of one moment, for `tenants import` into another store.",
+                "EXPORT_EXAMPLES",
+            ),
+            Command(
+                "import",
+                "cli.tenants:import_file",
+                "Restore a tenant from a file into a store that has none of that name, and build its walls.",
+                "IMPORT_EXAMPLES",
             ),
             Command(
                 "drop",

@@ -1,8 +1,9 @@
-"""`chartferry tenants list|add|migrate|drop`: the tenants of a store. The store's owner runs these."""
+"""`chartferry tenants list|add|migrate|export|import|drop`: the tenants of a store. The store's owner runs these."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -14,13 +15,25 @@ from cli.invocation import Invocation, invocation_of
 from cli.render import emit_json, print_line, print_message, print_table, size
 from cli.supervise import supervise
 from config.how_many import how_many
+from snapshots.moving import export_tenant, import_tenants
 from snapshots.tenants import Migrated, Tenant, Tenants, open_tenants
 
 LIST_EXAMPLES = ("chartferry tenants list",)
 ADD_EXAMPLES = ("chartferry tenants add mercy",)
 MIGRATE_EXAMPLES = ("chartferry tenants migrate",)
+EXPORT_EXAMPLES = ("chartferry tenants export mercy --out mercy.dump",)
+IMPORT_EXAMPLES = ("chartferry tenants import mercy.dump --config new.toml",)
 DROP_EXAMPLES = ("chartferry tenants drop mercy --yes",)
 T = TypeVar("T")
+Programs = Annotated[
+    Path | None,
+    typer.Option(
+        "--programs",
+        metavar="DIR",
+        help="Folder with the programs of the server's Postgres; default: the embedded server's, or those on the PATH.",
+        show_default=False,
+    ),
+]
 
 
 def list_tenants(context: typer.Context) -> int:
@@ -105,6 +118,65 @@ def migrate(
             f"{how_many(len(done), 'tenant')}: {len(changed)} migrated, {current} up to date, {len(failed)} failed"
         )
     return {"nothing": ExitCode.NOTHING, "partial": ExitCode.PARTIAL}.get(status, ExitCode.COMPLETE)
+
+
+def export(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the tenant.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write it.", show_default=False)],
+    programs: Programs = None,
+) -> int:
+    """Write a whole tenant to one file, as of one moment, for `tenants import` into another store.
+
+    The file has charts in plain text, except for values that the store encrypts. The tenant's audit notes the export.
+
+    Exit codes: 0 written, 5 failed.
+    """
+    invocation = invocation_of(context)
+    settings = settings_of(invocation)
+    actor = actor_of(invocation, settings, reads_charts=True, opens_values=False)
+    file, where = out.absolute(), _absolute(programs)
+    written = supervise(
+        lambda: export_tenant(settings.store_url, name, file, actor, where), resume="nothing was written"
+    )
+    if invocation.json:
+        emit_json({"status": "complete", "tenant": name, "file": str(out), "bytes": written})
+    else:
+        print_line(f"{out}: {size(written)}, tenant {name}")
+    return ExitCode.COMPLETE
+
+
+def import_file(
+    context: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file that `tenants export` wrote.", show_default=False)
+    ],
+    programs: Programs = None,
+) -> int:
+    """Restore a tenant from a file into a store that has none of that name, and build its walls.
+
+    Import only files that you trust: what is in them runs as the tables' owner.
+
+    Exit codes: 0 restored, 5 failed.
+    """
+    invocation = invocation_of(context)
+    settings = settings_of(invocation)
+    actor = actor_of(invocation, settings, reads_charts=False)
+    where = _absolute(programs)
+    names = supervise(
+        lambda: import_tenants(settings.store_url, file.absolute(), actor, where), resume="run the same command again"
+    )
+    if invocation.json:
+        emit_json({"status": "complete", "tenants": names})
+    else:
+        print_line(f"restored {how_many(len(names), 'tenant')} from {file}: {', '.join(names)}")
+        print_line("next     `chartferry tenants list` and `chartferry audit verify` check what was restored")
+    return ExitCode.COMPLETE
+
+
+def _absolute(programs: Path | None) -> Path | None:
+    return None if programs is None else programs.absolute()
 
 
 def drop(

@@ -7,25 +7,22 @@ backup in each audit.
 from __future__ import annotations
 
 import fcntl
-import glob
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
 
 from snapshots.actor import Actor
+from snapshots.dump_file import file_border, part_of, require_dump
 from snapshots.embedded import DATA, FORMER, MAJOR, embedded_postgres, programs_of, stop_abandoned, unused
 from snapshots.errors import StoreError
 from snapshots.tenants import open_tenants
 
-_MAGIC = b"PGDMP"  # how pg_dump's custom format begins
 _MAKING = ".restoring"
-_PART = ".backup-part"
 
 
 def back_up(directory: Path, file: Path, actor: Actor) -> int:
@@ -39,14 +36,14 @@ def back_up(directory: Path, file: Path, actor: Actor) -> int:
     """
     if not (directory / DATA / "PG_VERSION").exists():
         raise StoreError(f"there is no embedded store in {directory} to back up.")
-    with _part_of(file) as part:
+    with part_of(file) as part:
         with embedded_postgres(directory) as url:
             noted = anyio.run(_note, url, actor, ())
             _dump(programs_of(directory), url, part)
-            with _files(file), part.open("rb") as written:
+            with file_border(file), part.open("rb") as written:
                 os.fsync(written.fileno())
             anyio.run(_note, url, actor, noted)  # tenants that were made meanwhile
-        with _files(file):
+        with file_border(file):
             size = part.stat().st_size
             part.replace(file)
     return size
@@ -61,10 +58,8 @@ def restore(file: Path, directory: Path) -> None:
         StoreError: the directory has a store, or another restore makes one; or the file cannot be read, is no backup, or is
             damaged.
     """
-    with _files(file), file.open("rb") as read:
-        if read.read(len(_MAGIC)) != _MAGIC:
-            raise StoreError(f"{file} is not a backup that `chartferry store backup` wrote.")
-    with _files(directory):
+    require_dump(file, "`chartferry store backup`")
+    with file_border(directory):
         is_used = directory.exists() and any(directory.iterdir())
     if is_used:
         raise StoreError(
@@ -88,7 +83,7 @@ def upgrade(directory: Path, programs: Path | None = None) -> Path | None:
     data = directory / DATA
     left = sorted(directory.glob(f"{FORMER}*"))
     if left and not data.exists():
-        with _files(directory), unused(directory):
+        with file_border(directory), unused(directory):
             left[-1].rename(data)
     if not (data / "PG_VERSION").exists():
         raise StoreError(f"there is no embedded store in {directory} to upgrade.")
@@ -100,7 +95,7 @@ def upgrade(directory: Path, programs: Path | None = None) -> Path | None:
     with _alone_in(making):
         try:
             with (
-                _part_of(directory) as dump,
+                part_of(directory) as dump,
                 embedded_postgres(directory, programs) as old,
                 embedded_postgres(making) as new,
             ):
@@ -108,7 +103,7 @@ def upgrade(directory: Path, programs: Path | None = None) -> Path | None:
                 # pg_dump leaves out, and no other server takes
                 _dump(programs or programs_of(directory), old, dump)
                 _fill(making, new, dump)
-            with _files(directory), unused(directory):
+            with file_border(directory), unused(directory):
                 data.rename(former)
                 (making / DATA).rename(data)
         finally:
@@ -133,41 +128,11 @@ def _fill(directory: Path, url: str, file: Path) -> None:
     )
 
 
-@contextmanager
-def _part_of(file: Path) -> Iterator[Path]:
-    """An empty file beside another, for this account only, which is gone at the end unless it was renamed.
-
-    Those that killed calls have left there are deleted: nobody holds their locks.
-    """
-    prefix = f".{file.name}."
-    with _files(file):
-        for left in file.parent.glob(f"{glob.escape(prefix)}*{_PART}"):
-            _delete_unless_locked(left)
-        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=_PART, dir=file.parent)  # mode 0600
-    with suppress(OSError):  # a file system without locks keeps what is left there
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _delete_unless_locked(part: Path) -> None:
-    with suppress(OSError):  # another call's, or another account's
-        descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            part.unlink()
-        finally:
-            os.close(descriptor)
-
-
 def _make(file: Path, making: Path, directory: Path) -> None:
     try:
         with embedded_postgres(making) as url:
             _fill(making, url, file)
-        with _files(directory):
+        with file_border(directory):
             directory.mkdir(parents=True, exist_ok=True)
             making.replace(directory)
     except BaseException:
@@ -178,7 +143,7 @@ def _make(file: Path, making: Path, directory: Path) -> None:
 @contextmanager
 def _alone_in(making: Path) -> Iterator[None]:
     """Lock the folder in which a store is made, and empty it of what a killed call left there; the kernel releases the lock."""
-    with _files(making):
+    with file_border(making):
         making.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(making, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -187,7 +152,7 @@ def _alone_in(making: Path) -> Iterator[None]:
         except BlockingIOError:
             raise StoreError(f"another restore is in progress in {making}; wait until it ends.") from None
         stop_abandoned(making)
-        with _files(making):
+        with file_border(making):
             for left in making.iterdir():
                 if left.is_dir():
                     shutil.rmtree(left)
@@ -198,20 +163,9 @@ def _alone_in(making: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-@contextmanager
-def _files(path: Path) -> Iterator[None]:
-    """Raise StoreError for what the file system refuses."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{path}: {error.strerror}. Check the folder and its permissions, and run the command again."
-        ) from error
-
-
 def _run(program: Path, *args: str) -> None:
     """Run one of the server's programs; its words are not quoted, since those about a row have the row."""
-    with _files(program):
+    with file_border(program):
         done = subprocess.run(  # noqa: S603 - the server's own program, arguments without a shell
             [str(program), *args],
             stdin=subprocess.DEVNULL,

@@ -1,6 +1,7 @@
 """The tenants of a store: lists, creates, migrates and drops them, and notes their backup. Only the owner of the tables may.
 
-`migrate` makes and upgrades one schema, `walls` its roles and policies; `store` opens one tenant for its actor.
+`moving` takes a tenant to another server. `migrate` makes and upgrades one schema, `walls` its roles and policies; `store`
+opens one tenant for its actor.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from psycopg import AsyncConnection, errors, sql
 from snapshots.actor import Actor
 from snapshots.audit import seal
 from snapshots.audit_event import Action
-from snapshots.errors import ConnectionBusyError, SchemaCommentError, StoreError, StoreUnavailableError, store_border
+from snapshots.errors import (
+    ConnectionBusyError,
+    MissingRightsError,
+    SchemaCommentError,
+    StoreError,
+    StoreUnavailableError,
+    store_border,
+)
 from snapshots.migrate import migrate, migrations, version_of
 from snapshots.reading import WhatWasRead, note
 from snapshots.reports import reports
@@ -51,7 +59,9 @@ class Migrated(NamedTuple):
 class Tenants:
     """All tenants of one store, on one session of its owner's; `open_tenants` makes it."""
 
-    def __init__(self, conn: AsyncConnection[Any], actor: Actor, *, with_login: bool) -> None:
+    def __init__(self, conn: AsyncConnection[Any], actor: Actor, server: str, *, with_login: bool) -> None:
+        self.server = server  # its URL
+        self.major = conn.info.server_version // 10000
         self._conn = conn
         self._actor = actor
         self._with_login = with_login
@@ -123,9 +133,7 @@ class Tenants:
             ConnectionBusyError: a run is in progress, or somebody reads.
             MissingRightsError: the login does not own it.
         """
-        schema = tenant_schema(name)
-        if name not in {one for one, _ in await self._named()}:
-            raise StoreError(f"the store has no tenant {name}: `chartferry tenants list` lists them.")
+        schema = await self._required(name)
         session = self._session(name)
         await require_owning(session, "drop")
         walls = await self._walls(name)
@@ -151,20 +159,60 @@ class Tenants:
         Raises:
             StoreError: the tables of a tenant are too old for that. It may be noted of others.
         """
-        names = [name for name, _ in await self._named()]
+        names = await self.names()
         for name in sorted(set(names) - set(noted)):
-            session = self._session(name)
-            with store_border(f"noting the backup in the audit of tenant {name}"):
-                if await version_of(session, tenant_schema(name)) < _BACKUP_KNOWN:
-                    raise StoreError(
-                        f"the audit of tenant {name} cannot note a backup, because an earlier chartferry wrote its tables: back "
-                        "the store up with that one, or run `chartferry tenants migrate` first."
-                    )
-                async with session.transaction():
-                    connections = [row[0] async for row in await self._conn.execute(_SQL["connections"])]
-                    await note(session, Action.BACKUP, WhatWasRead(connections=connections, everyone=True))
-            await seal(session)
+            await self.note_backup_of(name)
         return names
+
+    async def note_backup_of(self, name: str) -> None:
+        """Note in the audit of a tenant that all its charts are read for a backup.
+
+        Raises:
+            StoreError: the tenant's tables are too old for that.
+        """
+        session = self._session(name)
+        with store_border(f"noting the backup in the audit of tenant {name}"):
+            if await version_of(session, tenant_schema(name)) < _BACKUP_KNOWN:
+                raise StoreError(
+                    f"the audit of tenant {name} cannot note a backup, because an earlier chartferry wrote its tables: back "
+                    "the store up with that one, or run `chartferry tenants migrate` first."
+                )
+            async with session.transaction():
+                connections = [row[0] async for row in await self._conn.execute(_SQL["connections"])]
+                await note(session, Action.BACKUP, WhatWasRead(connections=connections, everyone=True))
+        await seal(session)
+
+    async def require_whole_dump(self, name: str) -> bool:
+        """Raise unless this login's dump of a tenant would have all its rows; return whether policies apply to the login.
+
+        Raises:
+            StoreError: there is no such tenant.
+            MissingRightsError: the login does not own it, or a policy that is not chartferry's could hide rows from it.
+        """
+        schema = await self._required(name)
+        await require_owning(self._session(name), "export")
+        with store_border(f"looking at the policies of tenant {name}"):
+            row = await (await self._conn.execute(_SQL["policies"], {"schema": schema})).fetchone()
+        is_subject, others = row or (True, [])
+        if is_subject and (others or (await self._walls(name)).unguarded):
+            named = f" ({', '.join(others)})" if others else ""
+            raise MissingRightsError(
+                f"policies of tenant {name} that are not chartferry's{named} could hide rows from this login, and nothing was "
+                f"exported. Name a superuser, or a login with BYPASSRLS, in store.url; or drop them, and run chartferry tenants "
+                f"migrate {name}."
+            )
+        return bool(is_subject)
+
+    async def names(self) -> list[str]:
+        """Return the names of the tenants, in order."""
+        return [name for name, _ in await self._named()]
+
+    async def _required(self, name: str) -> str:
+        """Return the schema of an existing tenant."""
+        schema = tenant_schema(name)
+        if name not in await self.names():
+            raise StoreError(f"the store has no tenant {name}: `chartferry tenants list` lists them.")
+        return schema
 
     async def _require_idle(self, name: str) -> None:
         """Raise ConnectionBusyError while a run of the tenant is in progress."""
@@ -208,6 +256,6 @@ async def open_tenants(url: str, actor: Actor) -> AsyncIterator[Tenants]:
         conn = await connect(server)
         try:
             await check_server(conn, server)
-            yield Tenants(conn, actor, with_login=server != url)
+            yield Tenants(conn, actor, server, with_login=server != url)
         finally:
             await conn.close()

@@ -29,3 +29,11 @@ DROP OWNED BY {role}
 -- name: drop_role
 -- A role that nothing refers to any more.
 DROP ROLE {role}
+
+-- name: policies
+-- Whether policies apply to this login, although it owns the tables; and those of a schema that are not chartferry's.
+SELECT NOT (r.rolsuper OR r.rolbypassrls), ARRAY(
+    SELECT format('%%s on %%s', p.polname, c.relname) FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+    WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace AND p.polname NOT IN ('tenant', 'unsealed') ORDER BY 1
+)
+FROM pg_roles r WHERE r.rolname = current_user

@@ -1,4 +1,4 @@
-"""The disk with the store is lost, and there is a backup."""
+"""The disk with the store is lost, and there is a backup; a tenant moves to another store by a file."""
 
 from __future__ import annotations
 
@@ -85,3 +85,20 @@ def test_a_restored_store_equals_the_backup_and_syncs_again(site: Site, folder: 
         "the next restore stops the server of a killed one"
     )
     assert "is not a backup" in site.run("store", "restore", str(site.folder / "k1.key")).stderr
+
+
+def test_an_operator_moves_a_tenant_into_another_store(site: Site, folder: Path) -> None:
+    site.add("[tenants.mercy]\n")
+    site.use_store(f"embedded:{folder / 'old'}")
+    assert site.run("tenants", "add", "mercy").code == 0
+    file = site.folder / "mercy.dump"
+    assert site.run("tenants", "export", "mercy", "--out", str(file)).stdout.startswith(f"{file}: ")
+    assert site.run("tenants", "export", "nobody", "--out", str(file)).code == 5
+    site.use_store(f"embedded:{folder / 'new'}")
+    assert site.run("tenants", "add", "other").code == 0
+    assert site.run("tenants", "import", str(file)).stdout.startswith(f"restored 1 tenant from {file}: mercy\n")
+    assert site.run("tenants", "import", str(file)).code == 5
+    listed = site.run("tenants", "list", "--json").json["tenants"]
+    assert [(one["name"], one["current"]) for one in listed] == [("mercy", True), ("other", True)]
+    shown = site.run("audit", "--tenant", "mercy", "--patient", "-", stdin="anybody")
+    assert (shown.code, "backup" in shown.stdout) == (0, True)
