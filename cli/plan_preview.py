@@ -24,7 +24,7 @@ from snapshots.peek import Peek
 from snapshots.record import Batch
 from snapshots.report import RunReport, RunScope
 from snapshots.store import Store
-from snapshots.traffic import PaceState, Traffic
+from snapshots.traffic import NO_TRAFFIC, PaceState, Traffic
 from snapshots.unit import Counted, Unit, UnitKind
 from snapshots.witness import AbsentRow
 
@@ -286,7 +286,7 @@ class PreviewStore:
         """Keep nothing, and refuse nothing."""
         return 0
 
-    async def fail(self, *, reason: str, requests: int = 0, retries: int = 0, notes: Sequence[str] = ()) -> RunReport:
+    async def fail(self, *, reason: str, traffic: Traffic = NO_TRAFFIC, notes: Sequence[str] = ()) -> RunReport:
         """Keep the notes, and why the plan could not be made."""
         self._preview.notes = tuple(notes)
         self._preview.error = None if self._is_planned else reason
@@ -295,8 +295,8 @@ class PreviewStore:
             connection=self._preview.connection,
             status="nothing",
             mode=self._preview.mode,
-            requests=requests,
-            retries=retries,
+            requests=traffic.requests,
+            retries=traffic.retries,
         )
 
     def _end(self) -> Any:

@@ -21,6 +21,7 @@ from snapshots.report import Claim
 from snapshots.roster import end_of_crawl, end_of_export
 from snapshots.run_session import OpenScope
 from snapshots.sql import load
+from snapshots.traffic import Traffic
 
 _SQL = load("closing")
 _LEDGER = load("ledger")
@@ -96,8 +97,7 @@ async def close_run(
     *,
     earned: Earned | None,
     at: datetime,
-    requests: int,
-    retries: int,
+    traffic: Traffic,
     notes: Sequence[str],
 ) -> None:
     """Judge what was missed, move watermarks and lags, decide the status. The caller holds the transaction."""
@@ -136,8 +136,8 @@ async def close_run(
     values = {
         "run": closing.run,
         "status": status,
-        "requests": requests,
-        "retries": retries,
+        "requests": traffic.requests,
+        "retries": traffic.retries,
         "patients": patients,
         "full_listing": full and any(end.in_full for end in ends) and not await _is(conn, "leaves_a_gap", own),
         "error": None,
@@ -153,8 +153,7 @@ async def fail_run(
     *,
     reason: str,
     at: datetime,
-    requests: int,
-    retries: int,
+    traffic: Traffic,
     notes: Sequence[str],
 ) -> None:
     """Close a run as failed; nothing is tombstoned, no watermark moves. The caller holds the transaction."""
@@ -162,8 +161,8 @@ async def fail_run(
     values = {
         "run": closing.run,
         "status": "failed",
-        "requests": requests,
-        "retries": retries,
+        "requests": traffic.requests,
+        "retries": traffic.retries,
         "patients": await _number(conn, "patients", closing.own),
         "full_listing": False,
         "error": reason,

@@ -37,6 +37,7 @@ from snapshots.roster import RunRoster, formers, note_aliases
 from snapshots.run_session import RunSession
 from snapshots.sealing import sealed_input, sealed_records
 from snapshots.sql import load
+from snapshots.traffic import NO_TRAFFIC, Traffic
 from snapshots.unit import Counted, Unit, UnitKind
 from snapshots.ways import WayNumbers
 from snapshots.wire import encoded, int_array, text_array
@@ -286,8 +287,7 @@ class OpenRun:
         self,
         *,
         watermark: str | None,
-        requests: int = 0,
-        retries: int = 0,
+        traffic: Traffic = NO_TRAFFIC,
         notes: Sequence[str] = (),
         overlap: timedelta | None = None,
     ) -> RunReport:
@@ -299,13 +299,12 @@ class OpenRun:
                 await self._prepared(),
                 earned=None if watermark is None else Earned(watermark=watermark, overlap=overlap),
                 at=self._session.clock(),
-                requests=requests,
-                retries=retries,
+                traffic=traffic,
                 notes=notes,
             )
             return await self._report()
 
-    async def fail(self, *, reason: str, requests: int = 0, retries: int = 0, notes: Sequence[str] = ()) -> RunReport:
+    async def fail(self, *, reason: str, traffic: Traffic = NO_TRAFFIC, notes: Sequence[str] = ()) -> RunReport:
         """Close the run as failed: everything committed stays, nothing is tombstoned, no watermark moves."""
         async with self._session.transaction("closing"):
             await fail_run(
@@ -313,8 +312,7 @@ class OpenRun:
                 self._open,
                 reason=reason,
                 at=self._session.clock(),
-                requests=requests,
-                retries=retries,
+                traffic=traffic,
                 notes=notes,
             )
             return await self._report()

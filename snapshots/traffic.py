@@ -1,4 +1,4 @@
-"""What was sent to an EHR, and its pace. Shapes only."""
+"""What was sent to a source, and its pace. Shapes only."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ class Traffic:
             spent=self.spent - before.spent,
             left=self.left,
         )
+
+
+NO_TRAFFIC = Traffic()
 
 
 class Down(NamedTuple):

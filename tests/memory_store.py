@@ -15,6 +15,7 @@ from snapshots.closing import remark_notes
 from snapshots.errors import UnitConflictError
 from snapshots.record import Batch, Record
 from snapshots.report import RunReport
+from snapshots.traffic import NO_TRAFFIC, Traffic
 from snapshots.unit import Counted, Unit, UnitKind, UnitResult, UnitState
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -95,8 +96,7 @@ class MemoryRunStore(RunStore):
         self,
         *,
         watermark: str | None,
-        requests: int = 0,
-        retries: int = 0,
+        traffic: Traffic = NO_TRAFFIC,
         notes: Sequence[str] = (),
         overlap: timedelta | None = None,
     ) -> RunReport:
@@ -104,7 +104,7 @@ class MemoryRunStore(RunStore):
         status = "partial" if holes else "complete" if self.records else "nothing"
         return self._report(status, notes)
 
-    async def fail(self, *, reason: str, requests: int = 0, retries: int = 0, notes: Sequence[str] = ()) -> RunReport:
+    async def fail(self, *, reason: str, traffic: Traffic = NO_TRAFFIC, notes: Sequence[str] = ()) -> RunReport:
         return replace(self._report("failed", notes), error=reason)
 
     def _report(self, status: str, notes: Sequence[str]) -> RunReport:

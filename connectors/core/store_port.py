@@ -13,6 +13,7 @@ from typing import Protocol
 
 from snapshots.record import Batch
 from snapshots.report import RunReport
+from snapshots.traffic import NO_TRAFFIC, Traffic
 from snapshots.unit import Counted, Unit, UnitKind
 
 
@@ -86,8 +87,7 @@ class RunStore(Protocol):
         self,
         *,
         watermark: str | None,
-        requests: int = 0,
-        retries: int = 0,
+        traffic: Traffic = NO_TRAFFIC,
         notes: Sequence[str] = (),
         overlap: timedelta | None = None,
     ) -> RunReport:
@@ -99,5 +99,5 @@ class RunStore(Protocol):
         State moves last: this is one transaction after all data has committed.
         """
 
-    async def fail(self, *, reason: str, requests: int = 0, retries: int = 0, notes: Sequence[str] = ()) -> RunReport:
+    async def fail(self, *, reason: str, traffic: Traffic = NO_TRAFFIC, notes: Sequence[str] = ()) -> RunReport:
         """Close the run as failed (login refused, discovery impossible): everything committed stays, nothing is tombstoned."""

@@ -108,17 +108,14 @@ async def sync(
             alive = job is not None and job.status_url is not None and not job.deleted
             if alive and isinstance(error, TransientFetchError):
                 return _suspended(run, error)
-            return await store.fail(
-                reason=str(error), requests=run.uncounted.requests, retries=run.uncounted.retries, notes=run.notes
-            )
+            return await store.fail(reason=str(error), traffic=run.uncounted, notes=run.notes)
         await run.keep_pace()
         if validator is not None:
             run.notes += validator.notes_of(await store.counted())
         run.show("closing")
         return await store.finish(
             watermark=earned.watermark if request.kind == "sync" else None,
-            requests=run.uncounted.requests,
-            retries=run.uncounted.retries,
+            traffic=run.uncounted,
             notes=run.notes,
             overlap=earned.overlap,
         )

@@ -35,7 +35,7 @@ async def fill(store: Store, resources: Iterable[dict[str, Any]], connection: st
         await run.plan([Unit(key="file:1", kind=UnitKind.FILE, resource_type="*")])
         settled = UnitResult(key="file:1", state=UnitState.SETTLED)
         await run.write(Batch(records=[record(resource) for resource in resources], results=[settled]))
-        await run.finish(watermark=None, requests=1, retries=0)
+        await run.finish(watermark=None)
     finally:
         await run.aclose()
 
@@ -70,4 +70,4 @@ async def remove(store: Store, *ids: str, connection: str = "site") -> None:
     scope = RunScope(connection=connection, kind="sync", mode="crawl", selection="all", types=())
     async with await store.begin_run(scope) as run:
         await run.write(Batch(deletions=[Deletion("Patient", id_, Said.DELETED) for id_ in ids]))
-        await run.finish(watermark=None, requests=1, retries=0)
+        await run.finish(watermark=None)

@@ -78,7 +78,7 @@ async def night(store: Store, rng: random.Random) -> None:
         gone = [(kind, id_) for kind, id_ in work if (kind, id_) not in {(r["resourceType"], r["id"]) for r in wrote}]
         await run.write(Batch(records=[record(one) for one in wrote]))
         await run.write(Batch(deletions=[Deletion(kind, id_, Said.DELETED) for kind, id_ in gone]))
-        await run.finish(watermark=None, requests=1, retries=0)
+        await run.finish(watermark=None)
 
 
 def verified(folder: Path) -> Verified:

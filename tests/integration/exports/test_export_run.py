@@ -304,7 +304,7 @@ async def test_a_failed_run_is_reported_as_failed_and_one_without_rows_is_not_sh
         else:
             async with await store.begin_run(scope) as run:
                 await run.write(Batch(records=[record(one) for one in found]))
-                await run.fail(reason="the EHR went away", requests=1, retries=0)
+                await run.fail(reason="the EHR went away")
         async with store.snapshot(Selection()) as snapshot:
             await export(ExportRequest(out=LocalFolder(tmp_path), formats=("ndjson",)), snapshot)
         manifests.append((tmp_path / "manifest.json").read_bytes())

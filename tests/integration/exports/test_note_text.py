@@ -80,7 +80,7 @@ async def night(store: Store, *notes: dict[str, Any], documents: tuple[Document,
     async with await store.begin_run(SCOPE) as run:
         await run.write(Batch(records=with_attached([record(one) for one in notes])))
         await run.write(Batch(documents=documents))
-        return (await run.finish(watermark=None, requests=1, retries=0)).id
+        return (await run.finish(watermark=None)).id
 
 
 async def exported(store: Store, out: Path, *formats: str, views: tuple[str, ...] = (), **selected: Any) -> Path:
@@ -160,7 +160,7 @@ async def test_a_text_belongs_to_the_version_that_it_is_attached_to(any_store: S
         SCOPE
     ) as run:  # which does not ask what is attached, as without attachments.fetch
         await run.write(Batch(records=[record(note("a", "text/plain", status="entered-in-error"))]))
-        await run.finish(watermark=None, requests=1, retries=0)
+        await run.finish(watermark=None)
     assert notes_in(await exported(any_store, tmp_path)) == {"a": ("", "", "")}
 
 

@@ -44,7 +44,7 @@ async def test_every_built_in_view_is_created_and_shows_only_ended_runs(store: S
             ("a", None),
             ("b", None),
         ]
-        await run.finish(watermark=None, requests=1, retries=0)
+        await run.finish(watermark=None)
     assert rows(store_url, "SELECT key FROM patient WHERE gender = 'male'") == [("b",)]
     await remove(store, "a")
     assert rows(store_url, seen) == [("site", "b"), ("site", "c"), ("south", "a")]

@@ -130,7 +130,7 @@ async def test_changes_continue_only_from_the_run_that_ended_last(store: Store, 
         await fill(store, [patient("a", gender="male")])
         first = await load(store, warehouse, view)
         await slow.write(Batch(records=[record(patient("b", gender="male"))]))
-        await slow.finish(watermark=None, requests=1, retries=0)
+        await slow.finish(watermark=None)
     (quick,) = first.runs
     assert first.left_by == quick.run > slow.id
     with pytest.raises(

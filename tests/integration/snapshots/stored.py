@@ -119,7 +119,7 @@ async def full_run(
         await run.plan(units)
         ended = [settled(unit, records=_brought(unit, records)) for unit in units] if results is None else results
         await run.write(Batch(records=records, results=ended))
-        return await run.finish(watermark=watermark, requests=1, retries=0)
+        return await run.finish(watermark=watermark)
 
 
 async def weighed(
@@ -172,7 +172,7 @@ async def weighed(
             await run.evidence.note_listings(moment)
             await run.evidence.rotate(readable, rotated, at=moment, period=PERIOD, fresh=timedelta(0))
             await reader.ask(readable, left)
-        return await run.finish(watermark=watermark, requests=1, retries=0)
+        return await run.finish(watermark=watermark)
 
 
 def _brought(unit: Unit, records: Sequence[Record]) -> int:

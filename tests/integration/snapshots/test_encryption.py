@@ -81,7 +81,7 @@ async def brought(store: Store, *records: Record, **batch: object) -> None:
         await run.knowledge.speak_for("all", [])
         await run.plan(UNITS)
         await run.write(Batch(records=records, results=[settled(one) for one in UNITS], **batch))  # type: ignore[arg-type]
-        await run.finish(watermark=None, requests=1, retries=0)
+        await run.finish(watermark=None)
 
 
 async def read(store: Store, kind: str = "Patient", form: str = "ndjson") -> bytes:

@@ -67,7 +67,7 @@ async def known(store: Store) -> None:
         await run.knowledge.speak_for("all", [])
         await run.plan(units)
         await run.write(Batch(records=brought, quarantined=lines, results=[settled(one) for one in units]))
-        await run.finish(watermark=None, requests=1, retries=0)
+        await run.finish(watermark=None)
     changed = [
         record("a", 2, patient=WHO),
         record("moved", 2, patient=OTHER),
@@ -157,7 +157,7 @@ async def test_no_name_of_a_cohort_is_left_from_which_an_erased_id_could_be_gues
             ]
             await run.write(Batch(records=brought, results=[settled(one) for one in units]))
             claimed = None if kind == "pull" else "2026-01-01T00:00:00Z"
-            await run.finish(watermark=claimed, requests=1, retries=0)
+            await run.finish(watermark=claimed)
     with psycopg.connect(store_url, autocommit=True, options=f"-c search_path={SCHEMA}") as conn:
         known = "SELECT selection FROM watermark UNION SELECT selection FROM roster UNION SELECT knowledge FROM full_listing"
         before = {row[0] for row in conn.execute(known)}  # type: ignore[call-overload]
@@ -334,7 +334,7 @@ async def test_patients_whose_ids_continue_where_an_r4_id_would_end_keep_their_c
     async with await store.begin_run(scope()) as run:
         await run.plan([search()])
         await run.write(Batch(records=brought, quarantined=lines, results=[settled(search())]))
-        await run.finish(watermark=None, requests=1, retries=0)
+        await run.finish(watermark=None)
     await store.erase("mercy", WHO)
     assert live(store_url) == {longer, "c", "d", "e", "g"}
     assert rows(store_url, "SELECT source FROM quarantine") == [(f"line {longer}",)]

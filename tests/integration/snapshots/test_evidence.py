@@ -771,7 +771,7 @@ async def test_a_failed_run_deletes_and_doubts_nothing(store: Store, store_url: 
         await run.plan([R1, P1])
         await run.write(Batch(records=[ONE], deletions=deleted("a1"), results=[settled(R1, records=1), settled(P1)]))
         await run.evidence.note_missed()
-        report = await run.fail(reason="login refused", requests=2, retries=0)
+        report = await run.fail(reason="login refused")
     assert (live(store_url), open_evidence(store_url)) == (IDS, {})
     assert (report.status, report.error) == ("failed", "login refused")
     assert rows(store_url, "SELECT count(*) FROM absence") == [(0,)]

@@ -323,7 +323,7 @@ async def test_a_run_is_reported_with_the_mode_that_it_chose(store: Store):
     async with await store.begin_run(scope(mode="auto")) as run:
         assert (await store.run(run.id)).mode == "auto"
         await run.jobs.save(job)
-        assert (await run.finish(watermark=None, requests=1, retries=0)).mode == "bulk"
+        assert (await run.finish(watermark=None)).mode == "bulk"
     assert (await full_run(await store.begin_run(scope(mode="auto")), [], [P1])).mode == "crawl"
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from snapshots.record import Batch
 from snapshots.store import Store
+from snapshots.traffic import Traffic
 from snapshots.witness import Deletion
 from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import FOOTPRINT, execute, full_run, live, record, rows, scope, search, settled
@@ -19,7 +20,7 @@ async def test_a_first_run_stores_every_record_and_notes_nothing_as_seen(store: 
         await run.plan([U])
         await run.write(Batch(records=[record("a", 1), record("b", 2)], results=[settled(U)]))
         assert rows(store_url, "SELECT count(*) FROM seen") == [(0,)]
-        report = await run.finish(watermark=None, requests=5, retries=1)
+        report = await run.finish(watermark=None, traffic=Traffic(requests=5, retries=1))
     assert (report.new, report.changed, report.unchanged, report.deleted) == (2, 0, 0, 0)
     assert report.resources == {"Observation": 2}
     assert (report.status, report.requests, report.retries) == ("complete", 5, 1)

@@ -77,7 +77,7 @@ async def test_the_report_has_the_budget_and_the_end_of_the_outage(store: Store)
     async with await store.begin_run(SCOPE) as run:
         await run.pace.save(STATE, Traffic(requests=40, retries=9, spent=5, left=95))
         assert run.pace.counted == Traffic(requests=40, retries=9, spent=5, left=95)
-        report = await run.fail(reason="down", requests=2, retries=1)
+        report = await run.fail(reason="down", traffic=Traffic(requests=2, retries=1))
     assert (report.requests, report.retries) == (42, 10)
     assert (report.retries_spent, report.retries_left) == (5, 95)
     assert report.down_until is not None

@@ -142,7 +142,7 @@ async def test_a_pull_that_found_nobody_does_not_date_a_snapshot(store: Store):
         await run.plan([U, empty])
         hole = UnitResult(key=U.key, state=UnitState.FAILED, reason="the server does not know this patient")
         await run.write(Batch(results=[hole, UnitResult(key=empty.key, state=UnitState.SETTLED)]))
-        await run.finish(watermark=None, requests=1, retries=0)
+        await run.finish(watermark=None)
     async with store.snapshot(Selection()) as snapshot:
         assert (snapshot.shown, snapshot.as_of) == before
         assert await shown(snapshot) == FOUND

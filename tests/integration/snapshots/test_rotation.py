@@ -48,7 +48,7 @@ async def night(store: Store, *records: Record, **batch: object) -> tuple[int, i
         await run.knowledge.speak_for("all", [])
         await run.plan(UNITS)
         await run.write(Batch(records=records, results=[settled(one) for one in UNITS], **batch))  # type: ignore[arg-type]
-        report = await run.finish(watermark=None, requests=1, retries=0)
+        report = await run.finish(watermark=None)
     return report.new, report.changed, report.unchanged
 
 

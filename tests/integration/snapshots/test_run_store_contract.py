@@ -71,7 +71,7 @@ async def test_a_result_of_an_unplanned_unit_is_refused_and_writes_nothing(store
 async def test_remarks_of_settled_units_are_reported_by_type(store: RunStore) -> None:
     await store.plan([A, B, FILE])
     await store.write(Batch(results=[settled(A, "odd"), settled(B, "odd"), settled(FILE, "else")]))
-    report = await store.finish(watermark=None, requests=1, retries=0)
+    report = await store.finish(watermark=None)
     assert list(report.notes) == ["Condition: else (1 x)", "Observation: odd (2 x)"]
 
 
@@ -88,7 +88,7 @@ async def test_counts_of_units_are_totalled_by_subject(store: RunStore) -> None:
 async def test_each_kept_note_is_in_the_report_once(store: RunStore) -> None:
     await store.keep_notes(["first", "second"])
     await store.keep_notes(["second", "third"])
-    report = await store.fail(reason="the EHR is gone", requests=1, retries=0, notes=["third", "last"])
+    report = await store.fail(reason="the EHR is gone", notes=["third", "last"])
     assert list(report.notes) == ["first", "second", "third", "last"]
 
 
@@ -98,12 +98,12 @@ async def test_a_run_is_complete_if_all_units_settled_and_otherwise_partial(
 ) -> None:
     await store.plan([A, *left])
     await store.write(Batch(records=[record("o1")], results=[settled(A)]))
-    report = await store.finish(watermark=None, requests=1, retries=0, notes=["told"])
+    report = await store.finish(watermark=None, notes=["told"])
     assert (report.status, report.resources, list(report.notes)) == (status, {"Observation": 1}, ["told"])
 
 
 async def test_a_failed_run_says_why_and_keeps_what_was_fetched(store: RunStore) -> None:
     await store.plan([A])
     await store.write(Batch(records=[record("o1")], results=[settled(A)]))
-    report = await store.fail(reason="the EHR is gone", requests=1, retries=0)
+    report = await store.fail(reason="the EHR is gone")
     assert (report.status, report.error, report.resources) == ("failed", "the EHR is gone", {"Observation": 1})

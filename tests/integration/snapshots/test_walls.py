@@ -43,7 +43,7 @@ async def _stored(url: str, tenant: str, content: str) -> None:
         await run.plan([search()])
         brought = [person("p1", content), record("o1", content)]
         await run.write(Batch(records=brought, results=[settled(search(), records=2)]))
-        await run.finish(watermark=None, requests=1, retries=0)
+        await run.finish(watermark=None)
 
 
 async def _walls(url: str, tenant: str) -> Walls:

@@ -30,7 +30,7 @@ async def test_a_crawls_preview_stops_before_its_first_search_without_an_error()
         assert await run.pending(kinds=(UnitKind.NO_FILE,)) == []
         with pytest.raises(PlanReachedError) as reached:
             await run.pending(kinds=(UnitKind.SEARCH, UnitKind.READ))
-        await run.fail(reason=str(reached.value), requests=1, retries=0, notes=["listed in full"])
+        await run.fail(reason=str(reached.value), notes=["listed in full"])
     assert (preview.error, preview.notes) == (None, ("listed in full",))
 
 
