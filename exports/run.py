@@ -103,10 +103,7 @@ async def export(
         profile = None if work.charts is None else manifest_profile(work.charts.deidentifier, work.available)
         manifest = manifest_content(
             version=version("chartferry"),
-            as_of=snapshot.as_of,
-            runs=snapshot.shown,
-            left_by=snapshot.left_by,
-            not_included=snapshot.not_included,
+            snapshot=snapshot,
             request=work.request_entry(request, snapshot),
             files=delivered,
             descriptions=descriptions,

@@ -20,7 +20,7 @@ from exports.delivery.encryption import FORMAT, Recipients
 from exports.delivery.files import DeliveredFile
 from exports.errors import DestinationError
 from exports.formats.file_formats import FORMATS
-from exports.snapshot_port import ShownRun, UnendedRun
+from exports.snapshot_port import ShownRun, Snapshot
 
 MANIFEST_NAME = "manifest.json"
 BULK_PUBLISH = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/BulkPublishManifest"
@@ -35,10 +35,7 @@ _OWN_NAME = re.compile(
 def manifest_content(
     *,
     version: str,
-    as_of: datetime,
-    runs: Sequence[ShownRun],
-    left_by: int | None = None,
-    not_included: Sequence[UnendedRun],
+    snapshot: Snapshot,
     request: Mapping[str, Any],
     files: Sequence[DeliveredFile],
     descriptions: Sequence[DeliveredFile] = (),
@@ -47,21 +44,20 @@ def manifest_content(
     recipients: Recipients | None = None,
     masked: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """Return the manifest as JSON with a fixed layout. `runs` have ended; the files have nothing of those in `not_included`.
+    """Return the manifest as JSON with a fixed layout: which moment the files show, and which runs they have nothing of.
 
-    `left_by` is the run that ended last: what has changed since then is what these files lack. `descriptions` hold no data, but
-    say what the columns of the files are; `drift` is how they differ from the last export's; by `profile` the files were
-    de-identified, and for `recipients` those of `files` are encrypted. `masked`: what the reader was given in place of values
-    that the store encrypts.
+    `descriptions` hold no data, but say what the columns of the files are; `drift` is how they differ from the last export's.
+    By `profile` the files were de-identified; for `recipients` those of `files` are encrypted. `masked`: what the reader was
+    given in place of values that the store encrypts.
     """
     document: dict[str, Any] = {
         "chartferry": version,
-        "as_of": instant(as_of),
-        "runs": [one.run for one in runs],
-        "states": states(runs),
-        "left_by": left_by,
+        "as_of": instant(snapshot.as_of),
+        "runs": [one.run for one in snapshot.shown],
+        "states": states(snapshot.shown),
+        "left_by": snapshot.left_by,  # what has changed since that run is what these files lack
         "not_included": [
-            {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in not_included
+            {"run": one.run, "connection": one.connection, "began": instant(one.began)} for one in snapshot.not_included
         ],
         "request": dict(request),
         "files": [_stated(file) for file in files],

@@ -78,12 +78,7 @@ def chunks_without_end(answer: Answer, out: socket.socket) -> bool:
 
 def chunks_for_ever(answer: Answer, out: socket.socket) -> bool:
     """The body in a chunk, and then silence while the connection stays."""
-    out.sendall(
-        answer.head("Transfer-Encoding: chunked")
-        + b"%X\r\n" % max(len(answer.body), 1)
-        + (answer.body or b" ")
-        + b"\r\n"
-    )
+    chunks_without_end(answer, out)
     with contextlib.suppress(OSError):
         out.settimeout(30)
         out.recv(1)

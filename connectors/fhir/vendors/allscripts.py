@@ -12,6 +12,28 @@ from connectors.fhir.profile import (
     VendorProfile,
 )
 
+# MedicationStatement holds old charts' medications [R] AA, vendor-facts 3.3
+_SEARCHED = (
+    "Patient",
+    "AllergyIntolerance",
+    "CarePlan",
+    "CareTeam",
+    "Condition",
+    "Device",
+    "DiagnosticReport",
+    "DocumentReference",
+    "Encounter",
+    "Goal",
+    "Immunization",
+    "MedicationAdministration",
+    "MedicationRequest",
+    "MedicationStatement",
+    "Observation",
+    "Procedure",
+    "Provenance",
+    "RelatedPerson",
+)
+
 ALLSCRIPTS = VendorProfile(
     name="allscripts",
     label="Veradigm / Altera (Allscripts)",
@@ -24,47 +46,10 @@ ALLSCRIPTS = VendorProfile(
         file_concurrency=2,  # likewise [I]
     ),
     search=SearchProfile(
-        # MedicationStatement holds old charts' medications [R] AA, vendor-facts 3.3
-        types=(
-            "Patient",
-            "AllergyIntolerance",
-            "CarePlan",
-            "CareTeam",
-            "Condition",
-            "Device",
-            "DiagnosticReport",
-            "DocumentReference",
-            "Encounter",
-            "Goal",
-            "Immunization",
-            "MedicationAdministration",
-            "MedicationRequest",
-            "MedicationStatement",
-            "Observation",
-            "Procedure",
-            "Provenance",
-            "RelatedPerson",
-        ),
+        types=_SEARCHED,
         page_size=50,  # default and maximum: not found [I] vendor-facts 3.3
         # documented as common, with ge, gt, le, lt; not declared [D] VD, [R] AA, vendor-facts 3.3
-        last_updated_types=(
-            "AllergyIntolerance",
-            "CarePlan",
-            "CareTeam",
-            "Condition",
-            "Device",
-            "DiagnosticReport",
-            "DocumentReference",
-            "Encounter",
-            "Goal",
-            "Immunization",
-            "MedicationAdministration",
-            "MedicationRequest",
-            "MedicationStatement",
-            "Observation",
-            "Procedure",
-            "RelatedPerson",
-        ),
+        last_updated_types=tuple(one for one in _SEARCHED if one not in {"Patient", "Provenance"}),
         patient_by="_id",  # a search parameter that is documented as common [D] VD, vendor-facts 3.3
     ),
     bulk=BulkProfile(

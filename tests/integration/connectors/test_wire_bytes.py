@@ -23,7 +23,7 @@ from connectors.fhir.errors import ProtocolError, TerminalFetchError, TransientF
 from connectors.fhir.metadata import declared
 from connectors.fhir.transport import client as client_module
 from tests.integration.connectors.unhurried_loop import BACKEND
-from tests.integration.connectors.wire import Endpoint, always, call, client, http, wire
+from tests.integration.connectors.wire import Endpoint, always, call, client, http, read_to_its_end, wire
 
 pytestmark = pytest.mark.anyio
 
@@ -108,15 +108,9 @@ async def test_an_unrequested_coding_is_reported_and_not_retried(coding):
         with pytest.raises(TerminalFetchError, match=rf"was not requested \({coding}\).*only gzip"):
             await ehr.send(call())
         with pytest.raises(TerminalFetchError, match=coding):
-            await _read_file(ehr)
+            await read_to_its_end(ehr)
         assert len(server.seen) == 2
         assert ehr.retries == 0
-
-
-async def _read_file(ehr):
-    async with ehr.stream(call(purpose="file", accept="application/fhir+ndjson")) as reply:
-        async for _ in reply.chunks:
-            pass
 
 
 async def test_an_answer_too_long_to_hold_is_refused(monkeypatch):
@@ -162,11 +156,6 @@ async def test_a_truncated_stream_raises_and_never_looks_complete(name):
         with pytest.raises(TransientFetchError, match=r"^GET /Patient\?name=\{name\}: .*(lost|damaged)"):
             await read_to_its_end(ehr)
         assert ehr.retries == 1
-
-
-async def read_to_its_end(ehr):
-    async with ehr.stream(call(purpose="file", accept="application/fhir+ndjson")) as reply:
-        return b"".join([chunk async for chunk in reply.chunks])
 
 
 async def test_a_stream_left_early_releases_its_place_and_connection():

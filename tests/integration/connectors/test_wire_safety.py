@@ -13,7 +13,7 @@ import pytest
 from connectors.core.errors import ConnectorError
 from connectors.fhir.errors import TerminalFetchError, TransientFetchError, UnsafeLinkError
 from connectors.fhir.transport.call import Token
-from tests.integration.connectors.wire import NOW, Endpoint, always, call, client, http, wire
+from tests.integration.connectors.wire import NOW, Endpoint, always, call, client, http, read_to_its_end, wire
 
 pytestmark = pytest.mark.anyio
 
@@ -301,12 +301,6 @@ async def test_a_decompression_bomb_is_a_clear_error_and_is_not_retried(form, co
             await read_to_its_end(ehr)
         assert len(server.seen) == 2
         assert ehr.retries == 0
-
-
-async def read_to_its_end(ehr):
-    async with ehr.stream(call(purpose="file", accept="application/fhir+ndjson")) as reply:
-        async for _ in reply.chunks:
-            pass
 
 
 @pytest.mark.parametrize(

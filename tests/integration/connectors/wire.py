@@ -162,3 +162,9 @@ def call(url="Patient?name=SECRET", **changes):
     """A search, unless told otherwise."""
     wanted = {"method": "GET", "template": "GET /Patient?name={name}", "purpose": "search"} | changes
     return Call(url=url, **wanted)
+
+
+async def read_to_its_end(ehr):
+    """The body of a file."""
+    async with ehr.stream(call(purpose="file", accept="application/fhir+ndjson")) as reply:
+        return b"".join([chunk async for chunk in reply.chunks])

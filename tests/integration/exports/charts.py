@@ -11,8 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from exports.delivery.destination import LocalFolder
+from exports.plan import ExportRequest
+from exports.run import export
 from snapshots.record import Batch, Record
 from snapshots.report import RunScope
+from snapshots.selection import Selection
 from snapshots.store import Store
 from snapshots.unit import Unit, UnitKind, UnitResult, UnitState
 from snapshots.witness import Deletion, Said
@@ -71,3 +75,9 @@ async def remove(store: Store, *ids: str, connection: str = "site") -> None:
     async with await store.begin_run(scope) as run:
         await run.write(Batch(deletions=[Deletion("Patient", id_, Said.DELETED) for id_ in ids]))
         await run.finish(watermark=None)
+
+
+async def exported_files(store: Store, out: Path, *formats: str, views: tuple[str, ...] = ()) -> dict[str, bytes]:
+    async with store.snapshot(Selection()) as snapshot:
+        await export(ExportRequest(out=LocalFolder(out), formats=formats, views=views), snapshot)
+    return {name: (out / name).read_bytes() for name in names_in(out) - {"manifest.json"}}

@@ -18,10 +18,9 @@ from snapshots.identifying import SealedElements
 from snapshots.patient_terms import identifier_term
 from snapshots.sealed_values import Keyring
 from snapshots.selection import Selection
-from snapshots.store import Store
 from snapshots.stored_documents import TEXT_PATHS
 from tests.fix_store import opened_store
-from tests.integration.exports.charts import fill, names_in, patient, table_of, view_file
+from tests.integration.exports.charts import exported_files, fill, patient, table_of, view_file
 from tests.integration.snapshots.stored import rows
 
 pytestmark = pytest.mark.anyio
@@ -54,12 +53,6 @@ OBSERVATION: dict[str, Any] = {
 CHART = [patient("p1"), OBSERVATION]
 
 
-async def exported(store: Store, out: Path, *formats: str, views: tuple[str, ...] = ()) -> dict[str, bytes]:
-    async with store.snapshot(Selection()) as snapshot:
-        await export(ExportRequest(out=LocalFolder(out), formats=formats, views=views), snapshot)
-    return {name: (out / name).read_bytes() for name in names_in(out) - {"manifest.json"}}
-
-
 def secrets_in(url: str) -> set[str]:
     (body,) = rows(url, "SELECT body::text FROM resource WHERE resource_type = 'Observation'")[0]
     return {one for one in SECRETS if one in body}
@@ -71,8 +64,8 @@ async def test_values_at_an_encrypted_path_are_ciphertext_in_the_store_and_plain
     async with opened_store(store_url, "plain") as plain, opened_store(store_url, keyring=MORE) as sealed:
         for store in (plain, sealed):
             await fill(store, CHART)
-        expected = await exported(plain, tmp_path / "plain", "ndjson", "csv")
-        found = await exported(sealed, tmp_path / "sealed", "ndjson", "csv")
+        expected = await exported_files(plain, tmp_path / "plain", "ndjson", "csv")
+        found = await exported_files(sealed, tmp_path / "sealed", "ndjson", "csv")
     assert secrets_in(store_url) == set()
     assert rows(store_url, "SELECT body -> 'contained' -> 0 -> 'note' -> 0 ->> 'time' FROM resource_observation") == [
         ("2020",)
@@ -109,7 +102,7 @@ async def test_a_view_that_computes_with_encrypted_elements_is_refused(
     async with opened_store(store_url, keyring=MORE) as store:
         await fill(store, CHART)
         with pytest.raises(ViewError, match="is encrypted in this store"):
-            await exported(store, tmp_path / "out", "csv", views=(view,))
+            await exported_files(store, tmp_path / "out", "csv", views=(view,))
 
 
 def iterating(folder: Path, name: str, column: dict[str, str]) -> str:
@@ -129,9 +122,9 @@ async def test_iterating_over_encrypted_values_gives_encrypted_values(
     computing = iterating(tmp_path, "computing", {"name": "x", "path": path})
     async with opened_store(store_url, keyring=MORE) as store:
         await fill(store, CHART)
-        await exported(store, tmp_path / "out", "csv", views=(shown,))
+        await exported_files(store, tmp_path / "out", "csv", views=(shown,))
         with pytest.raises(ViewError, match="is encrypted in this store"):
-            await exported(store, tmp_path / "none", "csv", views=(computing,))
+            await exported_files(store, tmp_path / "none", "csv", views=(computing,))
     assert [row["x"] for row in table_of(tmp_path / "out" / "shown.csv.gz")] == ["ill"]
 
 
@@ -147,7 +140,7 @@ async def test_built_in_views_that_do_not_compute_with_the_path_still_work(
     }
     async with opened_store(store_url, keyring=replace(KEYS, paths=frozenset(paths))) as store:
         await fill(store, CHART)
-        assert f"{built_in}.csv.gz" in await exported(store, tmp_path / "out", "csv", views=(built_in,))
+        assert f"{built_in}.csv.gz" in await exported_files(store, tmp_path / "out", "csv", views=(built_in,))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +170,7 @@ async def test_structures_that_an_encrypted_path_leads_into_are_not_compared(
     async with opened_store(store_url, keyring=replace(KEYS, paths=INNER)) as store:
         await fill(store, CHART)
         with pytest.raises(ViewError, match="may hold encrypted ones in this store, so SQL cannot compare them"):
-            await exported(store, tmp_path / "out", "csv", views=(view,))
+            await exported_files(store, tmp_path / "out", "csv", views=(view,))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +190,7 @@ async def test_structures_beside_an_encrypted_path_are_compared(store_url: str, 
     view = view_file(tmp_path, "comparing", {"name": "x", "path": path}, resource="Observation")
     async with opened_store(store_url, keyring=replace(KEYS, paths=INNER)) as store:
         await fill(store, CHART)
-        await exported(store, tmp_path / "out", "csv", views=(view,))
+        await exported_files(store, tmp_path / "out", "csv", views=(view,))
 
 
 async def test_what_is_within_nested_items_is_shown_and_not_computed_with(store_url: str, tmp_path: Path) -> None:
@@ -207,9 +200,9 @@ async def test_what_is_within_nested_items_is_shown_and_not_computed_with(store_
     computed = view_file(tmp_path, "computed", {"name": "x", "path": f"{path} = 'angry'"}, resource="Questionnaire")
     async with opened_store(store_url, keyring=replace(KEYS, paths=INNER)) as store:
         await fill(store, [questionnaire])
-        await exported(store, tmp_path / "out", "csv", views=(shown,))
+        await exported_files(store, tmp_path / "out", "csv", views=(shown,))
         with pytest.raises(ViewError, match="'display' is encrypted in this store"):
-            await exported(store, tmp_path / "computed", "csv", views=(computed,))
+            await exported_files(store, tmp_path / "computed", "csv", views=(computed,))
     assert table_of(tmp_path / "out" / "shown.csv.gz") == [{"x": "angry"}]
 
 
@@ -247,7 +240,7 @@ async def test_a_path_of_a_contained_resource_is_out_of_a_view_s_reach(store_url
     async with opened_store(store_url, keyring=MORE) as store:
         await fill(store, CHART)
         with pytest.raises(ViewError, match="'note' of a Condition within Observation is encrypted"):
-            await exported(store, tmp_path / "out", "csv", views=(view,))
+            await exported_files(store, tmp_path / "out", "csv", views=(view,))
 
 
 async def test_unencrypted_elements_can_be_computed_with(store_url: str, tmp_path: Path) -> None:
@@ -259,20 +252,20 @@ async def test_unencrypted_elements_can_be_computed_with(store_url: str, tmp_pat
     view = view_file(tmp_path, "computing", *columns, resource="Observation")
     async with opened_store(store_url, keyring=MORE) as store:
         await fill(store, CHART)
-        await exported(store, tmp_path / "out", "csv", views=(view,))
+        await exported_files(store, tmp_path / "out", "csv", views=(view,))
     assert table_of(tmp_path / "out" / "computing.csv.gz") == [{"code": "29463-7", "noted": "2", "note": "ill"}]
 
 
 async def test_a_path_added_later_is_encrypted_once_by_the_next_rotation_only(store_url: str, tmp_path: Path) -> None:
     async with opened_store(store_url, keyring=KEYS) as store:
         await fill(store, CHART)
-        before = await exported(store, tmp_path / "before", "ndjson")
+        before = await exported_files(store, tmp_path / "before", "ndjson")
     assert secrets_in(store_url) == set(SECRETS)
     async with opened_store(store_url, keyring=MORE) as store:
         assert (await store.rotate()).rows == {"resource": 1}
         assert secrets_in(store_url) == set()
         assert (await store.rotate()).rows == {}
-        assert await exported(store, tmp_path / "after", "ndjson") == before
+        assert await exported_files(store, tmp_path / "after", "ndjson") == before
 
 
 async def test_a_store_keeps_encrypting_a_path_removed_from_its_configuration(store_url: str, tmp_path: Path) -> None:
@@ -283,7 +276,7 @@ async def test_a_store_keeps_encrypting_a_path_removed_from_its_configuration(st
         await fill(store, CHART)
         assert secrets_in(store_url) == set()
         with pytest.raises(ViewError, match="is encrypted in this store"):
-            await exported(store, tmp_path / "out", "csv", views=(view,))
+            await exported_files(store, tmp_path / "out", "csv", views=(view,))
 
 
 async def test_a_reader_knows_a_path_added_after_it_opened_the_store(store_url: str, tmp_path: Path) -> None:
@@ -291,7 +284,7 @@ async def test_a_reader_knows_a_path_added_after_it_opened_the_store(store_url: 
     async with opened_store(store_url, keyring=KEYS) as reader, opened_store(store_url, keyring=MORE) as store:
         await fill(store, CHART)
         with pytest.raises(ViewError, match="is encrypted in this store"):
-            await exported(reader, tmp_path / "out", "csv", views=(view,))
+            await exported_files(reader, tmp_path / "out", "csv", views=(view,))
         async with reader.sql_views() as there:
             assert there.sealed == SealedElements(PATHS | TEXT_PATHS)
 
@@ -302,6 +295,6 @@ async def test_a_reader_without_keys_is_refused_if_the_store_was_encrypted_meanw
     async with opened_store(store_url) as reader, opened_store(store_url, keyring=KEYS) as store:
         await fill(store, CHART)
         with pytest.raises(StoreKeyError, match="encrypted meanwhile"):
-            await exported(reader, tmp_path / "out", "ndjson")
+            await exported_files(reader, tmp_path / "out", "ndjson")
         with pytest.raises(StoreKeyError, match="encrypted meanwhile"):
             await reader.find("site", identifier_term("urn:mrn", "1"))

@@ -9,19 +9,15 @@ from typing import Any
 
 import pytest
 
-from exports.delivery.destination import LocalFolder
 from exports.errors import ViewError
-from exports.plan import ExportRequest
 from exports.queries.run import Limits, run_query
-from exports.run import export
 from mocks.mock_config import MockConfig
 from mocks.server import load_dataset
 from snapshots.errors import SealedValueError
 from snapshots.sealed_values import Keyring
 from snapshots.selection import Selection
-from snapshots.store import Store
 from tests.fix_store import opened_store
-from tests.integration.exports.charts import fill, names_in, patient, table_of, view_file
+from tests.integration.exports.charts import exported_files, fill, patient, table_of, view_file
 from tests.integration.snapshots.stored import execute
 
 pytestmark = pytest.mark.anyio
@@ -39,20 +35,14 @@ ODD: list[dict[str, Any]] = [
 ]
 
 
-async def exported(store: Store, out: Path, *formats: str, views: tuple[str, ...] = ()) -> dict[str, bytes]:
-    async with store.snapshot(Selection()) as snapshot:
-        await export(ExportRequest(out=LocalFolder(out), formats=formats, views=views), snapshot)
-    return {name: (out / name).read_bytes() for name in names_in(out) - {"manifest.json"}}
-
-
 async def test_every_built_in_view_gives_the_same_rows_from_an_encrypted_store(store_url: str, tmp_path: Path) -> None:
     dataset = load_dataset(MockConfig(patients=2, documents=True))
     charts = [json.loads(row.raw) for kind in dataset.types for row in dataset.of_type(kind)]
     async with opened_store(store_url) as plain, opened_store(store_url, "sealed", keyring=KEYS) as sealed:
         for store in (plain, sealed):
             await fill(store, [*charts, *ODD])
-        expected = await exported(plain, tmp_path / "plain", "csv", "parquet")
-        found = await exported(sealed, tmp_path / "sealed", "csv", "parquet")
+        expected = await exported_files(plain, tmp_path / "plain", "csv", "parquet")
+        found = await exported_files(sealed, tmp_path / "sealed", "csv", "parquet")
     assert {name for name in expected if found[name] != expected[name]} == set()
     (left_empty,) = {
         json.dumps(one["left_empty"]) for one in files(tmp_path / "sealed") if one["path"] == "patient.csv.gz"
@@ -102,7 +92,7 @@ async def test_a_column_that_computes_with_an_encrypted_element_is_refused_with_
     async with opened_store(store_url, keyring=KEYS) as store:
         await fill(store, [patient("a")])
         with pytest.raises(ViewError, match=rf"is encrypted in this store, so SQL cannot read it at character {at} "):
-            await exported(store, tmp_path / "out", "csv", views=(view,))
+            await exported_files(store, tmp_path / "out", "csv", views=(view,))
     assert not (tmp_path / "out").exists()
 
 
@@ -117,7 +107,7 @@ async def test_a_person_within_another_resource_is_out_of_a_view_s_reach(
     async with opened_store(store_url, keyring=KEYS) as store:
         await fill(store, [patient("a")])
         with pytest.raises(ViewError, match="may be encrypted in this store where"):
-            await exported(store, tmp_path / "out", "csv", views=(view,))
+            await exported_files(store, tmp_path / "out", "csv", views=(view,))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +135,7 @@ async def test_whole_structures_that_may_hold_an_encrypted_value_are_not_compare
     async with opened_store(store_url, keyring=KEYS) as store:
         await fill(store, [patient("a")])
         with pytest.raises(ViewError, match="may hold encrypted ones in this store, so SQL cannot compare them"):
-            await exported(store, tmp_path / "out", "csv", views=(view,))
+            await exported_files(store, tmp_path / "out", "csv", views=(view,))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +156,7 @@ async def test_structures_that_hold_nothing_encrypted_are_compared(store_url: st
     view = view_file(tmp_path, "comparing", {"name": "x", "path": path}, resource="Observation")
     async with opened_store(store_url, keyring=KEYS) as store:
         await fill(store, [patient("a")])
-        await exported(store, tmp_path / "out", "csv", views=(view,))
+        await exported_files(store, tmp_path / "out", "csv", views=(view,))
 
 
 async def test_existence_and_count_of_an_encrypted_element_can_be_queried(store_url: str, tmp_path: Path) -> None:
@@ -179,7 +169,7 @@ async def test_existence_and_count_of_an_encrypted_element_can_be_queried(store_
     async with opened_store(store_url, keyring=KEYS) as store:
         names = [{"family": "a"}, {"use": "official", "family": "b", "given": ["c", "d"]}]
         await fill(store, [patient("a", name=names)])
-        await exported(store, tmp_path / "out", "csv", views=(view,))
+        await exported_files(store, tmp_path / "out", "csv", views=(view,))
     assert table_of(tmp_path / "out" / "asking.csv.gz") == [{"there": "false", "names": "2", "official": "b"}]
 
 
@@ -200,7 +190,7 @@ async def test_plain_elements_beside_encrypted_ones_can_be_computed_with(
     name = {"use": "official", "family": "Zappa", "period": more}
     async with opened_store(store_url, keyring=KEYS) as store:
         await fill(store, [patient("a", name=[name], _gender=more, communication=[more])])
-        await exported(store, tmp_path / "out", "csv", views=(view,))
+        await exported_files(store, tmp_path / "out", "csv", views=(view,))
     assert table_of(tmp_path / "out" / "computing.csv.gz") == [{"x": "true"}]
 
 
@@ -209,7 +199,7 @@ async def test_names_that_a_collection_joins_are_decrypted_one_by_one(store_url:
     view = view_file(tmp_path, "joining", column)
     async with opened_store(store_url, keyring=KEYS) as store:
         await fill(store, [patient("a", name=[{"given": ['b"', "~sealed:c~"]}, {"given": ["d"]}])])
-        await exported(store, tmp_path / "out", "csv", views=(view,))
+        await exported_files(store, tmp_path / "out", "csv", views=(view,))
     assert table_of(tmp_path / "out" / "joining.csv.gz") == [{"names": '["b\\" ~sealed:c~", "d"]'}]
 
 
@@ -225,7 +215,7 @@ async def test_a_value_moved_from_a_row_of_another_type_is_not_shown(store_url: 
         moved = "(SELECT o.body -> 'name' FROM resource o WHERE o.id = 'r')"
         execute(store_url, f"UPDATE resource SET body = jsonb_set(body, '{{name}}', {moved}) WHERE id = 'a'")
         with pytest.raises(SealedValueError):
-            await exported(store, tmp_path / "out", "csv", views=("patient_name",))
+            await exported_files(store, tmp_path / "out", "csv", views=("patient_name",))
 
 
 async def test_a_query_over_an_encrypted_element_is_refused(store_url: str, tmp_path: Path) -> None:

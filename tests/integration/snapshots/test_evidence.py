@@ -35,6 +35,10 @@ from tests.integration.snapshots.stored import (
 )
 
 pytestmark = pytest.mark.anyio
+OLDER_THAN_WAYS = (  # tombstones
+    "INSERT INTO evidence (connection, resource_type, id, state, run) SELECT connection, resource_type, id, 'old-tombstone', "
+    "deleted_run FROM resource WHERE deleted_at IS NOT NULL"
+)
 T1, T2 = "2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z"
 P1, P2, R1, R2 = search(patient="p1"), search(patient="p2"), read("p1"), read("p2")
 ASKED = [R1, R2, P1, P2]
@@ -602,11 +606,7 @@ async def test_a_tombstone_older_than_ways_is_read_until_there_is_an_answer(
 ):
     await weighed(store, ALL, ASKED)
     await weighed(store, LESS, ASKED, answers={"a2": Said.NOT_FOUND})
-    execute(
-        store_url,
-        "INSERT INTO evidence (connection, resource_type, id, state, run) SELECT connection, resource_type, id, 'old-tombstone', "
-        "deleted_run FROM resource WHERE deleted_at IS NOT NULL",
-    )
+    execute(store_url, OLDER_THAN_WAYS)
     report = await weighed(store, LESS, ASKED, rotated=50, answers={"a2": answer})
     assert asked_for(store_url, report.id) == ["a2"]
     assert (live(store_url), open_evidence(store_url)) == (alive, state)
@@ -871,11 +871,7 @@ async def test_an_export_older_than_a_deletion_does_not_undo_it(store: Store, st
 async def test_an_older_export_settles_no_doubt(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     await weighed(store, LESS, ASKED, answers={"a2": Said.NOT_FOUND})
-    execute(
-        store_url,
-        "INSERT INTO evidence (connection, resource_type, id, state, run) SELECT connection, resource_type, id, "
-        "'old-tombstone', deleted_run FROM resource WHERE deleted_at IS NOT NULL",
-    )
+    execute(store_url, OLDER_THAN_WAYS)
     instant = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     exported = [one._replace(way=GROUP) for one in (A1, A2, B1)]
     await weighed(store, exported, [file(way=GROUP)], requested=scope(mode="bulk"), exported_at=instant)

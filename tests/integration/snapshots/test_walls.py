@@ -113,72 +113,49 @@ def south_of(site: Site, statement: str) -> str:
     return statement.replace("SOUTH_READER", f'"{names.reader}"').replace("SOUTH_WRITER", f'"{names.writer}"')
 
 
-# what is tried -> how Postgres refuses it: as north's reader, and as its writer
+# what is tried, and Postgres refuses, as north's reader and as its writer
 REFUSED = {
-    "another schema by name": ("SELECT body FROM tenant_south.resource", errors.InsufficientPrivilege),
-    "another search_path": ("SET LOCAL search_path = tenant_south; SELECT body FROM resource", errors.UndefinedTable),
-    "history by name": ("SELECT body FROM tenant_south.resource_history", errors.InsufficientPrivilege),
-    "a copy out": ("COPY tenant_south.resource TO STDOUT", errors.InsufficientPrivilege),
-    "the other tenant's role": ("SET LOCAL ROLE SOUTH_READER; SELECT 1", errors.InsufficientPrivilege),
-    "the other tenant's writer": ("SET LOCAL ROLE SOUTH_WRITER; SELECT 1", errors.InsufficientPrivilege),
-    "another login": ("SET SESSION AUTHORIZATION SOUTH_READER; SELECT 1", errors.InsufficientPrivilege),
-    "back to the login, which has no rights": (
-        "RESET ROLE; SELECT body FROM tenant_north.resource",
-        errors.InsufficientPrivilege,
-    ),
-    "a partition of the other tenant": ("SELECT body FROM tenant_south.resource_patient", errors.InsufficientPrivilege),
-    "a partition of one's own, which has no policy": ("SELECT body FROM resource_patient", errors.InsufficientPrivilege),
-    "what COPY goes to": ("SELECT body FROM resource_stored", errors.InsufficientPrivilege),
-    "a sample of a partition": (
-        "SELECT body FROM tenant_south.resource_patient TABLESAMPLE SYSTEM (100)",
-        errors.InsufficientPrivilege,
-    ),
-    "the statistics themselves": ("SELECT stavalues1 FROM pg_statistic", errors.InsufficientPrivilege),
-    "no policies": ("SET LOCAL row_security = off; SELECT body FROM resource", errors.InsufficientPrivilege),
-    "taking the guard away": (
-        "ALTER TABLE resource DISABLE ROW LEVEL SECURITY; SELECT 1",
-        errors.InsufficientPrivilege,
-    ),
-    "a policy of one's own": ("CREATE POLICY mine ON resource USING (true); SELECT 1", errors.InsufficientPrivilege),
-    "a view of one's own": ("CREATE VIEW mine AS SELECT 1; SELECT 1", errors.InsufficientPrivilege),
-    "a function of one's own": (
-        "CREATE FUNCTION mine() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; SELECT 1",
-        errors.InsufficientPrivilege,
-    ),
-    "a role of one's own": ("CREATE ROLE mine; SELECT 1", errors.InsufficientPrivilege),
-    "a file of the server": ("SELECT pg_read_file('PG_VERSION')", errors.InsufficientPrivilege),
-    "a program of the server": ("COPY (SELECT 1) TO PROGRAM 'cat'", errors.InsufficientPrivilege),
-    "altering the audit": ("UPDATE audit_event SET actor = 'nobody'", errors.InsufficientPrivilege),
-    "deleting from the audit": ("DELETE FROM audit_patient", errors.InsufficientPrivilege),
-    "altering a seal": ("UPDATE audit_seal SET hash = ''", errors.InsufficientPrivilege),
-    "an event at a moment of one's own": (
-        "INSERT INTO audit_event (at) VALUES ('2020-01-01')",
-        errors.InsufficientPrivilege,
-    ),
-    "an event of another login": ("INSERT INTO audit_event (login) VALUES ('chief')", errors.InsufficientPrivilege),
-    "an event with the last number of all": (
-        "INSERT INTO audit_event (id) OVERRIDING SYSTEM VALUE VALUES (9000000000000000000)",
-        errors.InsufficientPrivilege,
-    ),
-    "an event that says that others were pruned": (
+    "another schema by name": "SELECT body FROM tenant_south.resource",
+    "another search_path": "SET LOCAL search_path = tenant_south; SELECT body FROM resource",
+    "history by name": "SELECT body FROM tenant_south.resource_history",
+    "a copy out": "COPY tenant_south.resource TO STDOUT",
+    "the other tenant's role": "SET LOCAL ROLE SOUTH_READER; SELECT 1",
+    "the other tenant's writer": "SET LOCAL ROLE SOUTH_WRITER; SELECT 1",
+    "another login": "SET SESSION AUTHORIZATION SOUTH_READER; SELECT 1",
+    "back to the login, which has no rights": "RESET ROLE; SELECT body FROM tenant_north.resource",
+    "a partition of the other tenant": "SELECT body FROM tenant_south.resource_patient",
+    "a partition of one's own, which has no policy": "SELECT body FROM resource_patient",
+    "what COPY goes to": "SELECT body FROM resource_stored",
+    "a sample of a partition": "SELECT body FROM tenant_south.resource_patient TABLESAMPLE SYSTEM (100)",
+    "the statistics themselves": "SELECT stavalues1 FROM pg_statistic",
+    "no policies": "SET LOCAL row_security = off; SELECT body FROM resource",
+    "taking the guard away": "ALTER TABLE resource DISABLE ROW LEVEL SECURITY; SELECT 1",
+    "a policy of one's own": "CREATE POLICY mine ON resource USING (true); SELECT 1",
+    "a view of one's own": "CREATE VIEW mine AS SELECT 1; SELECT 1",
+    "a function of one's own": "CREATE FUNCTION mine() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; SELECT 1",
+    "a role of one's own": "CREATE ROLE mine; SELECT 1",
+    "a file of the server": "SELECT pg_read_file('PG_VERSION')",
+    "a program of the server": "COPY (SELECT 1) TO PROGRAM 'cat'",
+    "altering the audit": "UPDATE audit_event SET actor = 'nobody'",
+    "deleting from the audit": "DELETE FROM audit_patient",
+    "altering a seal": "UPDATE audit_seal SET hash = ''",
+    "an event at a moment of one's own": "INSERT INTO audit_event (at) VALUES ('2020-01-01')",
+    "an event of another login": "INSERT INTO audit_event (login) VALUES ('chief')",
+    "an event with the last number of all": "INSERT INTO audit_event (id) OVERRIDING SYSTEM VALUE VALUES (9000000000000000000)",
+    "an event that says that others were pruned":
         "INSERT INTO audit_event (action, through) VALUES ('prune', 9000000000000000000)",
-        errors.InsufficientPrivilege,
-    ),
-    "a temporary table of the login's": ("RESET ROLE; CREATE TEMPORARY TABLE mine ()", errors.InsufficientPrivilege),
-    "emptying the audit": ("TRUNCATE audit_event; SELECT 1", errors.InsufficientPrivilege),
-    "SQL within SQL": (
-        "SELECT query_to_xml('SELECT body FROM tenant_south.resource', true, true, '')",
-        errors.InsufficientPrivilege,
-    ),
+    "a temporary table of the login's": "RESET ROLE; CREATE TEMPORARY TABLE mine ()",
+    "emptying the audit": "TRUNCATE audit_event; SELECT 1",
+    "SQL within SQL": "SELECT query_to_xml('SELECT body FROM tenant_south.resource', true, true, '')",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("writes", [False, True], ids=["as reader", "as writer"])
 @pytest.mark.parametrize("attack", REFUSED)
 async def test_postgres_refuses_each_attack(site: Site, attacker: TenantSession, attack: str, writes: bool) -> None:
-    statement, refusal = REFUSED[attack]
+    refusal = errors.UndefinedTable if attack == "another search_path" else errors.InsufficientPrivilege
     with pytest.raises(refusal) as refused:
-        await tried(attacker, south_of(site, statement), writes=writes)
+        await tried(attacker, south_of(site, REFUSED[attack]), writes=writes)
     assert SECRET not in str(refused.value)
 
 

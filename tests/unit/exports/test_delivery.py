@@ -12,6 +12,7 @@ import resource
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -180,8 +181,8 @@ def test_a_part_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_instants_in_the_manifest_are_in_utc() -> None:
-    moment = datetime(2024, 1, 2, tzinfo=UTC)
-    content = manifest_content(version="1", as_of=moment, runs=(), not_included=(), request={}, files=[])
+    snapshot: Any = SimpleNamespace(as_of=datetime(2024, 1, 2, tzinfo=UTC), shown=(), left_by=None, not_included=())
+    content = manifest_content(version="1", snapshot=snapshot, request={}, files=[])
     assert json.loads(content)["as_of"] == "2024-01-02T00:00:00Z"
 
 
