@@ -1,4 +1,4 @@
-"""Chooses what a command line means: which connections and which tenant. Usage errors suggest the closest name."""
+"""Chooses the connections and the tenant that a command line means. Usage errors suggest the closest name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a finished export: a table of its files, with what to know about them, or JSON."""
+"""The report of a finished export: a table of its files and notes about them, or JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patients from a file, or from stdin. What a line may hold, `connectors.fhir.cohort.cohort_file` says."""
+"""Reads patients from a file, or from stdin. `connectors.fhir.cohort.cohort_file` says what a line may hold."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The criteria of an export: FHIRPath that says which resources of a type it has. Other types stay whole.
+"""The criteria of an export: FHIRPath that decides which resources of a type it contains. Other types stay whole.
 
-As `_typeFilter` of Bulk Data restricts the type that it names, and no other. What an expression means is left to `compiler`.
+In the same way, `_typeFilter` of Bulk Data restricts the type that it names, and no other. `compiler` decides what an expression
+means.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Views of a de-identified export: computed over what is left of the resources, so that no expression can show more than that.
+"""Views of a de-identified export: computed from what is left of the resources, so that no expression can show more than that.
 
-`safe_harbor` de-identifies; Postgres, which computes views, is given its lines a megabyte at a time, as a setting of the
-transaction: that needs no right to make tables, and no statement contains them.
+`safe_harbor` de-identifies the resources. Postgres, which computes views, gets their lines a megabyte at a time, as a setting of
+the transaction: this needs no right to create tables, and no statement contains the lines.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Shares an export's files between several sessions that read one snapshot.
 
-Postgres computes a view in one process: two sessions keep two cores busy. Each fills a file; a session that finds none
-left reads for those that are still being filled. The caller decides what is written into a file.
+Postgres computes a view in one process, so two sessions keep two cores busy. Each fills a file; once no file is left, a session
+reads for those that are still being filled. The caller decides what is written into a file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tables in Hive's folders, `observation/status=final/observation.parquet`: to read one value, a program opens one folder.
 
-Whoever may list a place sees the names of its folders, also where files are encrypted. So a table is divided only by columns that
-say nothing of a patient: the connection, and the state of the record, in codes that R4 fixes. All else is in the folder of null;
-the column itself stays in the files.
+Whoever may list a place sees the names of its folders, even if the files are encrypted. So a table is divided only by columns
+that say nothing about a patient: the connection, and the state of the record, in codes that R4 fixes. Rows with any other value
+are in the folder of null; the column itself stays in the files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The rows of views and queries, written into files of their formats; what did not fit is counted, and columns are described.
+"""Writes the rows of views and queries into files of their formats, counts what did not fit, and describes the columns.
 
-A value that does not fit is an empty cell, or the end of a strict export. How a format writes rows is left to `formats`.
+A value that does not fit is an empty cell, or ends a strict export. `formats` writes the rows.
 """
 
 from __future__ import annotations

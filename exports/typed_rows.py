@@ -1,6 +1,6 @@
-"""The rows of a view with typed cells, for SQL that reads it: numbers, booleans, jsonb for lists, text for all else.
+"""The rows of a view with typed cells, for SQL that reads it: numbers, booleans, jsonb for lists, text for everything else.
 
-A cell whose value does not fit its column is null, as it is an empty field in a file.
+A value that does not fit its column is null, as it is an empty field in a file.
 """
 
 from __future__ import annotations

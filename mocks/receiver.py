@@ -1,8 +1,7 @@
 """A mock receiver of datasets: Bulk Submit (Bulk Data Access STU 4) behind a SMART backend login, strict in both.
 
-It verifies the assertion, asks for exactly the scope that the operation has, refuses what a submission must not say, fetches the
-manifest and its files as a consumer would, reads every line, and tells in outcomes what it did not take. `received` is what it
-took.
+It verifies the assertion, requires exactly the operation's scope, refuses what a submission must not say, fetches the manifest
+and its files as a consumer would, and reads every line. Its outcomes name what it did not accept; `received` holds what it did.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One COPY out of a session, read ahead of who takes its rows. `copy_stream` says which, and puts several in order.
+"""One COPY out of a session, read ahead of its consumer. `copy_stream` chooses it, and puts several in order.
 
-A thread reads, so that the server, the reading and what becomes of the rows go on at the same time.
+A thread reads, so that the server, the reading and the processing of the rows go on at the same time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Which values of a resource say who a patient is: what is encrypted in the store, and what views may not compute with.
+"""Which values of a resource say who a patient is: the store encrypts them, and views may not compute with them.
 
 Pure. It decides by FHIR R4's structure: within the elements below, and those that a configuration adds, everything is encrypted
-but what is listed as plain, so that an extension which nobody foresaw is encrypted too. How a value is sealed is left to
-`sealed_values`.
+except what is listed as plain, so that an extension which nobody foresaw is encrypted too. `sealed_values` encrypts a value.
 """
 
 from __future__ import annotations

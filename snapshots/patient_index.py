@@ -1,8 +1,8 @@
 """The blind index: finds a connection's patients by exact terms that nobody can read out of it.
 
-Each term becomes a token, an HMAC. Its key is of the tenant, the connection and the kind of term, and is derived from its
-secret, which new keys do not change; in a plain store it is no secret. A Patient is indexed when it is written, and those that an
-earlier chartferry wrote before somebody asks. `patient_terms` says what a term is.
+Each term becomes a token, an HMAC. Its key is derived from the tenant's secret, for this tenant, connection and kind of term; new
+encryption keys do not change the secret, and in a plain store it is no secret. A Patient is indexed when it is written; Patients
+that an earlier chartferry wrote are indexed before the first search. `patient_terms` says what a term is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Reads what earlier runs know about a connection, to plan a run, and which of them is open. Takes no lock, writes nothing.
+"""Reads what earlier runs know about a connection, and which of its runs is open, so that a run can be planned.
 
-An open run uses the same tables through `ledger` and `roster`.
+Takes no lock, writes nothing. An open run uses the same tables through `ledger` and `roster`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Whether the server of a data directory is alive, and when it is ready, by what it leaves behind: postmaster.pid and its socket.
+"""Whether the server of a data directory is alive and ready, by what it leaves behind: postmaster.pid and its socket.
 
-Starting and stopping is left to `embedded`, whose locks the callers hold.
+`embedded` starts and stops it; the callers hold its locks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Whether a tenant's store is encrypted, and whether the configured keys are its own: checked before anything is read or written.
 
-The store has one random secret a tenant, encrypted with each key that was ever current. A store becomes encrypted while nothing
-is in it, or by `encrypting`; until that is complete, nothing else opens the store, so that nobody reads or writes one in which
-some values are plain. `sealed_values` uses the keys.
+Each tenant has one random secret, encrypted with each key that was ever current. A store becomes encrypted while it is empty, or
+by `encrypting`; until that is complete, nothing else opens the store, so that nobody reads or writes one in which some values are
+plain. `sealed_values` uses the keys.
 """
 
 from __future__ import annotations

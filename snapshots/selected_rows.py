@@ -1,7 +1,4 @@
-"""Says in SQL which rows a selection has, as ended runs left them.
-
-`reader` asks for them.
-"""
+"""Writes the SQL for the rows that a selection has, as ended runs left them. `reader` runs it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a reader of the store asks for: whose rows, of which types, as of when. Pure.
-
-`selected_rows` says it in SQL.
-"""
+"""What a reader of the store asks for: whose rows, of which types, as of when. Pure. `selected_rows` turns it into SQL."""
 
 from __future__ import annotations
 

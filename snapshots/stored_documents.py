@@ -1,7 +1,7 @@
 """What the store has of a resource's documents, as views read it: an extension that the store adds to the resource.
 
-The extension STORED_DOCUMENT has further ones in it: `status` and `contentType` (valueCode), and `text` (valueString), if the
-document's text could be read. NDJSON does not have it. `attachments` keeps the documents, and says how each text is encrypted.
+The extension STORED_DOCUMENT contains others: `status` and `contentType` (valueCode), and `text` (valueString), if the document's
+text could be read. NDJSON does not have it. `attachments` keeps the documents, and says how each text is encrypted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Asks a server what it offers: GET /metadata, which needs no token.
 
-If a server does not show it, the vendor's profile alone decides; `capability` reads it, `plan` weighs the two.
+If a server does not answer, the vendor's profile alone decides. `capability` reads the answer, `plan` weighs the two.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The SQL type that a column asks for by the tag `ansi/type` (SQL on FHIR v2, §Type hinting), and what fits it.
+"""The SQL type that a column requests by the tag `ansi/type` (SQL on FHIR v2, §Type hinting), and which values fit it.
 
-Only types of the list below are taken, and the tag's text never becomes SQL. What does not fit is odd like any other value that
-does not fit its column: nothing is rounded or cut, but for a date that is asked for of a moment.
+Only the types listed below are accepted; the tag's text never becomes SQL. A value that does not fit is odd, as in any other
+column: nothing is rounded or cut, except that a moment in a date column becomes its date.
 """
 
 from __future__ import annotations

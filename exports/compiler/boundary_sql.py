@@ -1,7 +1,7 @@
 """lowBoundary() and highBoundary(), and dates that are moved by a length of time, as SQL.
 
-FHIRPath 3 (STU): what is written to some precision stands for all values that would be written so; the boundaries are the first
-and the last of them. Precision counts digits: of a decimal behind the point, of dates and times all that are written.
+FHIRPath 3 (STU): a value that is written to some precision stands for all values that would be written so; the boundaries are
+the first and the last of them. Precision counts digits: those of a decimal after the point, all those of a date or time.
 """
 
 from __future__ import annotations

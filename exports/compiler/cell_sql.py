@@ -1,6 +1,6 @@
-"""A column's value as SQL: how its expression is read, by plain operators where they do, and what stands for odd values.
+"""A column's value as SQL: by plain operators where they suffice, with what the caller chose in place of odd values.
 
-What fits a type is left to `scalar_sql`.
+`scalar_sql` decides what fits a type.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Functions on collections as SQL, over a jsonb array: whatever jsonpath cannot say.
+"""Functions on collections as SQL, over a jsonb array: whatever jsonpath cannot express.
 
-A criterion or projection is written once, for one item of the array; where it has no honest value on one of the items, neither
-has the collection.
+A criterion or projection is written once, for one item of the array. If it has no honest value for one item, the whole
+collection has none.
 """
 
 from __future__ import annotations

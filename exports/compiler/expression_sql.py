@@ -1,4 +1,4 @@
-"""Operators, constants and keys as SQL: what is in focus, comparing, calculating, and three-valued logic."""
+"""Operators, constants and keys as SQL: the item in focus, comparison, arithmetic, and three-valued logic."""
 
 from __future__ import annotations
 

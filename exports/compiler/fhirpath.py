@@ -1,7 +1,7 @@
 """FHIRPath text to syntax tree: the lexer and the parser.
 
-Owns the grammar (FHIRPath 2.0.0, "Formal Specifications"; the subset that SQL on FHIR v2 builds on is a part of it). What an
-expression means on FHIR data, and which functions exist, is left to `resolution`.
+Owns the grammar (FHIRPath 2.0.0, "Formal Specifications"; the subset of SQL on FHIR v2 is a part of it). `resolution` decides
+what an expression means on FHIR data, and which functions exist.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Pieces of SQL that the compiler puts together: as psycopg's, but texts already, since a view has thousands.
+"""Pieces of SQL that the compiler puts together: like psycopg's, but already text, because a view has thousands of them.
 
-A `Fragment` is made of a text of ours by `SQL`, of a name by `Identifier`, of a value by `Literal`, and takes nothing but
-fragments in: a value can not get into a query unquoted. What comes from and goes to psycopg passes `read` and `written`.
+`SQL` makes a `Fragment` of our own text, `Identifier` of a name, `Literal` of a value. A fragment accepts only other fragments,
+so no value can get into a query unquoted. `read` and `written` convert from and to psycopg's pieces.
 """
 
 from __future__ import annotations

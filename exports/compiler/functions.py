@@ -1,7 +1,7 @@
-"""The functions of FHIRPath that views may call: what each becomes in the typed tree, and which arguments it takes.
+"""The functions of FHIRPath that views may call: which arguments each takes, and what it becomes in the typed tree.
 
-SQL on FHIR v2's required and experimental functions, and of FHIRPath 2.0.0 those on collections, texts and conversions. What is
-not in `FUNCTIONS` is refused.
+These are the required and experimental functions of SQL on FHIR v2, and those of FHIRPath 2.0.0 on collections, texts and
+conversions. A function that is not in `FUNCTIONS` is refused.
 """
 
 from __future__ import annotations

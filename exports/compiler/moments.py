@@ -1,6 +1,6 @@
-"""The dates, times and date-times that there are, to any precision, leap years included: Postgres can read each.
+"""A pattern for dates, times and date-times that exist, to any precision, leap years included: Postgres can read each. Pure.
 
-As a pattern, which Python and Postgres read alike. How they are compared is left to `temporal_sql`. Pure.
+Python and Postgres read the pattern alike. `temporal_sql` compares what matches.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Operators: what each FHIRPath operator makes of its typed operands (FHIRPath 2.0.0, SQL on FHIR v2).
 
-Pure. Owns which operands go together; refuses the others before data is seen. Resolving the operands, and `is` and `as`, are
-left to `resolution`, writing SQL to the modules below.
+Pure. Decides which operands go together, and refuses the others before any data are read. `resolution` resolves the operands, and
+`is` and `as`; the `*_sql` modules write the SQL.
 """
 
 from __future__ import annotations

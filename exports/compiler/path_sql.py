@@ -1,7 +1,7 @@
-"""Paths into a resource as SQL: by jsonpath, which is right for any shape of data, and by plain operators, where they do.
+"""Paths into a resource as SQL: by jsonpath, which is right for data of any shape, and by plain operators where these suffice.
 
-Both read JSON as FHIRPath does: an array is its items, whatever R4 says of the element; nulls are none. What R4 says only decides
-whether plain operators are tried first.
+Both read JSON as FHIRPath does: an array is its items, whatever R4 says of the element, and nulls count as absent. What R4 says
+only decides whether plain operators are tried first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where an expression of a typed tree leads: down from its focus, by which elements, and whether to data. Pure."""
+"""Which elements an expression of a typed tree walks down from its focus, and whether it ends at stored data. Pure."""
 
 from __future__ import annotations
 

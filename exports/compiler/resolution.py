@@ -1,9 +1,9 @@
 """Resolution: a syntax tree becomes a typed one.
 
-Owns what names and constants mean (SQL on FHIR v2, FHIRPath 2.0.0): names become elements with a type and a cardinality,
-constants their values. Whatever is known to be wrong before data is seen is refused here, with its character; elements that R4
-lacks are noted. Operators are left to `operators`, functions to `functions`, reading text to `fhirpath`, writing SQL to the
-modules below.
+Owns the meaning of names and constants (SQL on FHIR v2, FHIRPath 2.0.0): names become elements with a type and a cardinality,
+constants become their values. Whatever is certainly wrong is refused here, before any data are read, with its position; elements
+that R4 lacks are noted. `operators` and `functions` have their own rules, `fhirpath` reads text, and the `*_sql` modules write
+the SQL.
 """
 
 from __future__ import annotations

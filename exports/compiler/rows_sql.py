@@ -1,6 +1,6 @@
-"""What a selection adds to a query: cells, joins, and what orders its rows.
+"""What a selection adds to a query: cells, joins, and the order of its rows.
 
-How a cell gets its value is left to `cell_sql`, which joins there are to `sql`.
+`cell_sql` writes the value of a cell; `sql` decides which joins there are.
 """
 
 from __future__ import annotations

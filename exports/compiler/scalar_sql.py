@@ -1,8 +1,8 @@
 """How a scalar of the data becomes the value of a column: the one place that decides what fits and what does not.
 
-A value that does not fit is never rounded, cut or read as something else: in its place stands what the caller chose for odd
-values, `Odd`: an error (a query for those who must know), or `MARK` in the cell (an export, which empties and counts it). Where
-a value comes from is left to `expression_sql`.
+A value that does not fit is never rounded, cut or read as something else. The caller chose what takes its place (`Odd`): an error
+(in a query whose reader must know), or `MARK` in the cell (an export empties and counts it). `expression_sql` says where a value
+comes from.
 """
 
 from __future__ import annotations

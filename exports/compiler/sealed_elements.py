@@ -1,8 +1,8 @@
-"""What of a view is encrypted in the store, by FHIR's types, and whether the view computes with it. Pure.
+"""Which elements of a view are encrypted in the store, by their FHIR types, and whether the view computes with them. Pure.
 
-The types say where encrypted values may be; `snapshots.identifying` says which values are. What is doubtful here counts as
-encrypted. In Postgres such an element is there, and has another value: a view may ask whether and how often it is there, and an
-exported one may show it, since the export decrypts what the rows show.
+The types say where encrypted values may be; `snapshots.identifying` says which values are. When in doubt, an element counts as
+encrypted. In Postgres such an element is present, but with another value: a view may ask whether and how often it occurs. A view
+that is exported may also show it, because the export decrypts the cells.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The typed tree of a view to one Postgres query.
+"""Turns the typed tree of a view into one Postgres query.
 
-A selection becomes LATERAL joins: an iteration a set-returning call, a union one lateral UNION ALL, `forEachOrNull` a left join
-or, where more hangs below it, a union with its null row. Each adds its ordinal to the ORDER BY, so that equal data gives rows in
-equal order. How an iteration finds its items is left to `iteration_sql`, a column its value to `cell_sql`.
+A selection becomes LATERAL joins: an iteration is a set-returning call, a union one lateral UNION ALL, `forEachOrNull` a left
+join or, if more hangs below it, a union with its null row. Each adds its ordinal to the ORDER BY, so that equal data give rows in
+equal order. `iteration_sql` finds the items of an iteration, `cell_sql` writes the value of a column.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The syntax tree of FHIRPath: its node types, and the text of a tree.
 
-Every node knows `at`, its 0-based position in the text, so that an error can point there; trees compare equal without it.
-Reading text is left to `fhirpath`, what a tree means to `resolution`.
+Every node knows `at`, its 0-based position in the text, so that an error can point there; a comparison of trees ignores it.
+`fhirpath` reads text into a tree, `resolution` decides what a tree means.
 """
 
 from __future__ import annotations

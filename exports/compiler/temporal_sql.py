@@ -1,7 +1,7 @@
-"""Comparing FHIR dates, times and instants in SQL, where each may be written to another precision.
+"""Compares FHIR dates, times and instants in SQL; each may be written to another precision.
 
-FHIRPath 2.0.0 §6.1 and §6.2: part by part; where one runs out of precision while equal so far, the answer is empty. Two
-date-times with a zone compare as instants; one with and one without a zone have no answer, unless their dates already tell.
+FHIRPath 2.0.0 §6.1 and §6.2: part by part; if one ends while both are equal so far, the answer is empty. Two date-times with a
+zone compare as instants. One with and one without a zone have no answer, unless their dates alone decide.
 """
 
 from __future__ import annotations

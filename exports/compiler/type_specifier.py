@@ -1,7 +1,7 @@
-"""Types in expressions: the names of types, and `is`, `as` and `ofType()`, which ask for one.
+"""Types in expressions: the names of types, and `is`, `as` and `ofType()`, which ask for a type.
 
-Of a choice (`value[x]`) the type says in which JSON property the value is; of anything else what is known of R4 decides. What is
-in data has a type of FHIR (`boolean`); what is computed, literals too, has one of FHIRPath's own (`System.Boolean`). Pure.
+For a choice (`value[x]`), the type says which JSON property has the value; for anything else, what is known of R4 decides. Stored
+data have a type of FHIR (`boolean`); computed values and literals have one of FHIRPath's own (`System.Boolean`). Pure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The typed tree: what each node of an expression is on FHIR data, its type, and whether it may hold more than one item.
 
-Only shapes: how a syntax tree becomes typed is left to `resolution`, how a typed tree becomes SQL to `expression_sql`.
+Shapes only: `resolution` makes the tree, `expression_sql` turns it into SQL.
 """
 
 from __future__ import annotations

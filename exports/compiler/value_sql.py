@@ -1,14 +1,15 @@
-"""What an expression is in SQL, before it becomes a column, a row or a criterion; and where it stands.
+"""What an expression is in SQL before it becomes a column, a row or a criterion, and the names that it may refer to.
 
 An expression becomes a `Value` of one of five kinds. Computed ones are native: `boolean`, `number` (numeric) and `text`, where
-SQL NULL is the empty collection. Read ones are jsonb: an `item`, where JSON null is the empty collection, or `items`, an array
+SQL NULL is the empty collection. Stored ones are jsonb: an `item`, where JSON null is the empty collection, or `items`, an array
 without nulls.
 
-No expression raises of itself, whatever the data. Where it leaves an expression without an honest value (several where one is
-wanted, a text that is no number), stands what the caller chose: SQL that raises, or SQL NULL, which makes all that is computed of
-it NULL too, up to the column, row or criterion. So jsonb kinds may be NULL unless `safe`, native ones never hold such a value.
+No expression raises an error by itself, whatever the data. If the data leave an expression without an honest value (several
+values where one is wanted, a text that is no number), the caller's choice takes its place: SQL that raises, or SQL NULL, which
+makes everything computed from it NULL too, up to the column, row or criterion. So jsonb kinds may be NULL unless `safe`; native
+ones never hold such a value.
 
-How each kind of node is written is left to the modules that register it with `lowers`.
+Each kind of node is written by the module that registers it with `lowers`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""ViewDefinition JSON to a typed tree of selections and columns, with all that can be refused before data is seen.
+"""Turns ViewDefinition JSON into a typed tree of selections and columns, and refuses all that is wrong before any data are read.
 
-Owns the resource's shape and its static rules (SQL on FHIR v2: names, unions, iteration directives, constants). What the
-expressions in it mean is left to `resolution`. Metadata is accepted and ignored; an unknown property of a selection, column,
-constant or criterion is an error, since a misspelt `forEachOrNull` would silently change the rows.
+Owns the resource's shape and its static rules (SQL on FHIR v2: names, unions, iteration directives, constants). `resolution`
+decides what its expressions mean. Metadata is accepted and ignored. An unknown property of a selection, column, constant or
+criterion is an error, because a misspelt `forEachOrNull` would silently change the rows.
 """
 
 from __future__ import annotations

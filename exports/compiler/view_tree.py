@@ -1,6 +1,6 @@
 """The typed tree of a view: selections, and the columns in them.
 
-Only shapes, above those of `typed_tree`: `view_definition` reads a ViewDefinition into them, `sql` writes their query.
+Shapes only, above those of `typed_tree`: `view_definition` reads a ViewDefinition into them, `sql` writes their query.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where whole files are delivered to: what a destination is, and the one for a folder on this machine.
 
-What is written aside appears complete, or not at all. `files` writes the files themselves, `remote_folder` reaches other
-machines, `place_name` says which one a name means; whoever delivers decides what is placed last.
+A file that is written aside appears complete, or not at all. `files` writes the files themselves, `remote_folder` reaches other
+machines, `place_name` finds the destination that a name means; the caller decides which file is placed last.
 """
 
 from __future__ import annotations

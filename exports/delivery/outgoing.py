@@ -1,4 +1,4 @@
-"""The files of one export on their way: made aside, in parts of a certain size if requested, staged, and placed together.
+"""The files of one export on their way: written aside, in parts of a certain size if requested, staged, and placed together.
 
 The caller decides what a file contains; `destination` stages and places it, `manifest` is written beside the files.
 """

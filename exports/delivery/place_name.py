@@ -1,4 +1,4 @@
-"""Which destination a name means, a folder on this machine or a URL; and how messages name a URL."""
+"""Finds the destination that a name means: a folder on this machine, or a URL; and says how messages name a URL."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A destination elsewhere, by fsspec: S3, Google Cloud Storage, Azure, SFTP, and what else it knows.
+"""A destination elsewhere, by fsspec: S3, Google Cloud Storage, Azure, SFTP, and whatever else fsspec knows.
 
-An object store shows an object when all of it is there. Elsewhere a file is written under another name and moved. `destination`
-says what a destination is; credentials come from where each library looks for them, and never from chartferry's configuration.
+An object store shows an object once all of it is there. Elsewhere a file is written under another name and moved. `destination`
+says what a destination is; each library finds credentials where it usually does, never in chartferry's configuration.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Delivers a stream of bytes as a file or on a stream, all of it or nothing, and only once the read is in the audit."""
+"""Delivers a stream of bytes to a file or a stream: all of it or nothing, and only once the read is in the audit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How a CSV file is written for the program that reads it: what null is, how lines end, what a spreadsheet must not run. Pure.
+"""How a CSV file is written for the program that reads it: null, line ends, and cells that a spreadsheet must not run. Pure.
 
-All dialects are RFC 4180 in UTF-8 with a header, but for the line feeds that Postgres and pandas are given. In all of them an
-empty text differs from null.
+All dialects are RFC 4180 in UTF-8 with a header, except that Postgres and pandas get plain line feeds. In all of them an empty
+text differs from null.
 """
 
 from __future__ import annotations

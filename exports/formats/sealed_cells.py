@@ -1,8 +1,7 @@
-"""Shows cells of a view's rows that hold encrypted values: decrypted, or masked.
+"""Decrypts or masks the cells of a view's rows that hold encrypted values. Pure: CSV as Postgres writes it, in and out.
 
-Pure: CSV as Postgres writes it in, the same out.
-
-What a plain store's SQL does with a day, whether it is one and in which form, is done here, since SQL sees ciphertext.
+In a plain store, SQL decides whether a text is a day, and gives it one form. Here SQL sees only ciphertext, so this module does
+both.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The columns of a table as its readers see them described: name, kind, FHIR type, FHIR path, meaning. Pure.
+"""The columns of a table as described to its readers: name, kind, FHIR type, FHIR path, meaning. Pure.
 
-Paths and meanings are the view's own; which kind of values a column has follows from its FHIR type, or from the SQL type that its
-tag asks for. How a format writes a kind is left to the format.
+Paths and meanings are the view's own; the kind of values follows from a column's FHIR type, or from the SQL type that its tag
+requests. Each format decides how it writes a kind.
 """
 
 from __future__ import annotations

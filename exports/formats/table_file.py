@@ -1,6 +1,6 @@
 """A table as a file of its format: rows come as CSV from the store, and leave as the format's bytes.
 
-Of DuckDB, many tables are one file, which `duckdb_file` makes.
+DuckDB holds many tables in one file, which `duckdb_file` makes.
 """
 
 from __future__ import annotations

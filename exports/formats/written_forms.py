@@ -1,8 +1,8 @@
 """Days and moments of a view's rows in one form, beside the form in which the EHR wrote them.
 
-A day is `2020-02-29`; a moment is in UTC, `2020-02-29T08:04:05.5Z`. A text that names none (`2019`, `2019-02-30`) has none, and
-so has one beyond the years 1 to 9999. A day is its first moment, and what has no zone is taken to be in UTC. Digits beyond
-microseconds are rounded, and second 60 is the next second. Postgres 15 reads no zone that is written without a colon.
+A day is `2020-02-29`; a moment is in UTC, `2020-02-29T08:04:05.5Z`. A text that names no day (`2019`, `2019-02-30`) has no such
+form, nor has one outside the years 1 to 9999. A day stands for its first moment, and a time without a zone counts as UTC. Digits
+beyond microseconds are rounded, and second 60 is the next second. Postgres 15 reads no zone that is written without a colon.
 """
 
 from __future__ import annotations

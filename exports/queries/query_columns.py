@@ -1,6 +1,6 @@
-"""The columns of a query: of which kind each is by its SQL type, and its cells as the texts that files have.
+"""The columns of a query: the kind of each, by its SQL type, and its cells as the texts that files have.
 
-Booleans are `true` and `false`, moments ISO 8601 in UTC, arrays JSON, all else as Postgres writes it.
+Booleans are `true` and `false`, moments are ISO 8601 in UTC, arrays are JSON; everything else is as Postgres writes it.
 """
 
 from __future__ import annotations

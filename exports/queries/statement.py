@@ -1,6 +1,6 @@
-"""Compiles a library to one statement: what it depends on becomes tables of a WITH, its parameters settings that are bound.
+"""Compiles a library to one statement: its dependencies become tables of a WITH, its parameters bound settings.
 
-A view's cells are typed: what does not fit its column is null, as it is an empty field in a CSV. The snapshot's
+A view's cells are typed: a value that does not fit its column is null, as it is an empty field in a CSV. The snapshot's
 transaction decides who may read what: the statement has no table of its own.
 """
 

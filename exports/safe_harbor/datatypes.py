@@ -1,8 +1,8 @@
 """What of a value of one FHIR datatype may leave, by 45 CFR 164.514(b)(2). Pure; whatever is not recognised is Dropped.
 
-Codes are let out only if their system is a public one that this module lists, and they have its form: a local code may be a
-record number. Texts, displays, identifiers, attachments and narratives have no rule here, so they never leave. Dates are left
-to `dates`. Letters in brackets are the items of the rule.
+A code may leave only if its system is a public one that this module lists, and if it has that system's form: a local code may be
+a record number. Texts, displays, identifiers, attachments and narratives have no rule here, so they never leave. `dates` has the
+rule for dates. Letters in brackets are the items of the regulation.
 """
 
 from __future__ import annotations

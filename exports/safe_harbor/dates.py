@@ -1,7 +1,7 @@
-"""What of a date may leave: its year, or by `shifted-dates` the date as many days earlier as its patient's are. Pure.
+"""What of a date may leave: its year, or with `shifted-dates` the date, as many days earlier as all its patient's dates. Pure.
 
-Safe Harbor lets the year out, by (C) of 45 CFR 164.514(b)(2)(i). A date that is shifted is not Safe Harbor's: what lies between a
-patient's dates stays as it is, and only the key says how many days they were moved.
+Safe Harbor permits the year, by (C) of 45 CFR 164.514(b)(2)(i). A shifted date is not Safe Harbor: the time between a patient's
+dates stays as it is, and only the key tells how many days they were moved.
 """
 
 from __future__ import annotations

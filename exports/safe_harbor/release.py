@@ -1,4 +1,4 @@
-"""What the rules of a profile get besides a value, and how they say that it must not leave. Pure."""
+"""What the rules of a profile are given besides a value, and how they say that a value must not leave. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The resources of a snapshot, de-identified, as lines of JSON by their keyed ids: another order would reveal the ids."""
+"""The resources of a snapshot, de-identified, as lines of JSON ordered by their keyed ids: another order would reveal the ids."""
 
 from __future__ import annotations
 

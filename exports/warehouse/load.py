@@ -1,6 +1,7 @@
-"""The use case: loads the views of one snapshot into tables elsewhere: of another Postgres, or of Delta Lake.
+"""The use case: loads the views of one snapshot into tables elsewhere: in another Postgres, or in Delta Lake.
 
-Whole, or what has changed since the run that the tables hold. `target` and `delta` own the tables; the caller opens the snapshot.
+It loads them whole, or only what has changed since the run that the tables hold. `target` and `delta` own the tables; the caller
+opens the snapshot.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which folder of Delta tables a name means. Only this module imports the extra that writes them."""
+"""Finds the folder of Delta tables that a name means. Only this module imports the extra that writes them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The tables of a warehouse: made, extended and filled over one session of another Postgres, in one transaction.
+"""The tables of a warehouse: created, extended and filled over one session of another Postgres, in one transaction.
 
-`load` decides what is loaded into them, and when. Only tables that chartferry has made are touched: their comments, JSON,
-say so, and what they hold. Errors of that Postgres are reported by SQLSTATE alone, since their texts may quote a row.
+`load` decides what is loaded into them, and when. Only tables that chartferry has created are touched: their comments, which are
+JSON, say so, and say what they hold. Errors of that Postgres are reported by SQLSTATE alone, because their texts may quote a row.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The signed assertion with which a client proves who it is (SMART client-confidential-asymmetric; vendor-facts 5.2, 5.3).
 
-Keys are read by `key_material` and stay in memory; Authlib makes the assertion of RFC 7523 and signs it with joserfc (ES384
-signatures are raw R||S, as RFC 7518 wants). Asking the token endpoint is left to `token_source`.
+`key_material` reads keys, which stay in memory. Authlib makes the assertion of RFC 7523 and signs it with joserfc (ES384
+signatures are raw R||S, as RFC 7518 wants). `token_source` sends it to the token endpoint.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one connection logs in with, already read: `config` knows where secrets lie, this only holds them, in memory."""
+"""The secrets with which one connection logs in, already read. `config` knows where they are; this only holds them, in memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Finds out where to log in: smart-configuration or, if that fails, the CapabilityStatement (vendor-facts 5.1).
 
-Tolerant by experience: lists are misspelt, empty or wrong (Epic names no system scopes, Veradigm no private_key_jwt), so they are
-notes, never gates. A profile's `login.token_url` wins over everything found. Logging in is left to `token_source`.
+Tolerant by experience: servers' lists are misspelt, empty or wrong (Epic names no system scopes, Veradigm no private_key_jwt), so
+they only lead to notes and never prevent a login. A profile's `login.token_url` wins over everything found. `token_source` logs
+in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Finds the attachments of a resource on its way to the store. Pure; does not read their contents.
 
-Where attachments stand is R4's data: two types of documents have them. Which of them are fetched, and how, is left to
-`attachments`.
+R4 says where attachments are: two types of documents have them. `attachments` decides which of them to fetch, and how.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads what tells of merges: `Patient.link` of type replaced-by and replaces (R4 Patient), and refused redirects. Pure."""
+"""Finds merges in what an EHR sends: `Patient.link` of type replaced-by and replaces (R4 Patient), refused redirects. Pure."""
 
 from __future__ import annotations
 

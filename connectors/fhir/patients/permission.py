@@ -1,6 +1,6 @@
 """Whether something that was withheld from this client, or a Patient who was gone, can be read again.
 
-`bulk.steps` asks before it exports news: what was added while rows were withheld comes only with a full export.
+`bulk.export_since` asks before news are exported: what was added while rows were withheld comes only with a full export.
 """
 
 from __future__ import annotations
