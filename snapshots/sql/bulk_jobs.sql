@@ -39,14 +39,14 @@ WHERE r.connection = %(connection)s AND r.selection = %(selection)s AND b.run <>
     AND (b.status_url IS NOT NULL OR b.manifest_complete)
 
 -- name: patients_without_data
--- The patients, of these, whose Patient the run has not received.
+-- Those of these patients whose Patient the run has not received.
 SELECT p.id FROM unnest(%(patients)s::text[]) AS p (id)
 WHERE NOT EXISTS (SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = p.id
         AND r.last_changed_run = %(run)s)
     AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = 'Patient' AND s.id = p.id)
 
 -- name: patients_without_rows
--- The patients, of these, of whom the run has received no row.
+-- Those of these patients of whom the run has received no row.
 SELECT p.id FROM unnest(%(patients)s::text[]) AS p (id)
 WHERE NOT EXISTS (
     SELECT FROM resource r WHERE r.patient_id = p.id AND r.connection = %(connection)s AND (
@@ -56,7 +56,7 @@ WHERE NOT EXISTS (
 )
 
 -- name: never_stored
--- The patients, of these, of whom nothing is or was stored.
+-- Those of these patients of whom nothing is or was stored.
 SELECT p.id FROM unnest(%(patients)s::text[]) AS p (id)
 WHERE NOT EXISTS (SELECT FROM resource r WHERE r.patient_id = p.id AND r.connection = %(connection)s)
 

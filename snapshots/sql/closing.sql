@@ -10,7 +10,7 @@ UPDATE unit SET state = 'failed', ending = 'failed', reason = coalesce(poison, r
 WHERE run = %(run)s AND state = 'pending'
 
 -- name: serve_all_alike
--- A type that is served to others is not "not served" for one.
+-- A type that is served for others is not "not served" for one patient.
 UPDATE unit u SET state = 'failed', reason = concat(u.reason, ', though it was answered for others: sync again')
 WHERE u.run = %(run)s AND u.ending = 'not-served' AND u.state = 'settled' AND EXISTS (
     SELECT FROM unit o WHERE o.run = %(run)s AND o.resource_type = u.resource_type AND o.kind = 'search'
@@ -18,7 +18,7 @@ WHERE u.run = %(run)s AND u.ending = 'not-served' AND u.state = 'settled' AND EX
 )
 
 -- name: know_all_alike
--- Whose Patient has come, and is merged into nobody, is not unknown to one search, nor merged for it: that is no answer.
+-- A patient whose Patient has come, and who is merged into nobody, cannot be unknown to one search, or merged: that is no answer.
 UPDATE unit u SET state = 'failed', ending = 'failed', reason = concat(u.reason, ', though the Patient came: sync again')
 WHERE u.run = %(run)s AND u.kind = 'search' AND u.resource_type <> 'Patient' AND u.state = 'settled'
     AND u.ending IN ('not-found', 'merged') AND NOT EXISTS (
@@ -34,8 +34,9 @@ WHERE u.run = %(run)s AND u.kind = 'search' AND u.resource_type <> 'Patient' AND
     ))
 
 -- name: types
--- By type: did all units settle that speak for more than one patient (what one patient is behind with is its lag), was anything
--- listed as asked, and is there quarantine that no unit answers for. Named patients list no Patients for a run that asks for other types.
+-- By type: whether all units settled that speak for more than one patient (what one patient is behind with is that patient's lag), whether
+-- anything was listed as requested, and whether there is quarantine that belongs to no unit. Named patients list no Patients if the run
+-- requests other types.
 SELECT resource_type, bool_and(ending = 'listed' OR patient_id IS NOT NULL AND kind IN ('search', 'read') OR kind = 'cohort')
         AND bool_or(ending = 'listed' AND (kind <> 'cohort' OR EXISTS (
             SELECT FROM run r WHERE r.id = %(run)s AND (r.types = '{}' OR 'Patient' = ANY(r.types))
@@ -57,7 +58,7 @@ SELECT t.resource_type FROM unnest(%(types)s::text[]) AS t (resource_type)
 WHERE EXISTS (SELECT FROM resource r WHERE r.resource_type = t.resource_type AND r.connection = %(connection)s)
 
 -- name: unlisted
--- Types of which files failed in the selection's last export, and of which this one, which names no types, lists nothing.
+-- Types of which files failed in the selection's last export, and of which this export, which names no types, lists nothing.
 SELECT DISTINCT u.resource_type FROM unit u
 WHERE u.run = (
     SELECT max(id) FROM run WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND id < %(run)s AND kind = 'sync'
@@ -74,9 +75,9 @@ VALUES (%(run)s, concat('unlisted:', %(resource_type)s::text), 'unlisted', %(res
 ON CONFLICT DO NOTHING
 
 -- name: blocks_all
--- Whether a hole leaves all types incomplete: files of mixed types, of deletions or errors; an export that says itself that there may
--- be more than it gives; of an export, patients that it did not bring. Patients that a crawl did not find are no such hole: once they
--- are found they are new to the roster, and listed in full. Nor are those who are not on the roster and not shown (403), for the same reason.
+-- Whether a hole leaves all types incomplete: a file of mixed types, of deletions or errors; an export that says itself that there may be
+-- more than it gives; patients whom an export did not bring. Patients whom a crawl did not find are no such hole: once they are found, they
+-- are new to the roster and listed in full. For the same reason, patients who are not on the roster and not shown (403) are none.
 SELECT EXISTS (
     SELECT FROM unit WHERE run = %(run)s AND (kind = 'error-file' OR resource_type = '*') AND ending = 'partial'
 ) OR EXISTS (
@@ -92,18 +93,18 @@ SELECT EXISTS (
 )
 
 -- name: leaves_a_gap
--- Whether anything of this run waits for the next in a way that no patient's lag says.
+-- Whether this run leaves something to the next one that no patient's lag records.
 SELECT EXISTS (
     SELECT FROM unit WHERE run = %(run)s AND kind NOT IN ('reference', 'attachment', 'cohort', 'confirm', 'control', 'doubt')
         AND state = 'failed' AND (patient_id IS NULL OR kind NOT IN ('search', 'read'))
 ) OR EXISTS (SELECT FROM quarantine WHERE run = %(run)s AND unit_key IS NULL)
 
 -- name: requests_news
--- Whether anybody was asked for news only.
+-- Whether only news were requested of anybody.
 SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND incremental)
 
 -- name: patients
--- How many patients the run received or asked for.
+-- How many patients the run received or requested.
 SELECT count(DISTINCT id)::int FROM (
     SELECT id FROM resource WHERE resource_type = 'Patient' AND connection = %(connection)s AND last_changed_run = %(run)s
     UNION ALL SELECT id FROM seen WHERE run = %(run)s AND resource_type = 'Patient'
@@ -118,8 +119,8 @@ SELECT %(connection)s, %(knowledge)s, unnest(%(types)s::text[]), unnest(%(instan
 ON CONFLICT (connection, selection, resource_type) DO UPDATE SET instant = excluded.instant, run = excluded.run
 
 -- name: claims
--- What units say to be complete: by which way, of which type, for how many patients, in full or since the claim before. A source that
--- is no EHR may have no types.
+-- What units say is complete: by which way, of which type, for how many patients, in full or since the claim before. Another source may
+-- have no types.
 SELECT w.name, nullif(u.resource_type, '*'), count(DISTINCT u.patient_id)::int, bool_and(u.complete_listing)
 FROM unit u JOIN way w ON w.id = u.way
 WHERE u.run = %(run)s AND u.state = 'settled' AND u.ending = 'listed' AND (u.resource_type <> '*' OR u.kind = 'listing')
@@ -127,7 +128,7 @@ WHERE u.run = %(run)s AND u.state = 'settled' AND u.ending = 'listed' AND (u.res
 GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: remarks
--- What settled units had to remark, for people. Of references, documents and reads of what was missed there are notes of their own.
+-- The remarks of settled units, for people. References, documents and reads of missed rows have notes of their own.
 SELECT resource_type, reason, count(*)::int FROM unit
 WHERE run = %(run)s AND state = 'settled' AND reason IS NOT NULL AND kind NOT IN ('confirm', 'control', 'reference', 'attachment')
 GROUP BY 1, 2 ORDER BY 1, 2
@@ -140,9 +141,9 @@ UPDATE run SET status = %(status)s, finished_at = %(at)s, end_order = (SELECT co
 WHERE id = %(run)s
 
 -- name: endings
--- How many units listed anything, how many settled, how many did not, how many of these are patients who are not shown, and how much
--- was quarantined. What is asked beside the listings lists nothing: reads of what was missed or is referred to, and those of a Group's
--- members whom its export did not bring; nor do those of named patients of whom somebody may be there, where the export has no file.
+-- How many units listed anything, how many settled, how many did not, how many of these are patients who are not shown, and how much was
+-- quarantined. Requests beside the listings list nothing: reads of what was missed or is referred to, and of a Group's members whom its
+-- export did not bring; nor do reads of named patients of whom somebody may be there, if the export has no file.
 SELECT (SELECT count(*) FROM unit WHERE run = %(run)s AND state = 'settled'
         AND kind NOT IN ('confirm', 'control', 'reference', 'attachment')
         AND NOT (kind = 'cohort' AND (

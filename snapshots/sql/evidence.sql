@@ -1,5 +1,5 @@
 -- name: blocked
--- Whether a hole leaves open what an export has listed: files of mixed types, of deletions or of errors.
+-- Whether a hole leaves open what an export has listed: a failed file of mixed types, of deletions or of errors.
 SELECT EXISTS (
     SELECT FROM unit WHERE run = %(run)s AND (
         state <> 'settled' AND (resource_type = '*' OR kind = 'deleted-file') OR kind = 'error-file' AND NOT complete_listing
@@ -7,8 +7,8 @@ SELECT EXISTS (
 )
 
 -- name: whole
--- Types that the run has listed whole, and by which way: by a directory listing, by files that are all there, or by all the parts of
--- what a source that is no EHR lists.
+-- Types that the run has listed whole, and by which way: by a directory listing, by files that all arrived, or by all parts of what another
+-- source lists.
 SELECT u.resource_type, u.way, u.way_of_none, w.scope FROM unit u JOIN way w ON w.id = u.way
 WHERE u.run = %(run)s AND u.resource_type <> '*'
     AND (u.kind IN ('file', 'no-file') AND NOT %(blocked)s OR u.kind = 'search' AND u.patient_id IS NULL OR u.kind = 'listing')
@@ -19,7 +19,7 @@ HAVING bool_and(u.state = 'settled' AND u.complete_listing) AND NOT EXISTS (
 ORDER BY 1, 2
 
 -- name: note_departed_members
--- Patients that the selection's last export had and this one has not. Who is in the Group all the same is missed, and has not left.
+-- Patients that the selection's last export had and this one has not. A patient who is still in the Group is missed, and has not left.
 INSERT INTO absence (run, resource_type, id, way, patient_id)
 SELECT %(run)s, 'Patient', m.patient_id, %(way)s, m.patient_id FROM roster m
 CROSS JOIN LATERAL (
@@ -31,7 +31,7 @@ WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.remove
 ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way, patient_id = excluded.patient_id
 
 -- name: note_departed_of_cohort
--- Patients that the selection covered and that this crawl did not ask for; none while it is not known whom it was to ask for.
+-- Patients that the selection covered and that this crawl did not request; none, while it is not known whom the crawl should request.
 WITH asked AS (
     SELECT patient_id FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL
     UNION SELECT unnest(ids) FROM unit WHERE run = %(run)s AND kind = 'batch'
@@ -50,7 +50,8 @@ WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.remove
 ON CONFLICT (run, resource_type, id) DO UPDATE SET way = coalesce(absence.way, excluded.way), patient_id = excluded.patient_id
 
 -- name: strike_off_unread
--- Patients whom a crawl no longer asks for and of whom the store has no Patient to ask for: their rows are read in rotation.
+-- Patients whom a crawl no longer requests and whose Patient is not stored, so that there is nothing to read by id: their rows are read in
+-- rotation.
 WITH asked AS (
     SELECT patient_id FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL
     UNION SELECT unnest(ids) FROM unit WHERE run = %(run)s AND kind = 'batch'
@@ -65,8 +66,8 @@ WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.remove
     )
 
 -- name: strike_off_unexported
--- The same of an export: who is not in the Group, as it says itself, nor in the list of names any more. Where Patients came, one who is
--- stored is asked for instead.
+-- The same for an export: patients who are no longer in the Group, as the Group itself says, nor in the list of names. If Patients came,
+-- one who is stored is requested instead.
 WITH asked AS (
     SELECT patient_id FROM group_member WHERE run = %(run)s
     UNION SELECT patient_id FROM unit WHERE run = %(run)s AND kind = 'cohort' AND patient_id IS NOT NULL
@@ -81,7 +82,7 @@ WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.remove
     ))
 
 -- name: patient_way
--- By which way a crawl asks for Patients one by one; nothing for an export.
+-- The way by which a crawl requests Patients one by one; none for an export.
 SELECT (SELECT id FROM way WHERE connection = %(connection)s AND scope = 'patient' AND name = %(name)s)
 FROM run WHERE id = %(run)s AND NOT EXISTS (SELECT FROM bulk_job b WHERE b.run = run.id)
 
@@ -90,22 +91,22 @@ FROM run WHERE id = %(run)s AND NOT EXISTS (SELECT FROM bulk_job b WHERE b.run =
 DROP TABLE IF EXISTS pg_temp.unreceived
 
 -- name: only_hash
--- Join by hashing alone, or as the planner likes. Tables that grew within minutes have no statistics: an anti join by nested loop
--- took minutes for 38,000 resources, and to sort both sides takes twice the time of hashing them.
+-- Join only by hashing, or as the planner likes. Tables that grew within minutes have no statistics: an anti join by nested loop took
+-- minutes for 38,000 resources, and sorting both sides takes twice as long as hashing them.
 SELECT set_config('enable_nestloop', x, true), set_config('enable_mergejoin', x, true)
 FROM (SELECT CASE WHEN %(only)s THEN 'off' ELSE 'on' END) AS s (x)
 
 -- name: compare
--- Live rows that the run's listings have not brought. The run's session keeps them, since to compare takes 2 µs a row. Also of a
--- first run, which misses nothing: to read what has just been written marks it as committed while its pages are still to go to the
--- disk. Left to the next run, that wrote 80 MB of WAL for 50,000 rows.
+-- Live rows that the run's listings have not brought. The run's session keeps them, since the comparison takes 2 µs per row. A first run
+-- compares too, although it misses nothing: reading what was just written marks it as committed before its pages go to the disk. When that
+-- was left to the next run, it wrote 80 MB of WAL for 50,000 rows.
 CREATE TEMPORARY TABLE unreceived AS
 SELECT resource_type, id, patient_id, first_way FROM resource r
 WHERE connection = %(connection)s AND deleted_at IS NULL AND last_changed_run <> %(run)s
     AND NOT EXISTS (SELECT FROM seen s WHERE s.run = %(run)s AND s.resource_type = r.resource_type AND s.id = r.id)
 
 -- name: note_missed_everything
--- Rows of a type that a way has listed before and that its complete listing of everything no longer had.
+-- Rows of a type that a way has listed before and that its complete listing of everything no longer has.
 INSERT INTO absence AS a (run, resource_type, id, way, patient_id)
 SELECT %(run)s, u.resource_type, u.id, %(way)s, r.patient_id FROM unreceived u
 CROSS JOIN LATERAL (
@@ -122,10 +123,10 @@ ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way WHERE a.wa
 SELECT EXISTS (SELECT FROM group_member WHERE run = %(run)s)
 
 -- name: note_missed_members
--- The same for an export of members: rows of those who are in it, and of those who are dead. Who is not in it and alive has left. A
--- Patient who is not shown (403) has not left unless the Group or the list of names says so.
--- Nor is who answers 404 dead where no Patient could be read, unless the export was for him.
--- Where the Group itself could be read it says who is in it: servers may add other Patients to an export (Bulk Data IG, "associated").
+-- The same for an export of members: rows of patients who are in it, and of patients who are dead. A patient who is not in it and is alive
+-- has left. A Patient who is not shown (403) has left only if the Group or the list of names says so. A 404 does not mean that a patient is
+-- dead if no Patient could be read, unless the export was for that patient alone. If the Group could be read, it says who is in it: servers
+-- may add other Patients to an export (Bulk Data IG, "associated").
 WITH member_patient AS MATERIALIZED (
     SELECT patient_id AS id FROM group_member WHERE run = %(run)s
     UNION SELECT id FROM resource
@@ -168,10 +169,10 @@ WHERE u.resource_type = %(resource_type)s AND r.patient_id IN (SELECT id FROM sp
 ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way WHERE a.way IS NULL
 
 -- name: note_missed_of_patients
--- Rows that a patient's search has listed before and that its complete answer no longer had. An empty answer counts only where the
--- patient is known to be alive, or to be dead: else it may be an index that knows nobody. A survivor's answer speaks for rows that
--- still lie with the former id. Of a dead patient whose chart was not asked for, or was refused, every search of this run speaks; not
--- where its news were asked for, nor where no Patient could be read: then a 404 says nothing of his chart.
+-- Rows that a patient's search has listed before and that its complete answer no longer has. An empty answer counts only if the patient is
+-- known to be alive, or to be dead: otherwise the index may not know the patient. A survivor's answer also speaks for rows that are still
+-- stored under the former id. If a dead patient's chart was not requested, or was refused, every search of this run speaks for it; but not
+-- if only its news were requested, nor if no Patient could be read: then a 404 says nothing about the chart.
 WITH answered AS MATERIALIZED (
     SELECT resource_type, patient_id, way FROM unit
     WHERE run = %(run)s AND kind = 'search' AND patient_id IS NOT NULL AND way IS NOT NULL
@@ -245,8 +246,8 @@ ORDER BY m.resource_type, m.id, m.way
 ON CONFLICT (run, resource_type, id) DO UPDATE SET way = excluded.way, patient_id = excluded.patient_id WHERE a.way IS NULL
 
 -- name: note_missed_of_nobody
--- Rows of patients who are not there, of a full export that has no file, or was refused, since it was for nobody else: no type of it
--- says what it lists.
+-- Rows of patients who are not there, if a full export has no file or was refused because it was for nobody else: then no type of it says
+-- what it lists.
 INSERT INTO absence (run, resource_type, id, way, patient_id)
 SELECT %(run)s, r.resource_type, r.id, r.first_way, r.patient_id FROM (
     SELECT id FROM absence WHERE run = %(run)s AND resource_type = 'Patient' AND said IN ('not-found', 'gone')
@@ -262,14 +263,14 @@ WHERE r.deleted_at IS NULL
 ON CONFLICT DO NOTHING
 
 -- name: has_absence
--- Whether the run missed anything, or heard of anything that is not there.
+-- Whether the run missed any row, or was told of any that is not there.
 SELECT EXISTS (SELECT FROM absence WHERE run = %(run)s)
 
 -- name: groups
--- What each way has newly missed of a type, beside what it listed: how many rows, and how many the way gave. Of Patients those who
--- came: an answer about one of them may bring another, whom a redirect leads to. What was only said to be gone is held against what
--- is stored of the patients whom this run speaks for. Rows that were there, or withheld, when they were last asked for are asked for
--- again, however many they are; that they are gone tonight is news.
+-- What each way has newly missed of a type, and how many rows it listed. For Patients, the number that came counts: an answer about one
+-- Patient may bring another, to whom a redirect leads. What was only said to be gone is compared with what is stored of the patients for
+-- whom this run speaks. Rows that were there, or withheld, when they were last requested are requested again, however many there are: that
+-- they are gone tonight is news.
 SELECT a.resource_type, a.way, count(*)::int,
     CASE WHEN a.resource_type = 'Patient' THEN (
         SELECT count(*) FROM (
@@ -304,9 +305,9 @@ WHERE a.run = %(run)s AND (a.way IS NOT NULL OR a.said IN ('gone', 'deleted', 'm
 GROUP BY 1, 2
 
 -- name: patient_groups
--- The same by patient: how many rows of a type are newly missed, or said to be gone, of how many that are stored; only of patients
--- who are alive, as they themselves or any row of their charts say that came. Where rows were only said to be gone, as in an export
--- of news, who is not said to be gone himself is alive.
+-- The same by patient: how many rows of a type are newly missed, or said to be gone, of how many that are stored. Only patients who are
+-- alive count, as they themselves show or any row of their charts that came. Where rows were only said to be gone, as in an export of news,
+-- a patient who is not said to be gone is alive.
 SELECT m.resource_type, m.patient_id, m.missed, (
     SELECT count(*) FROM resource r WHERE r.resource_type = m.resource_type AND r.connection = %(connection)s
         AND r.patient_id = m.patient_id AND r.deleted_at IS NULL
@@ -334,8 +335,8 @@ WHERE EXISTS (
 )
 
 -- name: due
--- What was missed and is to be asked for by its id: no word of it yet, and no part of a mass, which no number of reads explains.
--- Every way's types in turn, so that many rows of one do not keep the others from being asked for; what was withheld before last.
+-- Missed rows to request by id: those without an answer so far, unless they are part of a mass, which no number of reads explains. Every
+-- way's types take turns, so that many rows of one type do not delay the others; rows that were withheld before come last.
 SELECT d.resource_type, d.id, d.patient_id FROM (
     SELECT a.resource_type, a.id, a.patient_id, a.way, EXISTS (
         SELECT FROM evidence e WHERE e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id
@@ -363,18 +364,18 @@ ORDER BY d.was_withheld, row_number() OVER (PARTITION BY d.was_withheld, d.resou
 LIMIT %(limit)s
 
 -- name: note_unreadable
--- Missed rows of types that the EHR lets nobody read cannot be asked for.
+-- Missed rows of types that the EHR lets nobody read cannot be requested.
 UPDATE absence a SET said = 'unreadable'
 WHERE a.run = %(run)s AND a.said IS NULL AND NOT a.asked AND a.resource_type <> ALL(%(readable)s::text[])
 
 -- name: note_requested
--- Note what is asked for by its id.
+-- Note what is requested by id.
 UPDATE absence a SET asked = true FROM unnest(%(types)s::text[], %(ids)s::text[]) AS s (resource_type, id)
 WHERE a.run = %(run)s AND a.resource_type = s.resource_type AND a.id = s.id
 
 -- name: withheld
--- Rows that this client may not see, and Patients who are not there beside their charts, where patients are behind for that alone;
--- in another order in each run, since only some are read.
+-- Rows that this client may not see, and Patients who are not there beside their charts, where patients are behind for that reason alone.
+-- Their order differs in each run, since only some are read.
 SELECT e.resource_type, e.id, r.patient_id FROM evidence e
 CROSS JOIN LATERAL (
     SELECT patient_id FROM resource WHERE resource_type = e.resource_type AND connection = %(connection)s AND id = e.id OFFSET 0
@@ -392,8 +393,8 @@ WHERE e.connection = %(connection)s AND (e.state = 'withheld' OR e.state = 'doub
 ORDER BY e.resource_type <> 'Patient', md5(concat(%(run)s::text, e.resource_type, e.id)) LIMIT %(limit)s
 
 -- name: controls
--- Rows of these types that this run has listed: reads of them show whether an absent row's 404 means anything. Of a type of which it
--- has listed none, rows that are stored: a type that was withdrawn answers 404 to them too.
+-- Rows of these types that this run has listed: reading them shows whether a 404 for an absent row means anything. If it has listed none of
+-- a type, rows that are stored: a type that was withdrawn answers 404 for them too.
 SELECT t.resource_type, s.id, r.patient_id FROM unnest(%(types)s::text[]) AS t (resource_type)
 CROSS JOIN LATERAL (
     SELECT id FROM (
@@ -420,18 +421,18 @@ CROSS JOIN LATERAL (
 ) r
 
 -- name: not_found_types
--- Types of which something was not there when asked for.
+-- Types of which a row that was requested was not there.
 SELECT DISTINCT resource_type FROM absence WHERE run = %(run)s AND said IN ('not-found', 'gone')
 
 -- name: retire_listings
--- What the selection's earlier full runs listed in another way, or of types that are no longer listed, is no witness any more.
+-- What the selection's earlier full runs listed by another way, or of types that are no longer listed, is no longer a witness.
 DELETE FROM full_listing f WHERE f.connection = %(connection)s AND f.selection = %(selection)s AND (
     f.knowledge <> %(knowledge)s
     OR NOT EXISTS (SELECT FROM unit u WHERE u.run = %(run)s AND u.resource_type = f.resource_type)
 )
 
 -- name: lists
--- Whether the run listed anything in full; an export of nothing says nothing of what there was before.
+-- Whether the run listed anything in full; an export of nothing says nothing about what was there before.
 SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND complete_listing)
     OR NOT EXISTS (SELECT FROM bulk_job WHERE run = %(run)s)
 
@@ -449,8 +450,8 @@ ON CONFLICT (connection, selection, way, resource_type) DO UPDATE
     SET run = excluded.run, at = excluded.at, knowledge = excluded.knowledge
 
 -- name: unwitnessed
--- Live rows that this run has not received and that no full listing of the period could list: their way is retired, or a patient
--- left or is in doubt, or nothing but a reference or a pull ever brought them. What a reference has brought freshly is known.
+-- Live rows that this run has not received and that no full listing of the period could list: their way is retired, or a patient left or is
+-- in doubt, or only a reference or a pull ever brought them. A row that a reference has brought recently is known.
 CREATE TEMPORARY TABLE unwitnessed ON COMMIT DROP AS
 WITH unheard AS MATERIALIZED (
     -- most of the store, where a run lists little: to look each row up took two thirds of the time
@@ -505,12 +506,12 @@ WHERE NOT EXISTS (
 )
 
 -- name: count_unwitnessed
--- How many they are, by type.
+-- Their number, by type.
 SELECT resource_type, count(*)::int FROM unwitnessed GROUP BY 1 ORDER BY 1
 
 -- name: rotate
--- Some of them to be asked for in this run, and tombstones of which nobody knows what they rest on: those that were not there when
--- last asked, then on from where the last run came to.
+-- Some of them to request in this run, and tombstones whose reason nobody knows: first those that were not there when they were last
+-- requested, then the next ones after those that the last run requested.
 INSERT INTO absence (run, resource_type, id, patient_id)
 SELECT %(run)s, resource_type, id, patient_id FROM (
     SELECT u.resource_type, u.id, u.patient_id, e.id IS NULL AS later,
@@ -533,5 +534,5 @@ RETURNING resource_type, id
 UPDATE connection SET rotation_type = %(resource_type)s, rotation_id = %(id)s WHERE id = %(connection)s
 
 -- name: requested_patients
--- Whether the run asked for Patients at all.
+-- Whether the run requested Patients at all.
 SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND resource_type = 'Patient' AND kind IN ('file', 'no-file', 'search', 'read', 'batch'))

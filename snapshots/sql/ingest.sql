@@ -82,13 +82,13 @@ WHERE r.first_way IS DISTINCT FROM s.way
 ON CONFLICT DO NOTHING
 
 -- name: has_evidence
--- Whether anything stands open about a row of this connection, and whether contents of one version are known that one way gave
--- together, or that ways give otherwise than others.
+-- Whether anything is open about a row of this connection, and whether several contents of one version are known: from one way together, or
+-- from different ways.
 SELECT EXISTS (SELECT FROM evidence WHERE connection = %(connection)s), EXISTS (SELECT FROM rival WHERE connection = %(connection)s),
     EXISTS (SELECT FROM version_by_way WHERE connection = %(connection)s)
 
 -- name: clear_evidence
--- What was received is there: nothing stands open about it, but ways that missed it, until they list it again.
+-- What was received is there: nothing stays open about it, except which ways missed it, until they list it again.
 WITH came AS (
     SELECT resource_type, id, array_agg(way) AS ways FROM unnest(%(types)s, %(ids)s, %(ways)s) AS s (resource_type, id, way) GROUP BY 1, 2
 ), others AS (
@@ -106,8 +106,8 @@ SELECT array_agg(s.n) FROM unnest(%(types)s, %(ids)s) WITH ORDINALITY AS s (reso
 WHERE EXISTS (SELECT FROM rival WHERE connection = %(connection)s AND resource_type = s.resource_type AND id = s.id)
 
 -- name: note_rivals
--- Note which contents ways gave of the stored version. Those that came `late`, after what the way gave before in this run: that too,
--- which is what is stored, or what is known of this way. Nothing else remembers which way gave what is stored.
+-- Note which contents ways gave of the stored version. For contents that came `late`, after others that the way gave earlier in this run,
+-- also note those others: what is stored, or what is known of this way. Nothing else remembers which way gave what is stored.
 WITH came AS MATERIALIZED (
     SELECT s.*, r.content_hash AS stored
     FROM unnest(%(types)s, %(ids)s, %(ways)s, %(hashes)s, %(patients)s, %(versions)s, %(updated)s, %(bodies)s, %(late)s::boolean[])
@@ -140,8 +140,8 @@ ON CONFLICT (connection, resource_type, id, way, content_hash) DO UPDATE SET run
     last_updated = excluded.last_updated, body = coalesce(excluded.body, rival.body)
 
 -- name: forget_rivals
--- Other contents of these resources have come: what the same way gave before counts no more; nor does what any way gave of another
--- version. Contents without a version are of another one, but where one of them comes again.
+-- Other contents of these resources have come, so what the same way gave before no longer counts, nor what any way gave of another version.
+-- Contents without a version belong to another version, unless one of them comes again.
 DELETE FROM rival v USING unnest(%(types)s, %(ids)s, %(ways)s, %(hashes)s, %(versions)s, %(updated)s)
     AS s (resource_type, id, way, content_hash, version_id, last_updated)
 WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id AND (
@@ -153,8 +153,8 @@ WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.
 )
 
 -- name: forget_former_rivals
--- What a way gave before, and not in this run, is forgotten where it gave other contents. While it gives what is stored, one that is
--- missing for a night stays known.
+-- Forget what a way gave before, and not in this run, if it gave other contents. While a way gives what is stored, a content that is
+-- missing for one night stays known.
 DELETE FROM rival v
 WHERE v.connection = %(connection)s AND v.run <> %(run)s AND EXISTS (
     SELECT FROM rival n WHERE n.connection = %(connection)s AND n.resource_type = v.resource_type AND n.id = v.id AND n.way = v.way
@@ -169,7 +169,7 @@ WHERE v.connection = %(connection)s AND v.run <> %(run)s AND EXISTS (
 )
 
 -- name: forget_other_versions
--- A new version of these resources has come: what ways gave of the former one counts no more.
+-- A new version of these resources has come, so what ways gave of the former one no longer counts.
 DELETE FROM version_by_way v USING unnest(%(types)s, %(ids)s, %(versions)s, %(updated)s) AS s (resource_type, id, version_id, last_updated)
 CROSS JOIN LATERAL (
     SELECT version_id, last_updated FROM resource
@@ -179,8 +179,8 @@ WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.
     AND (r.version_id, r.last_updated) IS DISTINCT FROM (s.version_id, s.last_updated)
 
 -- name: note_by_way
--- Of resources that differ from what is stored under the same version, and that several ways list: what this way gives. A version
--- without a name is none, and its content may change.
+-- For resources that differ from what is stored under the same version, and that several ways list: what this way gives. A version without
+-- a name is no version, and its content may change.
 INSERT INTO version_by_way AS v (connection, resource_type, id, way, content_hash)
 SELECT %(connection)s, s.resource_type, s.id, s.way, s.content_hash
 FROM unnest(%(types)s, %(ids)s, %(versions)s, %(updated)s, %(ways)s, %(hashes)s)
@@ -215,8 +215,8 @@ WHERE v.connection = %(connection)s AND v.run = %(run)s AND v.body IS NOT NULL A
 ORDER BY v.resource_type, v.id, v.content_hash
 
 -- name: forget_members
--- Which patients resources named before their content changed goes to the history, unless this run itself had said so. So does whose
--- searches brought them, where this run searches for them too: those that still have the new content say so again.
+-- Move to the history which patients resources named before their content changed, unless this run itself had said so; and whose searches
+-- brought them, if this run searches for those patients too: searches that still return the new content say so again.
 WITH forgotten AS (
     DELETE FROM member m USING unnest(%(types)s, %(ids)s) AS s (resource_type, id)
     WHERE m.connection = %(connection)s AND m.resource_type = s.resource_type AND m.id = s.id AND (NOT m.searched OR EXISTS (
@@ -236,7 +236,7 @@ SELECT %(connection)s, s.*, %(run)s FROM unnest(%(types)s, %(ids)s, %(patients)s
 ON CONFLICT DO NOTHING
 
 -- name: unmerge
--- Patients that came by an id that led to another are merged no more; an id that is its own alias says so.
+-- Patients that came under an id that led to another one are no longer merged; an id that is its own alias says so.
 UPDATE alias SET surviving_id = former_id, gone = false, first_run = %(run)s, last_run = %(run)s
 WHERE connection = %(connection)s AND former_id = ANY(%(ids)s::text[]) AND gone AND former_id <> surviving_id
 
@@ -273,12 +273,12 @@ SELECT
     (SELECT jsonb_object_agg(resource_type, k) FROM (SELECT resource_type, count(*) AS k FROM noted GROUP BY 1) counted)
 
 -- name: copy_new
--- Take in resources that are not stored yet; the JSON is parsed once, on its way into its partition.
+-- Store resources that are not stored yet; their JSON is parsed once, on its way into its partition.
 COPY resource_stored (connection, first_run, last_changed_run, resource_type, id, patient_id, version_id, last_updated, content_hash,
     first_way, body) FROM STDIN (FORMAT binary)
 
 -- name: stale
--- Of these resources those that have values of an older key, or may have some that were not to be encrypted before.
+-- Those of these resources that have values encrypted with an older key, or plain values that are to be encrypted since then.
 SELECT r.resource_type, r.id, r.body::text FROM unnest(%(types)s, %(ids)s) AS s (resource_type, id)
 CROSS JOIN LATERAL (
     SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
@@ -286,14 +286,14 @@ CROSS JOIN LATERAL (
 WHERE r.deleted_at IS NULL AND (r.body::text ~ %(older)s OR r.body::text ~ %(further)s)
 
 -- name: seal_stale
--- The same contents, encrypted as others are today: that is no new version.
+-- Store the same contents, encrypted as others are today: that is no new version.
 UPDATE resource r SET body = s.body::jsonb FROM unnest(%(types)s::text[], %(ids)s::text[], %(bodies)s::text[]) AS s (resource_type, id, body)
 WHERE r.resource_type = s.resource_type AND r.connection = %(connection)s AND r.id = s.id
 
 -- name: merge
--- Take in resources that are stored with another hash, or as tombstones. Equal text of the parsed JSON (key order and white
--- space aside; 1.0 and 1.00 differ) is unchanged and writes nothing; else the stored row moves to the history as it is. What differs
--- only in what this connection ignores is unchanged too: the row keeps its content, and learns under which version and hash it came.
+-- Store resources that are stored with another hash, or as tombstones. If the parsed JSON has equal text (key order and white space aside;
+-- 1.0 and 1.00 differ), it is unchanged and nothing is written; otherwise the stored row moves to the history as it is. What differs only
+-- in what this connection ignores is unchanged too: the row keeps its content, and learns under which version and hash it came.
 WITH staged AS MATERIALIZED (
     SELECT s.resource_type, s.id, s.patient_id, s.version_id, s.last_updated, s.content_hash, s.body::jsonb AS body
     FROM unnest(%(types)s, %(ids)s, %(patients)s, %(versions)s, %(updated)s, %(hashes)s, %(bodies)s)
@@ -363,9 +363,9 @@ SELECT resource_type, sum(changed)::int, sum(unchanged)::int, array_agg(touched)
 ) counted GROUP BY 1
 
 -- name: note_words
--- Note what the EHR said of resources that it did not give. What is believed of it is decided when the run ends; of what is not
--- stored, or is a tombstone, nothing need be. A list of deletions that is older than what is known of a row is no word of it: it is
--- asked for by its id.
+-- Note what the EHR said of resources that it did not return; the end of the run decides what to believe. For a resource that is not
+-- stored, or is a tombstone, there is nothing to decide. A list of deletions that is older than what is known of a row says nothing about
+-- it: the row is requested by its id.
 INSERT INTO absence AS a (run, resource_type, id, way, patient_id, said)
 SELECT DISTINCT ON (s.resource_type, s.id) %(run)s, s.resource_type, s.id, s.way, r.patient_id, CASE
     WHEN s.said = 'deleted' AND r.last_changed_run <> %(run)s AND (
@@ -384,5 +384,5 @@ ORDER BY s.resource_type, s.id, s.n DESC
 ON CONFLICT (run, resource_type, id) DO UPDATE SET said = coalesce(excluded.said, a.said), way = coalesce(a.way, excluded.way)
 
 -- name: refused
--- Which of these texts do not become jsonb, by their places, and the SQLSTATE of each.
+-- Which of these texts do not become jsonb, by position, and the SQLSTATE of each.
 SELECT place, state FROM refused_bodies(%(bodies)s)

@@ -1,11 +1,11 @@
 -- name: controlled
--- Types of which a row could be read by id in this run: a control, or another row that was asked for. Only of these does a 404 or a 410
--- say anything: a type that was withdrawn from reads answers so to all of them.
+-- Types of which a row could be read by id in this run: a control, or another row that was requested. Only for these types does a 404 or a
+-- 410 prove anything: a type that was withdrawn from reads gives that answer for every row.
 SELECT DISTINCT resource_type FROM unit WHERE run = %(run)s AND kind IN ('control', 'confirm') AND state = 'settled' AND records > 0
 
 -- name: circumstances
--- What this run knows of each row that it missed, or heard of: all that decides its fate, and a number for each way in which rows
--- are alike in that.
+-- What this run knows of each row that it missed, or was told of: everything that decides the row's fate, and a number for each group of
+-- rows that are alike in all of it.
 CREATE TEMPORARY TABLE circumstance ON COMMIT DROP AS
 SELECT *, dense_rank() OVER (ORDER BY resource_type, way, everything, strict, of_unknown, said, asked, received, elsewhere, dead, before,
     way_again, member, chart_came, others_came, controlled, of_mass) AS nth
@@ -106,7 +106,7 @@ WITH gone AS (
 SELECT resource_type, count(*)::int FROM gone GROUP BY 1 ORDER BY 1
 
 -- name: forget
--- What was settled is open no more; of a row that several ways contradict, what the one did that is dropped.
+-- Delete what is settled. If several ways contradict a row and one of them turns out not to list it, only that way's part is deleted.
 WITH others AS (
     UPDATE evidence e SET ways = array_remove(e.ways, a.way) FROM absence a
     WHERE a.run = %(run)s AND a.fate = 'dropped' AND e.connection = %(connection)s AND e.resource_type = a.resource_type AND e.id = a.id
@@ -117,13 +117,13 @@ WHERE a.run = %(run)s AND (a.fate <> 'dropped' OR cardinality(array_remove(e.way
     AND a.fate IN ('confirmed', 'settled', 'moved', 'left', 'dropped', 'alive', 'still-dead')
 
 -- name: unmerge_doubted
--- A merge that is not believed leads nobody elsewhere: the patient is asked for by the same id again.
+-- A merge that is not believed changes nothing: the patient is requested by the same id again.
 UPDATE alias m SET surviving_id = m.former_id, gone = false, last_run = %(run)s FROM absence a
 WHERE a.run = %(run)s AND a.resource_type = 'Patient' AND a.said = 'merged' AND a.fate IN ('doubted', 'contrary', 'orphaning')
     AND m.connection = %(connection)s AND m.former_id = a.id AND m.gone
 
 -- name: remember
--- What stands open after this run. A row can be contradicted by several ways, each of which must miss it twice.
+-- Keep what stays open after this run. Several ways can contradict a row; each must miss it twice.
 INSERT INTO evidence AS e (connection, resource_type, id, state, ways, run)
 SELECT %(connection)s, resource_type, id, CASE WHEN fate IN ('contrary', 'orphaning') THEN 'doubted' ELSE fate END,
     CASE WHEN way IS NULL THEN '{}' ELSE ARRAY[way] END, %(run)s FROM absence
@@ -134,8 +134,8 @@ ON CONFLICT (connection, resource_type, id) DO UPDATE SET state = excluded.state
 WHERE (e.state, e.ways) IS DISTINCT FROM (excluded.state, excluded.ways) OR e.state NOT IN ('withheld')
 
 -- name: unlist
--- A way that has missed a row twice while it was there does not list it, nor does a category's that the row has left; and whose
--- search has brought it says no more who it belongs to, once it is another patient's.
+-- A way that has missed a row twice while the row was there does not list it; nor does a category's way, once the row has left the
+-- category. If a row now belongs to another patient, the search that brought it no longer says whose it is.
 WITH dropped AS (
     SELECT a.resource_type, a.id, a.way FROM absence a JOIN way w ON w.id = a.way
     WHERE a.run = %(run)s AND (a.fate = 'dropped' OR a.fate = 'moved' AND cardinality(w.codes) > 0)
@@ -155,7 +155,7 @@ UPDATE resource r SET first_way = NULL FROM dropped d
 WHERE r.resource_type = d.resource_type AND r.connection = %(connection)s AND r.id = d.id AND r.first_way = d.way
 
 -- name: strike_off
--- Patients who left are covered no more; their rows stay as they are. Whom the crawl itself asks for it goes on asking for.
+-- Patients who left are no longer covered; their rows stay as they are. The crawl goes on requesting those whom it asks for itself.
 WITH removed AS (
     UPDATE roster m SET removed_run = %(run)s FROM absence a
     WHERE a.run = %(run)s AND (a.fate = 'left' OR a.fate = 'left-unread' AND a.said = 'unreadable') AND m.connection = %(connection)s AND m.selection = %(knowledge)s
@@ -166,10 +166,10 @@ DELETE FROM lag l USING removed x
 WHERE l.connection = %(connection)s AND l.selection = %(knowledge)s AND l.patient_id = x.patient_id
 
 -- name: lower
--- What was buried, doubted or brought back to life is known by no selection any more: each lists that patient and type in full
--- before it asks for news again, whichever of a row's patients it asks for. So is what is withheld, or a Patient who is not there beside
--- the chart: what nobody has ever seen may be withheld beside it. What this run's own full listing brought back, it knows; and so it does
--- what its own news said to be deleted, or an EHR that tells of deletions each night would be asked for everything each night.
+-- No selection knows any longer what was buried, doubted or brought back to life: each selection lists that patient and type in full before
+-- it requests news again, whichever of a row's patients it asks for. The same holds for withheld rows, and for a Patient who is not there
+-- beside the chart, because rows that nobody has ever seen may be withheld too. Exceptions: what this run's own full listing brought back,
+-- and what its own news said to be deleted; otherwise an EHR that reports deletions each night would be asked for everything each night.
 WITH shaken AS (
     SELECT a.resource_type, coalesce(r.patient_id, '') AS patient_id, a.fate = 'confirmed' AND a.said = 'deleted' AS own_is_known,
         a.fate IN ('withheld', 'orphaning') AS withheld
@@ -198,12 +198,12 @@ ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET ins
     withheld = lag.withheld AND excluded.withheld
 
 -- name: doubt
--- Make a hole of what is not believed.
+-- Make a hole of each row whose deletion is not believed.
 INSERT INTO unit (run, key, kind, resource_type, state, ending, reason, template, ended_at)
 VALUES (%(run)s, %(key)s, 'doubt', %(resource_type)s, 'failed', 'failed', %(reason)s, 'what is stored', %(at)s)
 ON CONFLICT (run, key) DO UPDATE SET reason = excluded.reason
 
 -- name: empty
--- What was heard within runs is of no more use.
+-- Delete what these runs were told of rows; it is no longer needed.
 WITH heard AS (DELETE FROM absence WHERE run = ANY(%(runs)s)), members AS (DELETE FROM group_member WHERE run = ANY(%(runs)s))
 DELETE FROM revived WHERE run = ANY(%(runs)s)

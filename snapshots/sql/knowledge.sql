@@ -16,8 +16,8 @@ WHERE u.run = %(run)s AND u.kind = 'search' AND u.state = 'settled' AND u.ending
 SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
 
 -- name: unlisted_types
--- Types of which exports of this knowledge have returned something since the last full one, inclusive, and that did not come with it
--- whole. Empty files return nothing, and a type that the last full export found empty may have been out of sight then.
+-- Types of which exports of this knowledge have returned something since the last full one, inclusive, and which it did not list whole.
+-- Empty files return nothing, and a type that the last full export found empty may have been out of sight then.
 WITH last AS (
     SELECT max(id) AS run FROM run
     WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND kind = 'sync' AND full_listing
@@ -42,8 +42,8 @@ SELECT r.id FROM resource r WHERE r.resource_type = 'Patient' AND r.connection =
 DELETE FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
 
 -- name: last_full_listing
--- When the last run began that listed everything of this selection in this mode, except what patients' lags cover, with the same types and
--- with rights to read all that this run's login may.
+-- The beginning of the last run that listed everything of this selection in this mode, except what patients' lags cover, with the same
+-- types and with rights to read all that this run's login may.
 SELECT max(started_at) FROM run WHERE connection = %(connection)s AND knowledge = %(knowledge)s AND kind = 'sync'
     AND status IN ('complete', 'partial') AND full_listing AND types = %(types)s::text[]
     AND granted @> %(granted)s::text[]

@@ -3,7 +3,7 @@
 SELECT set_config('lock_timeout', '2s', false)
 
 -- name: bound_locks
--- How long a run waits for somebody else's lock, such as that of an index being built: longer than that takes, but not endlessly.
+-- How long a run waits for somebody else's lock, such as that of an index being built: longer than a build takes, but not endlessly.
 SELECT set_config('lock_timeout', '10min', false)
 
 -- name: lock
@@ -69,7 +69,7 @@ SELECT EXISTS (SELECT FROM bulk_job b WHERE b.run = %(run)s AND b.status_url IS 
 LOCK TABLE run IN ROW EXCLUSIVE MODE
 
 -- name: order_ended
--- Give a place to runs that a program of before this column ended: it was at work while the store was upgraded.
+-- Give a place to runs that an older program ended: it was at work while the store was upgraded.
 UPDATE run SET end_order = o.end_order FROM (
     SELECT id, (SELECT coalesce(max(end_order), 0) FROM run) + row_number() OVER (ORDER BY finished_at, id) AS end_order
     FROM run WHERE finished_at IS NOT NULL AND end_order IS NULL

@@ -41,9 +41,9 @@ WHERE x.run = %(run)s AND x.depth = %(depth)s AND x.connection = %(connection)s 
 GROUP BY 1, 2
 
 -- name: take
--- Note what is mentioned of one type and did not come with this run; what it has noted before stays as it is, so that walks in
--- circles end. Left out is what listings keep up: stored, never fetched by reference, and of a type that was asked for news only,
--- or, where this run does not list the type, that has come within the time that references stay fresh. Nearly all of what a full
+-- Note what is mentioned of one type and did not come with this run. What the run has noted before stays as it is, so that walks in circles
+-- end. Left out is what listings keep current: rows that are stored, were never fetched by reference, and are of a type of which only news
+-- were requested or, if this run does not list the type, that came within the time that references stay fresh. Nearly all that a full
 -- listing mentions has come with it. LATERAL … OFFSET 0 as in ingest.sql.
 WITH given AS MATERIALIZED (
     SELECT id, min(patient_id) AS patient_id FROM (

@@ -1,5 +1,5 @@
 -- name: covered
--- The patients that a selection's watermarks speak for.
+-- The patients to whom a selection's watermarks apply.
 SELECT patient_id FROM roster WHERE connection = %(connection)s AND selection = %(knowledge)s AND removed_run IS NULL
 
 -- name: lags
@@ -7,7 +7,7 @@ SELECT patient_id FROM roster WHERE connection = %(connection)s AND selection = 
 SELECT resource_type, patient_id, instant FROM lag WHERE connection = %(connection)s AND selection = %(knowledge)s
 
 -- name: behind
--- Patients who are behind for another reason than that rows of theirs are withheld, or that they are not there beside their charts.
+-- Patients who are behind for another reason than withheld rows of theirs, or a Patient who is not there beside the chart.
 SELECT DISTINCT l.patient_id FROM lag l
 WHERE l.connection = %(connection)s AND l.selection = %(knowledge)s AND NOT (l.withheld AND EXISTS (
     SELECT FROM evidence e
@@ -23,11 +23,11 @@ WHERE l.connection = %(connection)s AND l.selection = %(knowledge)s AND NOT (l.w
 ))
 
 -- name: deferrals
--- What the EHR said not to ask before a time that has not come.
+-- What the EHR said not to request before a time that has not come.
 SELECT resource_type, patient_id, reason, until FROM deferral WHERE connection = %(connection)s AND until > %(now)s
 
 -- name: defer
--- Note what is not to be asked before a time.
+-- Note what must not be requested before a time.
 INSERT INTO deferral (connection, resource_type, patient_id, reason, until)
 SELECT DISTINCT ON (d.resource_type, d.patient_id) %(connection)s, d.resource_type, d.patient_id, d.reason, d.until
 FROM unnest(%(types)s::text[], %(patients)s::text[], %(reasons)s::text[], %(untils)s::timestamptz[])
@@ -36,7 +36,7 @@ ORDER BY d.resource_type, d.patient_id, d.until DESC
 ON CONFLICT (connection, resource_type, patient_id) DO UPDATE SET reason = excluded.reason, until = excluded.until
 
 -- name: forget_deferrals
--- Drop what may be asked again.
+-- Delete what may be requested again.
 DELETE FROM deferral WHERE connection = %(connection)s AND until <= %(now)s
 
 -- name: aliases
@@ -45,11 +45,11 @@ SELECT former_id, surviving_id, gone FROM alias WHERE connection = %(connection)
 ORDER BY former_id
 
 -- name: new_aliases
--- Merges, and ends of merges, that this run was the first to meet.
+-- Merges, and ends of merges, that this run was the first to find.
 SELECT former_id, surviving_id, gone FROM alias WHERE connection = %(connection)s AND first_run = %(run)s ORDER BY former_id
 
 -- name: save_aliases
--- Note merges that this run met. What is not merged and never was is no news.
+-- Note merges that this run found. An id that is not merged and never was is no news.
 INSERT INTO alias (connection, former_id, surviving_id, gone, first_run, last_run)
 SELECT DISTINCT ON (a.former_id) %(connection)s, a.former_id, a.surviving_id, a.gone, %(run)s, %(run)s
 FROM unnest(%(formers)s::text[], %(survivors)s::text[], %(gone)s::bool[]) AS a (former_id, surviving_id, gone)
@@ -59,7 +59,7 @@ ON CONFLICT (connection, former_id) DO UPDATE SET surviving_id = excluded.surviv
     first_run = CASE WHEN alias.surviving_id <> excluded.surviving_id THEN excluded.first_run ELSE alias.first_run END
 
 -- name: unanswered
--- Patients that settled batches asked for, that this run did not receive, and that no unit of their own asks for.
+-- Patients whom settled batches requested, whom this run did not receive, and whom no unit of their own requests.
 SELECT asked.id FROM unit u
 CROSS JOIN LATERAL unnest(u.ids) AS asked (id)
 WHERE u.run = %(run)s AND u.kind = 'batch' AND u.state = 'settled'
@@ -92,28 +92,29 @@ SELECT EXISTS (
 )
 
 -- name: unmet_members
--- Whom the Group has that this run exports, and of whom no Patient is stored: one who is stored is missed, a tombstone is not.
+-- Members of the Group that this run exports whose Patient is not stored. A member who is stored is missed instead; a tombstone does not
+-- count as stored.
 SELECT patient_id FROM group_member g WHERE g.run = %(run)s AND NOT EXISTS (
     SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = g.patient_id
         AND r.deleted_at IS NULL
 ) ORDER BY 1
 
 -- name: uncovered_members
--- Whom the Group has that this run exports, and who is not on the roster.
+-- Members of the Group that this run exports who are not on the roster.
 SELECT patient_id FROM group_member WHERE run = %(run)s
 EXCEPT SELECT patient_id FROM roster WHERE connection = %(connection)s AND selection = %(knowledge)s AND removed_run IS NULL
 ORDER BY 1
 
 -- name: describe_cohort
--- Say what became of the cohort's entries.
+-- Keep what became of the cohort's entries.
 UPDATE run SET cohort = coalesce(cohort, '{}') || %(cohort)s WHERE id = %(run)s
 
 -- name: formers
--- Ids of Patients that lead to another.
+-- Ids of Patients that lead to another Patient.
 SELECT former_id FROM alias WHERE connection = %(connection)s AND gone AND former_id <> surviving_id
 
 -- name: end_links
--- A link between two Patients who can both be read ends when this run has received both and neither spoke of it.
+-- A link between two Patients who can both be read ends once this run has received both and neither mentioned it.
 UPDATE alias a SET surviving_id = a.former_id, last_run = %(run)s
 WHERE a.connection = %(connection)s AND NOT a.gone AND a.former_id <> a.surviving_id AND a.last_run <> %(run)s
     AND NOT EXISTS (
@@ -128,7 +129,7 @@ WHERE a.connection = %(connection)s AND NOT a.gone AND a.former_id <> a.survivin
     )
 
 -- name: asks_patients
--- Whether the run asked for anything by patient.
+-- Whether the run requested anything by patient.
 SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind IN ('search', 'read', 'batch')
     AND (patient_id IS NOT NULL OR kind = 'batch'))
 
@@ -137,11 +138,11 @@ SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind IN ('search', 'read
 SELECT patient_id FROM revived WHERE run = %(run)s AND resource_type = 'Patient' AND patient_id <> ''
 
 -- name: note_lags
--- Who is behind after this run, in the types that it asked for. Where a unit was not answered as asked: complete up to where the
--- patient was before, which is an older lag, or where an incremental unit began. Nothing counts for a patient new to the roster, nor
--- after a full listing that failed, since only a full listing tells what has vanished. Where all units were answered, the patient
--- has caught up, unless it is new and was asked for news only. An empty answer about somebody who is not known to be alive in this
--- run is no answer: an index that knows nobody gives the same.
+-- Who is behind after this run, in the types that it requested. If a unit was not answered as requested, the patient is complete up to
+-- where the patient was before: an older lag, or the start of an incremental unit. Nothing counts for a patient new to the roster, nor
+-- after a full listing that failed, since only a full listing shows what has vanished. If all units were answered, the patient has caught
+-- up, unless the patient is new and only news were requested. An empty answer about somebody who is not known to be alive in this run is no
+-- answer: an index that does not know the patient gives the same.
 WITH alive AS MATERIALIZED (
     SELECT patient_id FROM unit
     WHERE run = %(run)s AND patient_id IS NOT NULL AND kind IN ('search', 'read') AND state = 'settled' AND records > 0
@@ -177,8 +178,8 @@ ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET ins
     withheld = false
 
 -- name: note_unasked
--- Patients new to the roster know nothing of types that have a watermark and that this run did not ask for: to ask for a row by its
--- id is not to ask for its type.
+-- For patients new to the roster, nothing is known of types that have a watermark and that this run did not request. A request for a row by
+-- its id does not count as a request for its type.
 INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)
 SELECT %(connection)s, %(knowledge)s, w.resource_type, p.patient_id, NULL, %(run)s, %(run)s
 FROM (
@@ -194,7 +195,7 @@ CROSS JOIN (
 ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL, withheld = false
 
 -- name: note_received_patients
--- Patients who came, in a batch too, have caught up as such.
+-- Patients who came, even in a batch, have caught up in the type Patient.
 DELETE FROM lag l WHERE l.connection = %(connection)s AND l.selection = %(knowledge)s AND l.resource_type = 'Patient' AND EXISTS (
     SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = l.patient_id
         AND r.deleted_at IS NULL AND (
@@ -212,7 +213,7 @@ DELETE FROM lag l WHERE l.connection = %(connection)s AND l.selection = %(knowle
     )
 
 -- name: call_roll
--- Put whom this run asked for on the roster; who is on it already writes nothing.
+-- Put the patients whom this run requested on the roster; one who is on it already costs no write.
 INSERT INTO roster AS m (connection, selection, patient_id, first_run, last_run)
 SELECT DISTINCT %(connection)s::int, %(knowledge)s, patient_id, %(run)s::bigint, %(run)s::bigint FROM unit
 WHERE run = %(run)s AND patient_id IS NOT NULL AND kind IN ('search', 'read')
@@ -220,9 +221,9 @@ ON CONFLICT (connection, selection, patient_id) DO UPDATE SET last_run = exclude
 WHERE m.removed_run IS NOT NULL
 
 -- name: call_roll_of_export
--- Put on the roster whom a full export had, or, where it was not asked for Patients, whose rows it had; of a Group that could be
--- read, its members, and of a list of names those who are in it: rows of others are read by their ids. Who was asked for and has no rows
--- in it is on the roster too: there were none.
+-- Put on the roster the patients whom a full export had or, if Patients were not requested, those whose rows it had; for a Group that could
+-- be read, its members; for a list of names, those who are in it: rows of others are read by their ids. A patient who was requested and has
+-- no rows in it is on the roster too: there were none.
 WITH asked AS MATERIALIZED (
     SELECT patient_id FROM group_member WHERE run = %(run)s
     UNION SELECT patient_id FROM unit WHERE run = %(run)s AND kind = 'cohort' AND patient_id IS NOT NULL
@@ -248,16 +249,16 @@ ON CONFLICT (connection, selection, patient_id) DO UPDATE SET last_run = exclude
 WHERE m.removed_run IS NOT NULL
 
 -- name: members_by_type
--- Types of which this run's export lists the rows of members: Patients, where it has any and no filter of them, else all of them.
+-- Types of which this run's export lists the rows of members: only Patients, if it has any and does not filter them; otherwise all.
 SELECT CASE WHEN bool_or(u.resource_type = 'Patient' AND w.strict) THEN ARRAY['Patient'] ELSE array_agg(DISTINCT u.resource_type) END
 FROM unit u JOIN way w ON w.id = u.way WHERE u.run = %(run)s AND u.kind IN ('file', 'no-file') AND w.scope = 'members'
 
 -- name: catch_up
--- What a full export listed, it knows.
+-- What a full export listed is known.
 DELETE FROM lag WHERE connection = %(connection)s AND selection = %(knowledge)s AND resource_type = ANY(%(types)s::text[])
 
 -- name: note_new_members
--- Of patients new to the roster nothing is known in types that have a watermark and that this export did not list whole.
+-- For patients new to the roster, nothing is known of types that have a watermark and that this export did not list whole.
 INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)
 SELECT %(connection)s, %(knowledge)s, w.resource_type, m.patient_id, NULL, %(run)s, %(run)s
 FROM watermark w JOIN roster m ON m.connection = w.connection AND m.selection = w.selection
@@ -266,7 +267,7 @@ WHERE w.connection = %(connection)s AND w.selection = %(knowledge)s AND w.resour
 ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL, withheld = false
 
 -- name: note_withheld
--- Of a Patient who was withheld from a full export, the export says nothing in any type.
+-- If a Patient was withheld from a full export, the export says nothing of that patient, in any type.
 INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run, withheld)
 SELECT %(connection)s, %(knowledge)s, w.resource_type, a.id, NULL, %(run)s, %(run)s, true
 FROM absence a JOIN watermark w ON w.connection = %(connection)s AND w.selection = %(knowledge)s
@@ -274,7 +275,7 @@ WHERE a.run = %(run)s AND a.resource_type = 'Patient' AND a.fate = 'withheld'
 ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET instant = NULL
 
 -- name: note_leavers
--- Whom the Group no longer has while the watermarks move on: should the patient come back, nothing is known of the time between.
+-- Patients whom the Group no longer has while the watermarks move on: if one comes back, nothing is known of the time between.
 INSERT INTO lag (connection, selection, resource_type, patient_id, instant, run, first_run)
 SELECT %(connection)s, %(knowledge)s, w.resource_type, m.patient_id, NULL, %(run)s, %(run)s
 FROM watermark w JOIN roster m ON m.connection = w.connection AND m.selection = w.selection
@@ -284,7 +285,7 @@ WHERE w.connection = %(connection)s AND w.selection = %(knowledge)s AND m.remove
 ON CONFLICT (connection, selection, resource_type, patient_id) DO UPDATE SET withheld = false WHERE lag.withheld
 
 -- name: note_members
--- Whom the Group has that this run exports; a run that was killed before its export began may have read otherwise.
+-- The members of the Group that this run exports; a run that was killed before its export began may have read others.
 WITH known AS (UPDATE run SET members_known = true WHERE id = %(run)s),
     former AS (DELETE FROM group_member WHERE run = %(run)s AND patient_id <> ALL(%(patients)s::text[]))
 INSERT INTO group_member (run, patient_id) SELECT DISTINCT %(run)s::bigint, unnest(%(patients)s::text[]) ON CONFLICT DO NOTHING
