@@ -7,6 +7,7 @@ Silent is not absent: a type is known to be empty only if the export shows that 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from connectors.fhir.bulk.kick_off import proofs_from
 from connectors.fhir.bulk.shown_types import shown_types
@@ -19,6 +20,61 @@ from snapshots.record import Batch, Record
 from snapshots.unit import Ending, Unit, UnitKind, UnitResult, UnitState, unit_key
 
 _PATIENT = "Patient"
+_LEFT_OUT = (
+    "the export has no file of this type, but a search finds a row of it, of a patient whom the export has; sync again, "
+    "or fetch with --mode crawl, or take the type out of the connection's `types`"
+)
+_NOBODY = (
+    "the export has no file of this type, and none of the Patients who were requested with it: it is not complete; "
+    "sync again, or check the members of the connection's `group` at the EHR"
+)
+
+
+class _Silence(NamedTuple):
+    """What is known of the types that were requested by name and have no file."""
+
+    units: Mapping[str, Unit]
+    brought: Collection[str]  # came in files of other types
+    withdrawn: Collection[str]  # came before, and are no longer declared
+    unclear: Collection[str]  # the server may not have understood that they were requested
+    left_out: Collection[str]  # a search finds a row that the export should have had
+    unanswered: Collection[str]  # no search would say whether there is any
+    nobody: bool  # none of the Patients came who were requested
+
+    def result(self, unit: Unit) -> UnitResult:
+        """Return how such a type ends."""
+        one = unit.resource_type
+        if one in self.withdrawn:
+            return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.NOT_SERVED)
+        if one in self.left_out:
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=_LEFT_OUT)
+        if self.nobody and one not in self.brought:
+            return UnitResult(key=unit.key, state=UnitState.FAILED, reason=_NOBODY)
+        if one in self.unclear or one in self.unanswered:
+            return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.PARTIAL)
+        return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=NoFileDetail.of(unit).lists_all)
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what a reader of the report must know of them."""
+        notes = []
+        if self.unanswered:
+            notes.append(
+                f"{', '.join(sorted(self.unanswered))}: not in the export, and the EHR did not answer a search that would have "
+                "shown whether there are any, so not known to be complete"
+            )
+        if self.unclear and not self.nobody:
+            notes.append(
+                f"{', '.join(sorted(self.unclear))}: not in the export, and the server may not have understood all types in the "
+                "form that it accepted, so not known to be complete; set profile.kickoff.method and profile.kickoff.lists as it "
+                "documents them"
+            )
+        if self.withdrawn:
+            notes.append(
+                f"{', '.join(self.withdrawn)}: neither exported nor declared by the server: what is stored was kept, and is "
+                "not known to be complete"
+            )
+        return notes
 
 
 async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob) -> None:
@@ -27,9 +83,19 @@ async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob)
     A full export that brings none of the Patients who were requested, and has no file of them, says nothing of any type. Nor does
     it say anything of a type of which a search finds a row in a chart that the export has.
     """
-    proofs = proofs_from(job)
-    there, brought = await run.store.jobs.planned_types((UnitKind.FILE,)), await run.store.jobs.received_types()
-    nobody = _PATIENT in proofs.types and not proofs.leaves_out(_PATIENT) and _PATIENT not in {*there, *brought}
+    silence = await _silence(run, capability, job)
+    run.notes += silence.notes
+    if results := [silence.result(unit) for unit in silence.units.values()]:
+        await run.keep_notes()
+        await run.store.write(Batch(results=results))
+        run.settled(results, 0)
+        run.failed_units -= sum(one.state is UnitState.FAILED for one in results)  # none of its files is missing
+
+
+async def _silence(run: EhrRun, capability: Capability, job: BulkJob) -> _Silence:
+    """Find the silent types, withdrawn ones too, and what else speaks for or against them."""
+    proofs, jobs = proofs_from(job), run.store.jobs
+    there, brought = await jobs.planned_types((UnitKind.FILE,)), await jobs.received_types()
     withdrawn = _withdrawn(capability, proofs.types, await run.store.knowledge.received_types(), there)
     await run.store.plan(
         Unit(
@@ -40,37 +106,14 @@ async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob)
         )
         for t in withdrawn
     )
-    silent = {unit.resource_type: unit for unit in await run.store.pending(kinds=(UnitKind.NO_FILE,))}
-    unclear = set() if proofs.all_types_understood else silent.keys() - {*brought, *withdrawn}
-    sought = {one for one, unit in silent.items() if NoFileDetail.of(unit).lists_all} - {*brought, *withdrawn, *unclear}
+    units = {unit.resource_type: unit for unit in await run.store.pending(kinds=(UnitKind.NO_FILE,))}
+    nobody = _PATIENT in proofs.types and not proofs.leaves_out(_PATIENT) and _PATIENT not in {*there, *brought}
+    unclear = set() if proofs.all_types_understood else units.keys() - {*brought, *withdrawn}
+    sought = {one for one, unit in units.items() if NoFileDetail.of(unit).lists_all} - {*brought, *withdrawn, *unclear}
     # only types that the connection names: the profile's are what the vendor exports at most
     shown = await shown_types(run, capability, set() if nobody else sought & {*run.request.types})
     left_out = await _left_out(run, job, shown.found)
-    unanswered = shown.unanswered - left_out
-    nothing = [
-        _empty(unit, withdrawn, left_out, doubtful=nobody and one not in brought, untold=one in unclear | unanswered)
-        for one, unit in silent.items()
-    ]
-    if unanswered:
-        run.notes.append(
-            f"{', '.join(sorted(unanswered))}: not in the export, and the EHR did not answer a search that would have shown "
-            "whether there are any, so not known to be complete"
-        )
-    if unclear and not nobody:
-        run.notes.append(
-            f"{', '.join(sorted(unclear))}: not in the export, and the server may not have understood all types in the form that "
-            "it accepted, so not known to be complete; set profile.kickoff.method and profile.kickoff.lists as it documents them"
-        )
-    if withdrawn:
-        run.notes.append(
-            f"{', '.join(withdrawn)}: neither exported nor declared by the server: what is stored was kept, and is "
-            "not known to be complete"
-        )
-    if nothing:
-        await run.keep_notes()
-        await run.store.write(Batch(results=nothing))
-        run.settled(nothing, 0)
-        run.failed_units -= sum(one.state is UnitState.FAILED for one in nothing)  # none of its files is missing
+    return _Silence(units, brought, withdrawn, unclear, left_out, shown.unanswered - left_out, nobody)
 
 
 async def _left_out(run: EhrRun, job: BulkJob, found: Mapping[str, Sequence[Record]]) -> set[str]:
@@ -87,28 +130,6 @@ async def _left_out(run: EhrRun, job: BulkJob, found: Mapping[str, Sequence[Reco
         sorted({str(one) for patients in whose.values() for one in patients})
     )
     return {one for one, patients in whose.items() if patients & exported}
-
-
-def _empty(
-    unit: Unit, withdrawn: Collection[str], left_out: Collection[str], *, doubtful: bool, untold: bool
-) -> UnitResult:
-    if unit.resource_type in withdrawn:
-        return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.NOT_SERVED)
-    if unit.resource_type in left_out:
-        reason = (
-            "the export has no file of this type, but a search finds a row of it, of a patient whom the export has; sync again, "
-            "or fetch with --mode crawl, or take the type out of the connection's `types`"
-        )
-        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
-    if doubtful:
-        reason = (
-            "the export has no file of this type, and none of the Patients who were requested with it: it is not complete; "
-            "sync again, or check the members of the connection's `group` at the EHR"
-        )
-        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=reason)
-    if untold:
-        return UnitResult(key=unit.key, state=UnitState.SETTLED, ending=Ending.PARTIAL)
-    return UnitResult(key=unit.key, state=UnitState.SETTLED, complete_listing=NoFileDetail.of(unit).lists_all)
 
 
 def _withdrawn(

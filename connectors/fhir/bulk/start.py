@@ -1,7 +1,7 @@
 """Starts an export: the intent is stored before the kick-off is sent, the status URL before the answer is used.
 
-So a kill between the two is recognised afterwards: a job may be running that nobody can find. `kick_off` writes the request and
-decides what to try after a refusal; `export_job` follows the job once it has started.
+So a kill between the two is recognised afterwards: a job may be running that nobody can find. `kick_off` writes the
+request, `kick_off_tries` decides what to try after a refusal; `export_job` follows the job once it has started.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from connectors.fhir.bulk.kick_off import (
     KickOff,
     KickOffRefusal,
     kick_off,
-    next_try,
     proofs,
     refusal_from,
 )
+from connectors.fhir.bulk.kick_off_tries import NOT_FOUND, KickOffTries
 from connectors.fhir.bulk.manifest import is_whole_manifest, looks_like_manifest
 from connectors.fhir.bulk.other_answers import resource_type_of, what_came
 from connectors.fhir.bulk.poll_waits import poll_wait_s
@@ -45,11 +45,6 @@ from snapshots.export_job import BulkJob, EarlierJob
 _ACCEPTED, _DUPLICATE, _BUSY = 202, 409, 429
 _DONE = frozenset({200, 201})  # of servers that mean 202, where a status URL comes with it
 _REFUSALS = frozenset({400, 405, _DUPLICATE, 415, 422, _BUSY})
-# of an export of named patients: servers refuse all of them if they do not know one (HAPI: 404, 410)
-_NOT_FOUND = frozenset({404, 410})
-_OF_PATIENTS = _NOT_FOUND | {400, 422}
-_NOT_THERE = frozenset({"not-found", "deleted"})
-_MOST_TRIES = 12  # of forms, all different
 
 Clock = Callable[[], datetime]
 Sleep = Callable[[float], Awaitable[None]]
@@ -103,49 +98,41 @@ class ExportStart:
         await self._wait_for_lost_ones(earlier)
         await self._free(one for one in earlier if one.stored)
         began = self._now()
-        wait, tried, first, named = self._profile.poll.first_s, [(parameters, form)], None, parameters.patients
-        whole: ExportParameters | None = None  # the request with the dispensable patients who are left out meanwhile
+        wait, tries = self._profile.poll.first_s, KickOffTries(parameters, form, dispensable)
         while True:
-            request = kick_off(self._client.base.url, parameters, form)
-            intent = BulkJob(
-                kicked_off_at=self._now(),
-                request=request.template,
-                asked=proofs(parameters, form),
-                elements=bool(parameters.elements),
-            )
-            await self._jobs.save(intent)
-            answer = await self._sent(request, _REFUSALS | (_NOT_FOUND if parameters.patients else frozenset()))
-            if isinstance(answer, Reply):
-                return await self._begun(intent, request, answer)
-            await self._jobs.forget()
+            request = kick_off(self._client.base.url, tries.parameters, tries.form)
+            answer = await self._kicked_off(request, tries)
+            if isinstance(answer, Begun):
+                return answer
             if answer.too_soon or answer.status in (_BUSY, _DUPLICATE):
-                if await self._free(await self._jobs.earlier()):
-                    continue
-                wait = await self._waited(request, answer, began, wait)
+                if not await self._free(await self._jobs.earlier()):
+                    wait = await self._waited(request, answer, began, wait)
                 continue
-            kept = _without(parameters, dispensable).patients
-            if kept and len(kept) < len(parameters.patients) and answer.status in _OF_PATIENTS:
-                # unless it says so, it may refuse something else: then the next form names them again
-                whole = None if _is_of_a_patient(answer) else parameters
-                parameters, named = replace(parameters, patients=kept), named and kept
-                if whole is None:
-                    tried.append((parameters, form))
+            if tries.leave_out_dispensable(answer):
                 continue
-            first = first or answer
-            step = next_try(whole or parameters, form, answer, tried) if len(tried) < _MOST_TRIES else None
-            if _is_of_a_patient(answer) or (step is None and answer.status in _OF_PATIENTS):
-                known, named = await self._known(named) if named else (), ()  # once
-                if known and known != parameters.patients:
-                    whole = whole and _without(whole, {*parameters.patients}.difference(known))
-                    parameters, first = replace(parameters, patients=known), None
-                    tried.append((parameters, form))
-                    continue
-            if step is None:
-                raise _refused(request, first, len(tried), len(parameters.patients))
-            (parameters, form, note), whole = step, None
-            tried.append((parameters, form))
+            unchecked = tries.unchecked(answer)
+            if unchecked and tries.name_only(await self._known(unchecked)):
+                continue
+            changed, note = tries.change(answer)
+            if not changed:
+                raise _refused(request, tries.first or answer, tries.number, len(tries.parameters.patients))
             if note is not None:
                 self._note(note)
+
+    async def _kicked_off(self, request: KickOff, tries: KickOffTries) -> Begun | KickOffRefusal:
+        """Store the intent, send the request, and store the job that it begins, if it is not refused."""
+        intent = BulkJob(
+            kicked_off_at=self._now(),
+            request=request.template,
+            asked=proofs(tries.parameters, tries.form),
+            elements=bool(tries.parameters.elements),
+        )
+        await self._jobs.save(intent)
+        answer = await self._sent(request, _REFUSALS | (NOT_FOUND if tries.parameters.patients else frozenset()))
+        if isinstance(answer, Reply):
+            return await self._begun(intent, request, answer)
+        await self._jobs.forget()
+        return answer
 
     async def _sent(self, request: KickOff, refusals: frozenset[int]) -> Reply | KickOffRefusal:
         """Return the answer; raise an error if there is none, or if another module handles it."""
@@ -303,17 +290,6 @@ def _not_begun(request: KickOff, reply: Reply) -> ExportRefusedError:
         status=reply.status,
         codes=issue_codes(reply.body),
     )
-
-
-def _without(parameters: ExportParameters, left_out: Container[str]) -> ExportParameters:
-    """The same parameters without some of the named patients."""
-    return replace(parameters, patients=tuple(one for one in parameters.patients if one not in left_out))
-
-
-def _is_of_a_patient(refusal: KickOffRefusal) -> bool:
-    """Whether a refusal says that something does not exist."""
-    by_code = refusal.status in _OF_PATIENTS and not _NOT_THERE.isdisjoint(refusal.codes)
-    return refusal.status in _NOT_FOUND or by_code
 
 
 def _refused(request: KickOff, refusal: KickOffRefusal, tries: int, patients: int) -> ExportRefusedError:

@@ -1,7 +1,7 @@
 """The steps of a run that fetches by bulk export: kick-off, manifest, files, deletion at the server.
 
-Each piece has a module of its own (`start`, `export_job`, `download`); this one puts them in order. State is in the store:
-a resumed run continues with the job and the files that it finds there.
+Each piece has a module of its own (`export_since`, `start`, `export_job`, `download`, `silent_types`); this one puts them in
+order. State is in the store: a resumed run continues with the job and the files that it finds there.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import timedelta
 
-from config.how_many import how_many
 from connectors.core.drain import fetch_pending
-from connectors.core.errors import PlanError
 from connectors.fhir.bulk.deletion import delete_export
 from connectors.fhir.bulk.download import FileFetcher
 from connectors.fhir.bulk.export_job import ExportJob
+from connectors.fhir.bulk.export_since import export_since
 from connectors.fhir.bulk.file_links import FileLinks
 from connectors.fhir.bulk.kick_off import ExportParameters, check, first_form, proofs_from, wants_partial, with_company
 from connectors.fhir.bulk.named_patients import (
@@ -24,15 +23,11 @@ from connectors.fhir.bulk.named_patients import (
     check_patients,
     known_patients,
     named_patients,
-    not_exportable,
 )
 from connectors.fhir.bulk.silent_types import first_met, settle_silent_types, vanished
 from connectors.fhir.bulk.start import Begun, ExportStart
 from connectors.fhir.capability import Capability
-from connectors.fhir.cohort.finder import Cohort, CohortFinder
-from connectors.fhir.errors import ProtocolError, TransientFetchError
 from connectors.fhir.instants import CLOCKS_DIFFER
-from connectors.fhir.patients.permission import MOST_READS, any_readable
 from connectors.fhir.plan import bulk_types
 from connectors.fhir.profile import BulkLevel
 from connectors.fhir.run import EhrRun, Readable
@@ -40,8 +35,6 @@ from connectors.fhir.unit_details import DoubtDetail
 from snapshots.export_job import BulkJob
 from snapshots.instants import instant, moment
 from snapshots.unit import Unit, UnitKind, unit_key
-
-_MOST_ASKED = 200  # members who are not on the roster; of more, some are likely to be new
 
 
 async def fetch_by_bulk(
@@ -112,7 +105,7 @@ async def _parameters(
         group=request.group if level == "group" else None,
         patients=named.patients,
         types=with_company(plan.types, profile),
-        since=await _since(run, capability, level, since, types=plan.types, patients=unmerged),
+        since=await export_since(run, capability, level, since, types=plan.types, patients=unmerged),
         until=bulk.until,
         type_filters=bulk.type_filters,
         elements=bulk.elements,
@@ -125,105 +118,6 @@ async def _parameters(
         run.notes += [note] if note not in run.notes else []
     check(parameters, profile)
     return parameters, named.merged
-
-
-async def _since(
-    run: EhrRun,
-    capability: Capability,
-    level: BulkLevel,
-    since: Mapping[str, str],
-    *,
-    types: tuple[str, ...],
-    patients: tuple[str, ...],
-) -> str | None:
-    """Return since when to export; None: everything, because a patient or a type is not known up to that instant.
-
-    An export has one instant for all: patients and types whose knowledge ends earlier, and patients who are new since the last
-    full export, would lose what came before it.
-    """
-    found = _bulk_since(since, types) if run.request.profile.bulk.since else None
-    if "*" in since:
-        return found
-    roster, group = run.store.roster, run.request.group if level == "group" else None
-    try:
-        members = await _members(run, group) if group is not None else None
-    except TransientFetchError:
-        if await roster.knew_members():
-            run.notes.append(
-                "the Group's members could not be read this time: exported in full, because patients who seem to have left "
-                "may come back"
-            )
-            return None
-        members = None  # unreadable in the last full export too: that is no reason for another one
-    requested = set(patients) or (None if members is None else set(members.patients))
-    if found is None or await _is_anybody_behind(run, requested):
-        return None
-    unlisted = await run.store.knowledge.unlisted_types()
-    if any(not types or one in types for one in unlisted):
-        return None
-    if group is not None and members is None:
-        run.notes.append(
-            "the Group's members cannot be read: patients who joined it since the last full export come with the next full one"
-        )
-    if members is not None and await roster.missed_members():
-        run.notes.append(
-            "the Group's members can be read again: exported in full, because patients who had left it may be back"
-        )
-        return None
-    new = set[str]() if requested is None else requested - await roster.covered()
-    absent = set[str]()
-    if new and len(new) <= _MOST_ASKED:
-        # a Group may list patients for ever whom the EHR does not have, or does not show
-        withheld, absent = await not_exportable(run, capability, new, None if members is None else members.patients)
-        new -= withheld | absent
-    if new or (members is not None and members.unresolved):
-        whom = how_many(len(new), "patient") if new else "some patients"
-        joined = "joined the Group" if group is not None else "new to the cohort"
-        run.notes.append(f"exported in full: {whom} {joined} since the last full export")
-        return None
-    if absent:
-        run.notes.append(
-            f"new members of the Group whom the server does not have, or has merged: {len(absent):,}; each sync requests them "
-            "again; if the server has their charts all the same, the next full export lists them"
-        )
-    return found
-
-
-async def _is_anybody_behind(run: EhrRun, requested: AbstractSet[str] | None) -> bool:
-    """Whether a requested patient has a lag; `requested` None: any patient.
-
-    Withheld rows count only once they can be read again: until then a full export would bring no more of them.
-    """
-    behind = await run.store.roster.behind()
-    if any(requested is None or not patient or patient in requested for patient in behind):
-        return True
-    whose = None if requested is None else sorted(requested)
-    withheld = await run.store.evidence.withheld(whose, MOST_READS)
-    if await any_readable(run.client, withheld):
-        return True
-    if len(withheld) == MOST_READS:
-        run.notes.append(
-            f"{MOST_READS} withheld rows were read, others in each run, to see whether they are permitted again; other rows "
-            "added meanwhile come after that"
-        )
-    return False
-
-
-async def _members(run: EhrRun, group: str) -> Cohort | None:
-    """Return a Group's own list of members, for the store, if it is complete; None if it cannot be read or is empty.
-
-    Raises:
-        TransientFetchError: it may be readable later.
-    """
-    try:
-        members = await CohortFinder(run.client).of_group(group)
-    except (PlanError, ProtocolError):
-        return None
-    if not members.patients and not members.unresolved:
-        return None  # servers leave the members of large Groups out
-    if not members.unresolved:
-        await run.store.roster.note_members(members.patients)
-    return members
 
 
 async def _begun(
@@ -351,12 +245,3 @@ def _watermark(run: EhrRun, job: BulkJob) -> str:
         return earned
     bound, reached = moment(until), moment(earned)
     return earned if bound is not None and reached is not None and reached < bound else until
-
-
-def _bulk_since(since: Mapping[str, str], types: tuple[str, ...]) -> str | None:
-    """One instant for one kick-off: the oldest of the types' watermarks; none if a wanted type has no watermark yet."""
-    if not since or any(t not in since and "*" not in since for t in types):
-        return None  # `last_full_listing` has seen to it that without types the last full listing was without types too
-    moments = {text: moment(text) for text in since.values()}
-    read = {text: found for text, found in moments.items() if found is not None}
-    return min(read, key=lambda text: read[text]) if len(read) == len(moments) else None
