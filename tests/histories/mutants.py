@@ -67,7 +67,10 @@ MUTANTS = {
         "batches", "connectors/fhir/search/units.py", 'or (declared and "_id" not in declared)', ""
     ),
     "a Group that can be read again is no reason to ask for everything": Mutant(
-        "out_and_back", _STEPS, "if members is not None and await roster.missed_members():", "if False:"
+        "out_and_back",
+        "connectors/fhir/bulk/export_since.py",
+        "    if not await run.store.roster.missed_members():\n",
+        "    if True:\n",
     ),
     "references are not followed": Mutant(
         "follow",
