@@ -12,7 +12,6 @@ from connectors.fhir.profile import (
     VendorProfile,
 )
 
-# MedicationStatement holds old charts' medications [R] AA, vendor-facts 3.3
 _SEARCHED = (
     "Patient",
     "AllergyIntolerance",
@@ -46,7 +45,7 @@ ALLSCRIPTS = VendorProfile(
         file_concurrency=2,  # likewise [I]
     ),
     search=SearchProfile(
-        types=_SEARCHED,
+        types=_SEARCHED,  # MedicationStatement holds old charts' medications [R] AA, vendor-facts 3.3
         page_size=50,  # default and maximum: not found [I] vendor-facts 3.3
         # documented as common, with ge, gt, le, lt; not declared [D] VD, [R] AA, vendor-facts 3.3
         last_updated_types=tuple(one for one in _SEARCHED if one not in {"Patient", "Provenance"}),
