@@ -21,6 +21,7 @@ from benchmarks import (
     store,
     tiny_files,
     view_export,
+    view_runners,
 )
 from benchmarks.figures import Figure, print_behaviours, print_figures, write_json
 from benchmarks.processes import CommandFailedError
@@ -34,6 +35,7 @@ MEASUREMENTS = {
     "ndjson_export": ndjson_export.run,
     "csv_export": csv_export.run,
     "view_export": view_export.run,
+    "view_runners": view_runners.run,
     "chart_pull": chart_pull.run,
     "smart-fetch": smart_fetch.run,
 }

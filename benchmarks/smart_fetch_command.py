@@ -1,47 +1,28 @@
-"""smart_fetch_command owns smart-fetch as a program: its virtual environment, from `smart-fetch.lock`, and its command lines.
+"""smart_fetch_command owns smart-fetch's command lines. `smart_fetch` measures it; `smart_fetch_faults` observes it under faults.
 
-Only benchmarks use it, and never in chartferry's environment. `smart_fetch` measures it; `smart_fetch_faults` observes it under
-faults.
+Its environment is separate, and made at the first call.
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.processes import CommandFailedError
-from benchmarks.workplace import tell
-
-LOCK = Path(__file__).with_name("smart-fetch.lock")
-ENVIRONMENT = Path(__file__).resolve().parents[1] / ".venv-smart-fetch"
+from benchmarks.separate_environment import locked_version, separate_environment
 
 
 def smart_fetch_program() -> Path:
-    """Return the path of smart-fetch; make its environment at the first call, and again if the lock has changed.
+    """Return the path of smart-fetch.
 
     Raises:
-        CommandFailedError: the environment could not be made, most likely because there is no network.
+        CommandFailedError: its environment could not be made, most likely because there is no network.
     """
-    stamp = ENVIRONMENT / ".installed"
-    program = ENVIRONMENT / "bin" / "smart-fetch"
-    if stamp.is_file() and stamp.read_bytes() == LOCK.read_bytes():
-        return program
-    tell("installing smart-fetch into a separate environment")
-    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-    _do([sys.executable, "-m", "venv", str(ENVIRONMENT)])
-    pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _do([*pip, "--require-hashes", "--only-binary", ":all:", "-r", str(LOCK)])
-    stamp.write_bytes(LOCK.read_bytes())
-    return program
+    return separate_environment("smart-fetch") / "bin" / "smart-fetch"
 
 
 def smart_fetch_version() -> str:
     """Return the version in the lock file."""
-    lines = LOCK.read_text().splitlines()
-    return next(line.split("==")[1].split()[0] for line in lines if line.startswith("smart-fetch=="))
+    return locked_version("smart-fetch", "smart-fetch")
 
 
 def smart_fetch(
@@ -52,9 +33,3 @@ def smart_fetch(
         str(smart_fetch_program()), verb, str(out), "--fhir-url", base_url, "--type", ",".join(types), "--no-default-filters",
         *([] if compress else ["--no-compression"]), *options,
     ]  # fmt: skip
-
-
-def _do(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CommandFailedError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")

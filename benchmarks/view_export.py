@@ -130,7 +130,7 @@ def run(place: Workplace) -> list[Figure]:
     if not SYNTHEA.is_dir():
         tell("no Synthea charts are beside this checkout: exports by view are not measured")
         return [compiling]
-    with _loaded(place) as (schema, config):
+    with loaded_rows(place) as (schema, config):
         return [compiling, *[figure for name in VIEWS for figure in _measured(place, schema, config, name)]]
 
 
@@ -150,7 +150,8 @@ def _slowest_to_compile() -> Figure:
 
 
 @contextmanager
-def _loaded(place: Workplace) -> Iterator[tuple[str, Path]]:
+def loaded_rows(place: Workplace) -> Iterator[tuple[str, Path]]:
+    """Keep these rows in a tenant of its own, and give its schema and a configuration file, until the end of the block."""
     tenant = place.tenant()
     schema = f"tenant_{tenant}"
 
@@ -168,7 +169,7 @@ def _loaded(place: Workplace) -> Iterator[tuple[str, Path]]:
                 "COPY resource (first_run, last_changed_run, connection, resource_type, id, content_hash, body) FROM STDIN"
             ) as copy,
         ):
-            for row in _rows():
+            for row in copied_rows():
                 copy.write_row(row)
         conn.execute("VACUUM ANALYZE resource")
     try:
@@ -177,7 +178,8 @@ def _loaded(place: Workplace) -> Iterator[tuple[str, Path]]:
         place.drop(tenant)
 
 
-def _rows() -> Iterator[tuple[int, int, int, str, str, bytes, str]]:
+def copied_rows() -> Iterator[tuple[int, int, int, str, str, bytes, str]]:
+    """Yield the charts as rows of `resource`: type and id are the fourth and fifth value, the resource's JSON the last."""
     for kind, copies in COPIES.items():
         resources = [
             json.loads(line) for line in gzip.decompress((SYNTHEA / f"{kind}.ndjson.gz").read_bytes()).splitlines()
