@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from snapshots import judgement
-from snapshots.ingest import Intake, Taking, settle_rivals
+from snapshots.ingest import IngestState, Intake, settle_rivals
 from snapshots.instants import instant, is_older, moment
 from snapshots.report import Claim
 from snapshots.roster import end_of_crawl, end_of_export
@@ -93,7 +93,7 @@ def reached(earned: Earned, before: str | None, newest: Sequence[str] | None) ->
 async def close_run(
     conn: AsyncConnection[Any],
     closing: OpenScope,
-    taking: Taking,
+    state: IngestState,
     *,
     earned: Earned | None,
     at: datetime,
@@ -106,7 +106,7 @@ async def close_run(
     await conn.execute(_SQL["close_pending"], {**own, "at": at})
     for step in ("serve_all_alike", "know_all_alike"):
         await conn.execute(_SQL[step], own)
-    await count(conn, closing.run, await settle_rivals(conn, taking))
+    await count(conn, closing.run, await settle_rivals(conn, state))
     judged = await judgement.judge(conn, own, is_pull=closing.scope.kind == "pull", at=at)
     buried = Intake()
     for resource_type, number in judged.buried.items():

@@ -25,7 +25,7 @@ _CONTROLS = (
 )
 
 
-class Whole(NamedTuple):
+class WholeType(NamedTuple):
     """A type that a run has listed completely."""
 
     resource_type: str
@@ -74,16 +74,16 @@ async def missed_any(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> bool
     return row is None or bool(row[0])
 
 
-def _lists_members(whole: Sequence[Whole]) -> bool:
+def _lists_members(whole: Sequence[WholeType]) -> bool:
     return any(one.resource_type == PATIENT and one.scope is WayScope.MEMBERS for one in whole)
 
 
-async def whole_listings(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> list[Whole]:
+async def whole_listings(conn: AsyncConnection[Any], own: Mapping[str, Any]) -> list[WholeType]:
     """Return the types that the run has listed completely, in files or directory listings."""
     row = await (await conn.execute(_SQL["blocked"], own)).fetchone()
     blocked = row is None or bool(row[0])
     found = await conn.execute(_SQL["whole"], {**own, "blocked": blocked})
-    return [Whole(kind, way, of_none, WayScope(scope)) async for kind, way, of_none, scope in found]
+    return [WholeType(kind, way, of_none, WayScope(scope)) async for kind, way, of_none, scope in found]
 
 
 class StoredEvidence:

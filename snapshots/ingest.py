@@ -75,7 +75,7 @@ def _widen(conn: AsyncConnection[Any]) -> None:
 
 
 @dataclass
-class Taking:
+class IngestState:
     """Whose rows a run stores, and what it knows about the connection; `prepare` fills it once per run."""
 
     connection: int
@@ -96,11 +96,11 @@ class Taking:
         return {"connection": self.connection, "run": self.run}
 
 
-async def prepare(conn: AsyncConnection[Any], taking: Taking) -> None:
+async def prepare(conn: AsyncConnection[Any], state: IngestState) -> None:
     """Look up what is open in the connection, so that batches need not ask."""
-    row = await (await conn.execute(_SQL["has_evidence"], taking.own)).fetchone()
-    taking.has_evidence, taking.has_rivals, taking.has_versions_by_way = row or (True, True, True)
-    taking.all_new = await is_empty(conn, taking.connection)
+    row = await (await conn.execute(_SQL["has_evidence"], state.own)).fetchone()
+    state.has_evidence, state.has_rivals, state.has_versions_by_way = row or (True, True, True)
+    state.all_new = await is_empty(conn, state.connection)
 
 
 async def is_empty(conn: AsyncConnection[Any], connection: int) -> bool:
@@ -110,11 +110,11 @@ async def is_empty(conn: AsyncConnection[Any], connection: int) -> bool:
 
 
 async def take_in(
-    conn: AsyncConnection[Any], records: Sequence[Record], deletions: Sequence[Deletion], taking: Taking
+    conn: AsyncConnection[Any], records: Sequence[Record], deletions: Sequence[Deletion], state: IngestState
 ) -> Intake:
     """Merge records, note what the EHR says is absent, and return the effect. The caller holds the transaction.
 
-    With `taking.all_new`, records are most likely not stored yet, so they are not compared first (a fifth of a first sync). If
+    With `state.all_new`, records are most likely not stored yet, so they are not compared first (a fifth of a first sync). If
     that proves wrong, the batch is compared after all, and `Intake.collided` is set.
 
     Within a run an older version never replaces a newer one; across runs the server is right, except for evidence that is older
@@ -123,28 +123,28 @@ async def take_in(
     """
     intake = Intake()
     if any(record.subsetted for record in records):
-        records = await _without_lesser(conn, records, intake, taking)
+        records = await _without_lesser(conn, records, intake, state)
     if records:
         batch = distinct(records)
         differing: list[Record] = []
-        if not taking.all_new or not await _copied_all(conn, batch.records, intake, taking):
-            new, differing = await _classify(conn, batch, intake, taking)
-            await _copy(conn, new, intake, taking)
+        if not state.all_new or not await _copied_all(conn, batch.records, intake, state):
+            new, differing = await _classify(conn, batch, intake, state)
+            await _copy(conn, new, intake, state)
         if differing:
-            await _note_by_way(conn, differing, taking)
+            await _note_by_way(conn, differing, state)
         for part in _slices(differing):
-            if taking.sealer is not None:
-                await seal_stale(conn, _keys(part, taking), taking.sealer)
-            await _merge(conn, part, intake, taking)
+            if state.sealer is not None:
+                await seal_stale(conn, _keys(part, state), state.sealer)
+            await _merge(conn, part, intake, state)
         changed = [record for record in differing if record.content_hash in intake.merged]
-        await _note_beside(conn, batch, differing, changed, taking)
+        await _note_beside(conn, batch, differing, changed, state)
     if deletions:
-        await _note_words(conn, deletions, taking)
+        await _note_words(conn, deletions, state)
     return intake
 
 
 async def _without_lesser(
-    conn: AsyncConnection[Any], records: Sequence[Record], intake: Intake, taking: Taking
+    conn: AsyncConnection[Any], records: Sequence[Record], intake: Intake, state: IngestState
 ) -> list[Record]:
     """Leave out subsetted records of resources that are stored whole or as tombstones, or that also come whole.
 
@@ -156,7 +156,7 @@ async def _without_lesser(
     keys = {
         "types": text_array([resource_type.encode() for resource_type, _ in keys_of_lesser]),
         "ids": text_array([identity.encode() for _, identity in keys_of_lesser]),
-        **taking.own,
+        **state.own,
     }
     row = await (await conn.execute(_SQL["keep_whole"], keys)).fetchone()
     kept, noted = row or (None, None)
@@ -166,43 +166,43 @@ async def _without_lesser(
     return [record for record in records if not record.subsetted or (record.resource_type, record.id) in lesser]
 
 
-async def _copied_all(conn: AsyncConnection[Any], records: list[Record], intake: Intake, taking: Taking) -> bool:
+async def _copied_all(conn: AsyncConnection[Any], records: list[Record], intake: Intake, state: IngestState) -> bool:
     try:
         async with conn.transaction():
-            await _copy(conn, records, intake, taking)
+            await _copy(conn, records, intake, state)
     except UniqueViolation:
         intake.collided = True
         return False
     return True
 
 
-async def _copy(conn: AsyncConnection[Any], records: list[Record], intake: Intake, taking: Taking) -> None:
+async def _copy(conn: AsyncConnection[Any], records: list[Record], intake: Intake, state: IngestState) -> None:
     if not records:
         return
     async with conn.cursor() as cursor, cursor.copy(_SQL["copy_new"]) as copy:
-        for chunk in copy_rows(records, connection=taking.connection, run=taking.run, ways=taking.ways):
+        for chunk in copy_rows(records, connection=state.connection, run=state.run, ways=state.ways):
             await copy.write(chunk)
     for resource_type, count in Counter(record.resource_type for record in records).items():
         intake.of(resource_type).new += count
 
 
-def _keys(records: Sequence[Record], taking: Taking) -> dict[str, Any]:
+def _keys(records: Sequence[Record], state: IngestState) -> dict[str, Any]:
     return {
         "types": text_array([record.resource_type.encode() for record in records]),
         "ids": text_array([record.id.encode() for record in records]),
-        **taking.own,
+        **state.own,
     }
 
 
-def _ways(records: Sequence[Record], taking: Taking) -> dict[str, Any]:
-    numbers = taking.ways
+def _ways(records: Sequence[Record], state: IngestState) -> dict[str, Any]:
+    numbers = state.ways
     return {"ways": int_array([None if record.way is None else numbers[record.way] for record in records])}
 
 
-def _versions(records: Sequence[Record], taking: Taking) -> dict[str, Any]:
+def _versions(records: Sequence[Record], state: IngestState) -> dict[str, Any]:
     return {
-        **_keys(records, taking),
-        **_ways(records, taking),
+        **_keys(records, state),
+        **_ways(records, state),
         "versions": text_array([encoded(record.version_id) for record in records]),
         "updated": text_array([encoded(record.last_updated) for record in records]),
         "hashes": bytea_array([record.content_hash for record in records]),
@@ -210,18 +210,18 @@ def _versions(records: Sequence[Record], taking: Taking) -> dict[str, Any]:
 
 
 async def _classify(
-    conn: AsyncConnection[Any], batch: Distinct, intake: Intake, taking: Taking
+    conn: AsyncConnection[Any], batch: Distinct, intake: Intake, state: IngestState
 ) -> tuple[list[Record], list[Record]]:
     """Split into (new, differing); unchanged records are noted as seen, stale ones dropped, late rivals added to the batch's."""
     records = batch.records
     values = {
-        **_keys(records, taking),
-        **_ways(records, taking),
+        **_keys(records, state),
+        **_ways(records, state),
         "hashes": bytea_array([record.content_hash for record in records]),
         "updated": text_array([encoded(record.last_updated) for record in records]),
-        "as_of": taking.as_of,
-        "rivals": taking.has_rivals,
-        "by_way": taking.has_versions_by_way,
+        "as_of": state.as_of,
+        "rivals": state.has_rivals,
+        "by_way": state.has_versions_by_way,
     }
     row = await (await conn.execute(_SQL["classify"], values, prepare=True)).fetchone()
     same, outdated, differing, updated, versions, received, noted = row or (None,) * 7
@@ -256,15 +256,15 @@ def _slices(records: Sequence[Record]) -> list[list[Record]]:
     return slices
 
 
-async def _merge(conn: AsyncConnection[Any], records: list[Record], intake: Intake, taking: Taking) -> None:
+async def _merge(conn: AsyncConnection[Any], records: list[Record], intake: Intake, state: IngestState) -> None:
     staged = {
-        **_keys(records, taking),
+        **_keys(records, state),
         "patients": text_array([encoded(record.patient_id) for record in records]),
         "versions": text_array([encoded(record.version_id) for record in records]),
         "updated": text_array([encoded(record.last_updated) for record in records]),
         "hashes": bytea_array([record.content_hash for record in records]),
         "bodies": text_array([record.body for record in records]),
-        "ignored": list(taking.ignored),
+        "ignored": list(state.ignored),
     }
     intake.merged.update(record.content_hash for record in records)
     async for resource_type, changed, unchanged, touched in await conn.execute(_SQL["merge"], staged, prepare=True):
@@ -274,13 +274,13 @@ async def _merge(conn: AsyncConnection[Any], records: list[Record], intake: Inta
         intake.merged.difference_update(map(bytes, touched or ()))
 
 
-async def _note_by_way(conn: AsyncConnection[Any], differing: Sequence[Record], taking: Taking) -> None:
+async def _note_by_way(conn: AsyncConnection[Any], differing: Sequence[Record], state: IngestState) -> None:
     """Note, before merging, what ways give of versions that others give differently: repeating it is no news."""
-    values = _versions(differing, taking)
-    if taking.has_versions_by_way:
+    values = _versions(differing, state)
+    if state.has_versions_by_way:
         await conn.execute(_SQL["forget_other_versions"], values, prepare=True)
     noted = await conn.execute(_SQL["note_by_way"], values, prepare=True)
-    taking.has_versions_by_way |= noted.rowcount > 0
+    state.has_versions_by_way |= noted.rowcount > 0
 
 
 async def _note_beside(
@@ -288,46 +288,46 @@ async def _note_beside(
     batch: Distinct,
     differing: Sequence[Record],
     changed: Sequence[Record],
-    taking: Taking,
+    state: IngestState,
 ) -> None:
     """Note what else a batch says: further ways and patients, rival contents, and open questions that it settles.
 
     Of those that differ from what was stored, `changed` made a version.
     """
     if batch.again:
-        await conn.execute(_SQL["teach"], {**_keys(batch.again, taking), **_ways(batch.again, taking)})
-    if taking.has_rivals and differing:
-        await conn.execute(_SQL["forget_rivals"], _versions(differing, taking))
-    await _note_rivals(conn, batch, taking)
+        await conn.execute(_SQL["teach"], {**_keys(batch.again, state), **_ways(batch.again, state)})
+    if state.has_rivals and differing:
+        await conn.execute(_SQL["forget_rivals"], _versions(differing, state))
+    await _note_rivals(conn, batch, state)
     if changed:
-        await conn.execute(_SQL["forget_members"], _keys(changed, taking), prepare=True)
+        await conn.execute(_SQL["forget_members"], _keys(changed, state), prepare=True)
     current = [record for record in batch.records if (record.resource_type, record.id) not in batch.outdated]
     further = [(record, one, False) for record in current if record.others for one in record.others]
     everything = current + [one for one in batch.again if (one.resource_type, one.id) not in batch.outdated]
     further += [(record, record.searched, True) for record in everything if record.searched is not None]
     if further:
         values = {
-            **_keys([record for record, _, _ in further], taking),
+            **_keys([record for record, _, _ in further], state),
             "patients": text_array([patient.encode() for _, patient, _ in further]),
             "searched": [searched for _, _, searched in further],
         }
         await conn.execute(_SQL["note_members"], values)
-    if taking.has_evidence:
-        await conn.execute(_SQL["clear_evidence"], {**_keys(everything, taking), **_ways(everything, taking)})
-    if taking.formers:
-        ids = [r.id for r in current if r.resource_type == "Patient" and r.id in taking.formers]
+    if state.has_evidence:
+        await conn.execute(_SQL["clear_evidence"], {**_keys(everything, state), **_ways(everything, state)})
+    if state.formers:
+        ids = [r.id for r in current if r.resource_type == "Patient" and r.id in state.formers]
         if ids:
-            await conn.execute(_SQL["unmerge"], {**taking.own, "ids": ids})
+            await conn.execute(_SQL["unmerge"], {**state.own, "ids": ids})
 
 
-async def _note_rivals(conn: AsyncConnection[Any], batch: Distinct, taking: Taking) -> None:
+async def _note_rivals(conn: AsyncConnection[Any], batch: Distinct, state: IngestState) -> None:
     """Note which contents ways gave of resources that have several; once there are any, also those that come again."""
     came = [*batch.rivals, *batch.late]
     if batch.rivals:
         several = {(record.resource_type, record.id) for record in batch.rivals}
         came += [record for record in batch.records if (record.resource_type, record.id) in several]
-    if taking.has_rivals:
-        row = await (await conn.execute(_SQL["rivalled"], _keys(batch.records, taking))).fetchone()
+    if state.has_rivals:
+        row = await (await conn.execute(_SQL["rivalled"], _keys(batch.records, state))).fetchone()
         came += [batch.records[position - 1] for position in (row and row[0]) or ()]
     # of a read nothing is remembered: it is no way that gives something else each night
     came = [one for one in came if one.way is not None and (one.resource_type, one.id) not in batch.outdated]
@@ -335,40 +335,40 @@ async def _note_rivals(conn: AsyncConnection[Any], batch: Distinct, taking: Taki
         return
     late = {(record.resource_type, record.id) for record in batch.late}
     values = {
-        **_versions(came, taking),
+        **_versions(came, state),
         "patients": text_array([encoded(record.patient_id) for record in came]),
         "bodies": text_array([record.body for record in came]),
         "late": [(record.resource_type, record.id) in late for record in came],
     }
     noted = await conn.execute(_SQL["note_rivals"], values)
-    taking.has_rivals |= noted.rowcount > 0
+    state.has_rivals |= noted.rowcount > 0
 
 
-async def settle_rivals(conn: AsyncConnection[Any], taking: Taking) -> Intake:
+async def settle_rivals(conn: AsyncConnection[Any], state: IngestState) -> Intake:
     """Store contents that arrived in this run if the stored one, which their way used to send too, did not.
 
     Contents that ways sent earlier but not in this run are forgotten. The caller holds the transaction.
     """
     intake = Intake()
-    if taking.has_rivals:
-        found = await (await conn.execute(_SQL["lone_rivals"], taking.own)).fetchall()
+    if state.has_rivals:
+        found = await (await conn.execute(_SQL["lone_rivals"], state.own)).fetchall()
         lone = [
             Record(kind, identity, patient, version, updated, digest, body.encode())
             for kind, identity, patient, version, updated, digest, body in found
         ]
-        await _merge(conn, lone, intake, taking)
-        await conn.execute(_SQL["forget_former_rivals"], taking.own)
+        await _merge(conn, lone, intake, state)
+        await conn.execute(_SQL["forget_former_rivals"], state.own)
     return intake
 
 
-async def _note_words(conn: AsyncConnection[Any], deletions: Sequence[Deletion], taking: Taking) -> None:
-    numbers = taking.ways
+async def _note_words(conn: AsyncConnection[Any], deletions: Sequence[Deletion], state: IngestState) -> None:
+    numbers = state.ways
     values = {
         "types": text_array([deletion.resource_type.encode() for deletion in deletions]),
         "ids": text_array([deletion.id.encode() for deletion in deletions]),
         "ways": int_array([None if deletion.way is None else numbers[deletion.way] for deletion in deletions]),
         "said": text_array([encoded(deletion.said) for deletion in deletions]),
-        "as_of": taking.as_of,
-        **taking.own,
+        "as_of": state.as_of,
+        **state.own,
     }
     await conn.execute(_SQL["note_words"], values)

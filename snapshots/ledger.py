@@ -24,7 +24,7 @@ from snapshots.closing import Earned, close_run, count, fail_run
 from snapshots.errors import UnitConflictError, store_border
 from snapshots.evidence import StoredEvidence
 from snapshots.given_up import LeftBehind
-from snapshots.ingest import Taking, prepare, take_in
+from snapshots.ingest import IngestState, prepare, take_in
 from snapshots.knowledge import StoredKnowledge
 from snapshots.pace import StoredPace
 from snapshots.patient_index import index_records
@@ -68,7 +68,7 @@ class OpenRun:
         self._conn = session.conn
         self._release: Callable[[], Awaitable[None]] | None = release
         self._open = session.open
-        self._taking: Taking | None = None  # known after the first write
+        self._ingest_state: IngestState | None = None  # known after the first write
         self._ways = WayNumbers(session)
         self.id = session.open.run
         self.selection = session.open.scope.selection
@@ -188,13 +188,13 @@ class OpenRun:
         run = self._open.run
         async with self._session.session.transaction(writes=True):
             await self._conn.execute(_SQL["let_disk_follow"], prepare=True)
-            taking = await self._prepared()
-            taking.ways = await self._ways.of(
+            state = await self._prepared()
+            state.ways = await self._ways.of(
                 [*(one.way for one in batch.records), *(one.way for one in batch.deletions)]
             )
-            intake = await take_in(self._conn, batch.records, batch.deletions, taking)
-            taking.all_new = taking.all_new and not intake.collided
-            await note_attached(self._conn, batch.records, intake.merged, taking.own)
+            intake = await take_in(self._conn, batch.records, batch.deletions, state)
+            state.all_new = state.all_new and not intake.collided
+            await note_attached(self._conn, batch.records, intake.merged, state.own)
             await index_records(
                 self._session.session, self._open.connection, self._open.scope.connection, batch.records
             )
@@ -207,7 +207,7 @@ class OpenRun:
                 await keep_documents(self._session, batch.documents)
             if batch.aliases:
                 await note_aliases(self._conn, self._open, batch.aliases)
-                taking.formers |= {one.former_id for one in batch.aliases if one.gone}
+                state.formers |= {one.former_id for one in batch.aliases if one.gone}
             if batch.places:
                 keys, places = list(batch.places), [Jsonb(dict(place)) for place in batch.places.values()]
                 await self._conn.execute(_SQL["note_places"], {"run": run, "keys": keys, "places": places})
@@ -216,17 +216,17 @@ class OpenRun:
             await count(self._conn, run, intake)
             await self.pace.ride_along()
 
-    async def _prepared(self) -> Taking:
+    async def _prepared(self) -> IngestState:
         """Return what is known about the connection, looked up at the first batch. In a transaction of the run."""
-        if self._taking is None:
+        if self._ingest_state is None:
             ignored = self._open.scope.ignored
             sealer = self._session.session.sealer
             own = self._open
-            self._taking = Taking(connection=own.connection, run=own.run, sealer=sealer, ignored=ignored)
-            await prepare(self._conn, self._taking)
-            self._taking.formers = await formers(self._conn, self._open)
-        self._taking.as_of = self._open.as_of
-        return self._taking
+            self._ingest_state = IngestState(connection=own.connection, run=own.run, sealer=sealer, ignored=ignored)
+            await prepare(self._conn, self._ingest_state)
+            self._ingest_state.formers = await formers(self._conn, self._open)
+        self._ingest_state.as_of = self._open.as_of
+        return self._ingest_state
 
     async def _quarantine(self, quarantined: Sequence[Quarantined]) -> None:
         rows = []

@@ -22,7 +22,7 @@ from snapshots.copying import Opened, Sessions
 from snapshots.errors import store_border
 from snapshots.identifying import SealedElements
 from snapshots.read_runs import ReadRuns, ShownRun, UnendedRun
-from snapshots.reading import AskedFor, Reading, WhatWasRead, named_patients, reading_beside
+from snapshots.reading import Reading, ReadSoFar, WhatWasRead, named_patients, reading_beside
 from snapshots.sealed_values import Sealer
 from snapshots.sealing import MASK, masked_row, opened_row
 from snapshots.selected_rows import SelectedRows
@@ -59,7 +59,7 @@ class Snapshot:
         self._sealer = sealer
         self._masks = masks
         self._limit: int | None = None
-        self._read = AskedFor()
+        self._read = ReadSoFar()
         self._of = SelectedRows(
             selection=selection,
             connections=runs.numbers,

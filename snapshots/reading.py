@@ -36,7 +36,7 @@ class WhatWasRead:
 
 
 @dataclass
-class AskedFor:
+class ReadSoFar:
     """What was read so far, in any session of a snapshot, for the audit."""
 
     types: set[str] = field(default_factory=set)

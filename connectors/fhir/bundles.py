@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from connectors.fhir.json_answers import (
-    TwiceError,
+    RepeatedNameError,
     UnreadableJsonError,
     json_from,
     members_of,
@@ -135,7 +135,7 @@ def _odd_bundle(body: bytes) -> Listed:
         entry = members.get("entry", b"null")
         items = _ITEMS.decode(entry) if entry.startswith(b"[") else [msgspec.Raw(entry)] if entry != b"null" else []
         values = {name: json_from(members[name]) for name in ("resourceType", "type", "total") if name in members}
-    except TwiceError:
+    except RepeatedNameError:
         raise NotABundleError("one name appears twice in the answer, so its content is unknown") from None
     except (UnreadableJsonError, *_UNREADABLE):
         raise NotABundleError("the answer is not a Bundle in JSON") from None

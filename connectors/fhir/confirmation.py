@@ -120,7 +120,7 @@ async def _read_pending(run: EhrRun, reader: _Reader) -> None:
             reader.fetch,
             doing="requesting rows that are no longer listed",
             workers=run.request.profile.limits.max_concurrency * WORKERS_PER_SLOT,
-            notice=run.passing.received,
+            notice=run.notices.received,
             let_in=lambda: True,
         )
     except AuthError as error:

@@ -34,7 +34,7 @@ class UnreadableJsonError(ValueError):
     """Bytes that are not one JSON value. The message quotes nothing."""
 
 
-class TwiceError(UnreadableJsonError):
+class RepeatedNameError(UnreadableJsonError):
     """An object in which one name appears twice."""
 
 
@@ -91,7 +91,7 @@ def json_from(body: bytes) -> Any:
 def members_of(body: bytes) -> dict[str, bytes]:
     """The members of one JSON object, each as the bytes that stand there; much faster than reading it.
 
-    Raises: TwiceError: a name appears twice.
+    Raises: RepeatedNameError: a name appears twice.
         UnreadableJsonError: the bytes are not one JSON object.
     """
     try:
@@ -103,10 +103,10 @@ def members_of(body: bytes) -> dict[str, bytes]:
     for name, value in found.items():
         here = _NAME.match(body, at)
         if here is None or json_from(here[1]) != name or not body.startswith(value, here.end()):
-            raise TwiceError("one name appears twice in it")
+            raise RepeatedNameError("one name appears twice in it")
         at = here.end() + len(value)
     if body[at:].strip(b"{ \t\r\n") != b"}":
-        raise TwiceError("one name appears twice in it")
+        raise RepeatedNameError("one name appears twice in it")
     return found
 
 

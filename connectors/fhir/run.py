@@ -73,7 +73,7 @@ class SyncRequest:
         return self.cohort.values if self.cohort is not None and self.cohort.identifier_system is None else ()
 
 
-class PassingBy(Protocol):
+class RecordNotices(Protocol):
     """Notices what records bring while they pass by on their way to the store; `linked.notices` is the real one."""
 
     def listed(self, records: Sequence[Record]) -> Noticed:
@@ -118,7 +118,7 @@ class EhrRun(Run):
     progress: EhrProgress
     request: SyncRequest
     client: EhrClient
-    passing: PassingBy
+    notices: RecordNotices
     is_full: bool = True  # everything is requested, not only changes
 
     @property

@@ -95,7 +95,7 @@ async def sync(
             sleep=sleep,
             on_progress=on_progress,
             progress=EhrProgress(connection=request.connection),
-            passing=notices,
+            notices=notices,
         )
         run.notes += _left_behind(store)
         await run.keep_notes()

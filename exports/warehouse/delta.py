@@ -31,7 +31,7 @@ from exports.formats.parquet_table import parquet_table
 from exports.formats.table_columns import TableColumn, with_written_numbers
 from exports.plan import names_alike
 from exports.snapshot_port import RowChunks
-from exports.warehouse.warehouse_port import Held, Standing
+from exports.warehouse.warehouse_port import TableContents, TableState
 
 SCHEMES = ("s3", "gs", "az")  # which the library reaches by itself
 _OURS = "chartferry"
@@ -83,14 +83,14 @@ class DeltaFolder:
 
 
 @dataclass
-class _Coming:
+class _NewContents:
     """What a table is to become: all of these rows, or these in the place of those with `keys` in the columns `key`."""
 
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
     rows: Path | None = None
     key: tuple[str, str] | None = None
     keys: frozenset[tuple[str, str]] = frozenset()
-    held: Held | None = None
+    held: TableContents | None = None
 
 
 class DeltaTables:
@@ -101,7 +101,7 @@ class DeltaTables:
     def __init__(self, folder: DeltaFolder, room: Path) -> None:
         self._folder = folder
         self._room = room
-        self._coming: dict[str, _Coming] = {}
+        self._coming: dict[str, _NewContents] = {}
         self._noted: dict[str, set[tuple[str, str]]] = {}  # by resource type, connection and id
         self._versions: dict[str, int] = {}  # by table, the one that was read
         self.deleted: dict[str, int] = {}
@@ -109,7 +109,7 @@ class DeltaTables:
     def __str__(self) -> str:
         return str(self._folder)
 
-    async def standing(self, table: str) -> Standing | None:
+    async def state(self, table: str) -> TableState | None:
         """Return a table; None: there is none. Ours has our name for it, or a load of ours in its log, which forgets in time."""
         with self._errors(table, "read"):
             if not DeltaTable.is_deltatable(self._folder.uri(table)):
@@ -118,7 +118,7 @@ class DeltaTables:
             commits = found.history()
             is_ours = found.metadata().name == _name(table) or any(_OURS in one for one in commits)
             self._versions[table] = found.version()
-            return Standing(_types(found.schema()), _held(commits), is_ours=is_ours)
+            return TableState(_types(found.schema()), _held(commits), is_ours=is_ours)
 
     def types(self, columns: Sequence[TableColumn]) -> dict[str, str]:
         """Return Delta's types, of decimals also of the digits as written."""
@@ -154,12 +154,12 @@ class DeltaTables:
 
     async def forget(self, table: str, type_: str, connection: str, key: str) -> None:
         """Let the rows of the noted resources give way."""
-        coming = self._coming.setdefault(table, _Coming())
+        coming = self._coming.setdefault(table, _NewContents())
         coming.key, coming.keys = (connection, key), frozenset(self._noted.get(type_, ()))
 
     async def fill(self, table: str, columns: Sequence[TableColumn], rows: AsyncIterator[bytes]) -> None:
         """Write the rows aside, as Parquet."""
-        coming = self._coming.setdefault(table, _Coming())
+        coming = self._coming.setdefault(table, _NewContents())
         coming.schema, coming.rows = _plain(columns), self._room / f"{len(self._coming)}.parquet"
         with (
             destination_errors(self._room),
@@ -170,7 +170,7 @@ class DeltaTables:
                 writer.add(chunk)
             writer.close()
 
-    async def note_held(self, table: str, held: Held) -> None:
+    async def note_held(self, table: str, held: TableContents) -> None:
         """Say it in the commit."""
         self._coming[table].held = held
 
@@ -199,7 +199,7 @@ class DeltaTables:
             )
         return found
 
-    def _write(self, table: str, found: DeltaTable | None, coming: _Coming) -> None:
+    def _write(self, table: str, found: DeltaTable | None, coming: _NewContents) -> None:
         """Make a table, or replace all its rows."""
         write_deltalake(
             found or self._folder.uri(table),
@@ -211,11 +211,11 @@ class DeltaTables:
             commit_properties=_properties(coming),
         )
 
-    def _merge(self, table: str, standing: DeltaTable, coming: _Coming, key: tuple[str, str]) -> None:
+    def _merge(self, table: str, existing: DeltaTable, coming: _NewContents, key: tuple[str, str]) -> None:
         """Delete by key, and insert, in one commit: a row of the source has a key that leaves, or it is a row that comes."""
         schema = coming.schema.append(pa.field(_CONNECTION, pa.string())).append(pa.field(_KEY, pa.string()))
         source = pa.RecordBatchReader.from_batches(schema, _keys_and_rows(coming, schema))
-        found = standing.merge(
+        found = existing.merge(
             source,
             f't."{key[0]}" = s."{_CONNECTION}" AND t."{key[1]}" = s."{_KEY}"',
             source_alias="s",
@@ -275,13 +275,13 @@ def _name(table: str) -> str:
     return f"{_OURS}.{table}"
 
 
-def _held(commits: Iterable[Mapping[str, Any]]) -> Held | None:
+def _held(commits: Iterable[Mapping[str, Any]]) -> TableContents | None:
     """Return what our newest commit says, of commits from the newest on; None: none is left, or a former version came back."""
     for one in commits:
         if one.get("operation") == _RESTORED:
             return None
         if _OURS in one:
-            return Held(**json.loads(one[_OURS]))
+            return TableContents(**json.loads(one[_OURS]))
     return None
 
 
@@ -289,19 +289,19 @@ def _types(schema: Schema) -> dict[str, str]:
     return {one.name: one.type.to_json() for one in schema.fields}
 
 
-def _properties(coming: _Coming) -> CommitProperties:
+def _properties(coming: _NewContents) -> CommitProperties:
     assert coming.held is not None
     return CommitProperties(custom_metadata={_OURS: json.dumps(asdict(coming.held))})
 
 
-def _batches(coming: _Coming) -> Iterator[pa.RecordBatch]:
+def _batches(coming: _NewContents) -> Iterator[pa.RecordBatch]:
     assert coming.rows is not None
     with pq.ParquetFile(coming.rows) as file:
         for batch in file.iter_batches(_ROWS_A_BATCH):
             yield batch.cast(coming.schema)
 
 
-def _keys_and_rows(coming: _Coming, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _keys_and_rows(coming: _NewContents, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     keys = sorted(coming.keys)
     of_keys = [pa.array([one[at] for one in keys], pa.string()) for at in (0, 1)]
     yield pa.record_batch([*(pa.nulls(len(keys), one.type) for one in coming.schema), *of_keys], schema=schema)

@@ -23,7 +23,7 @@ from exports.named_patients import patient_notes
 from exports.run import FileProgress
 from exports.snapshot_port import ShownRun, Snapshot, UnendedRun
 from exports.tables import ViewRows, compiled_over
-from exports.warehouse.warehouse_port import Held, OpenWarehouse, Standing, Warehouse
+from exports.warehouse.warehouse_port import OpenWarehouse, TableContents, TableState, Warehouse
 
 CONNECTION_PATH, KEY_PATH = "%connection", "getResourceKey()"
 
@@ -115,14 +115,14 @@ async def load_warehouse(
     async with request.into.opened() as target:
         if not snapshot.runs:
             return Loaded(str(target), (), *of)
-        standing = {one.view.name: await target.standing(one.view.name) for one in tables}
+        states = {one.view.name: await target.state(one.view.name) for one in tables}
         work = _Work(target, snapshot, request, on_progress)
-        todo = [one for one in tables if not work.is_done(one, standing[one.view.name])]
+        todo = [one for one in tables if not work.is_done(one, states[one.view.name])]
         for one in todo:
-            _check_standing(one, standing[one.view.name], request, snapshot, target)
+            _check_state(one, states[one.view.name], request, snapshot, target)
         if snapshot.changed_since is not None:
             await _note_changes(todo, reading, target, snapshot)
-        done = {one.view.name: await work.load(one, standing[one.view.name]) for one in todo}
+        done = {one.view.name: await work.load(one, states[one.view.name]) for one in todo}
         await snapshot.end()
     loaded = (done.get(one.view.name, LoadedTable(one.view.name, 0, 0)) for one in tables)
     return Loaded(str(target), tuple(replace(one, deleted=target.deleted.get(one.name, 0)) for one in loaded), *of)
@@ -166,28 +166,28 @@ def _check(tables: Sequence[_Table], *, changes: bool) -> None:
         )
 
 
-def _check_standing(
-    one: _Table, standing: Standing | None, request: WarehouseRequest, snapshot: Snapshot, target: OpenWarehouse
+def _check_state(
+    one: _Table, state: TableState | None, request: WarehouseRequest, snapshot: Snapshot, target: OpenWarehouse
 ) -> None:
     """Refuse a table that chartferry has not made, or that has other types, or not the state from which the changes start."""
     name, changes = one.view.name, snapshot.changed_since is not None
-    if standing is not None and not standing.is_ours:
+    if state is not None and not state.is_ours:
         raise WarehouseError(f"{name} in {target} is not chartferry's: rename the view, or choose another place")
-    if standing is not None and (retyped := _retyped(standing.columns, target.types(one.columns))):
+    if state is not None and (retyped := _retyped(state.columns, target.types(one.columns))):
         raise WarehouseError(
             f"{name} in {target}: {', '.join(retyped)} now has another type; drop the table, and load it whole"
         )
     if not changes:
         return
-    held = None if standing is None else standing.held
+    held = None if state is None else state.held
     began = "" if snapshot.changed_from is None else instant(snapshot.changed_from)
-    wanted = Held(name, one.view.digest, request.checksum, began, snapshot.changed_from_run, snapshot.erasures)
+    wanted = TableContents(name, one.view.digest, request.checksum, began, snapshot.changed_from_run, snapshot.erasures)
     if held != wanted:
         same = held is not None and (held.digest, held.request) == (wanted.digest, wanted.request)
         has_erased = held is not None and held.erasures != wanted.erasures
         why = (
             "is not there"
-            if standing is None
+            if state is None
             else "no longer has the comment that says what it holds"
             if held is None
             else "may still hold the chart of a patient who was erased since, and changes cannot say whose it is"
@@ -234,22 +234,22 @@ class _Work:
     request: WarehouseRequest
     on_progress: Callable[[FileProgress], None]
 
-    def is_done(self, one: _Table, standing: Standing | None) -> bool:
+    def is_done(self, one: _Table, state: TableState | None) -> bool:
         """Whether an interrupted load of these changes has already finished this table."""
         is_split = self.snapshot.changed_since is not None and not self.target.at_once
-        return is_split and standing is not None and standing.held == self._held(one)
+        return is_split and state is not None and state.held == self._held(one)
 
-    def _held(self, one: _Table) -> Held:
+    def _held(self, one: _Table) -> TableContents:
         view, snapshot = one.view, self.snapshot
         held = instant(snapshot.as_of), snapshot.left_by, snapshot.erasures
-        return Held(view.name, view.digest, self.request.checksum, *held)
+        return TableContents(view.name, view.digest, self.request.checksum, *held)
 
-    async def load(self, one: _Table, standing: Standing | None) -> LoadedTable:
+    async def load(self, one: _Table, state: TableState | None) -> LoadedTable:
         """Bring one table to what the snapshot shows."""
         name, target = one.view.name, self.target
-        before = {} if standing is None else standing.columns
+        before = {} if state is None else state.columns
         now = target.types(one.columns)
-        if standing is None:
+        if state is None:
             await target.make(name, one.columns, one.key)
         elif self.snapshot.changed_since is None:
             await target.extend(name, [column for column in one.columns if column.name not in before])
@@ -260,7 +260,7 @@ class _Work:
         await target.fill(name, one.columns, self._passing(name, rows))
         await target.note_held(name, self._held(one))
         unfilled = tuple(sorted(before.keys() - now.keys()))
-        added = () if standing is None else tuple(column for column in now if column not in before)
+        added = () if state is None else tuple(column for column in now if column not in before)
         return LoadedTable(name, rows.rows, 0, added, unfilled, rows.left_empty, rows.left_out)
 
     async def _passing(self, name: str, rows: ViewRows) -> AsyncIterator[bytes]:

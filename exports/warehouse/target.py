@@ -21,7 +21,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from exports.errors import PlanError, WarehouseError
 from exports.formats.table_columns import Kind, TableColumn
 from exports.snapshot_port import RowChunks
-from exports.warehouse.warehouse_port import Held, Standing
+from exports.warehouse.warehouse_port import TableContents, TableState
 from snapshots.errors import UNENCODED, describe_server, is_misread, refusal
 
 _OURS = "chartferry"
@@ -119,7 +119,7 @@ class Target:
     def __str__(self) -> str:
         return f"{self._where}, schema {self._schema}"
 
-    async def standing(self, table: str) -> Standing | None:
+    async def state(self, table: str) -> TableState | None:
         """Return the table, or another object of its name; None if there is none."""
         query = SQL(
             "SELECT c.relkind = 'r', obj_description(c.oid, 'pg_class'), a.attname, format_type(a.atttypid, a.atttypmod)"
@@ -134,7 +134,7 @@ class Target:
         is_table, comment = rows[0][:2]
         columns = {name: type_ for _, _, name, type_ in rows if name is not None}
         held = _held(comment) if is_table else None
-        return Standing(columns, held, is_ours=held is not None)
+        return TableState(columns, held, is_ours=held is not None)
 
     def types(self, columns: Sequence[TableColumn]) -> dict[str, str]:
         """Return Postgres' types."""
@@ -197,7 +197,7 @@ class Target:
         names = SQL(", ").join(Identifier(one.name) for one in columns)
         await self._copy(SQL("{} ({})").format(self._name(table), names), rows)
 
-    async def note_held(self, table: str, held: Held) -> None:
+    async def note_held(self, table: str, held: TableContents) -> None:
         """Write into the table's comment what it holds."""
         comment = json.dumps({_OURS: asdict(held)})
         await self._run(SQL("COMMENT ON TABLE {} IS {}").format(self._name(table), Literal(comment)))
@@ -222,9 +222,9 @@ def _with_defaults(url: str) -> str:
     return conninfo.make_conninfo(url, **{key: value for key, value in _DEFAULTS.items() if key not in given})
 
 
-def _held(comment: str | None) -> Held | None:
+def _held(comment: str | None) -> TableContents | None:
     try:
-        return Held(**json.loads(comment or "")[_OURS])
+        return TableContents(**json.loads(comment or "")[_OURS])
     except (ValueError, KeyError, TypeError):
         return None  # somebody else's table
 

@@ -12,7 +12,7 @@ from exports.snapshot_port import RowChunks
 
 
 @dataclass(frozen=True)
-class Held:
+class TableContents:
     """What a table holds: a view, by the checksum of its definition, of a request, as of a moment (ISO 8601).
 
     `run` ended last of the runs whose work it is: several moments may have one `as_of`, since that is when a run began.
@@ -28,14 +28,14 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Standing:
+class TableState:
     """The current state of a table; `columns` have the types of the place. `held` is None if it does not say what it holds.
 
     `is_ours`: chartferry has made it; others' are never touched.
     """
 
     columns: Mapping[str, str]
-    held: Held | None
+    held: TableContents | None
     is_ours: bool
 
 
@@ -67,7 +67,7 @@ class OpenWarehouse(Protocol):
     def __str__(self) -> str:
         """The place in words, without a secret."""
 
-    async def standing(self, table: str) -> Standing | None:
+    async def state(self, table: str) -> TableState | None:
         """Return the table, or another object of its name; None if there is none."""
 
     def types(self, columns: Sequence[TableColumn]) -> dict[str, str]:
@@ -94,5 +94,5 @@ class OpenWarehouse(Protocol):
     async def fill(self, table: str, columns: Sequence[TableColumn], rows: AsyncIterator[bytes]) -> None:
         """Add rows: CSV with a header, an unquoted empty field is null."""
 
-    async def note_held(self, table: str, held: Held) -> None:
+    async def note_held(self, table: str, held: TableContents) -> None:
         """Write beside the table what it holds."""

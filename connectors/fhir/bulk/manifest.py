@@ -19,7 +19,7 @@ from connectors.fhir.bulk.kick_off import Proofs
 from connectors.fhir.bulk.other_answers import resource_type_of, what_came
 from connectors.fhir.errors import ProtocolError
 from connectors.fhir.json_answers import (
-    TwiceError,
+    RepeatedNameError,
     UnreadableJsonError,
     bare,
     count_from,
@@ -181,7 +181,7 @@ def looks_like_manifest(body: bytes) -> bool:
     """Whether a body that came with 202 is a manifest of what is ready so far, and not a note on the progress."""
     try:
         return members_of(bare(body)).get("output", b"").startswith(b"[")
-    except TwiceError:
+    except RepeatedNameError:
         return True  # it is none that can be read, which `manifest_from` says
     except UnreadableJsonError:
         return False
@@ -219,7 +219,7 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
         )
     try:
         document = members_of(bare(body))
-    except TwiceError:
+    except RepeatedNameError:
         raise ProtocolError(
             f"The export's manifest has one name twice, so its files are unknown; {_SYNC_AGAIN}."
         ) from None

@@ -167,7 +167,7 @@ async def _download(run: EhrRun, files: FileFetcher, links: FileLinks, kinds: Co
         files.fetch,
         doing="downloading files",
         workers=run.request.profile.limits.file_concurrency,
-        notice=run.passing.listed,
+        notice=run.notices.listed,
         let_in=lambda: False,
         on_pending=warn,
     )

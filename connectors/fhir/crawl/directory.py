@@ -47,7 +47,7 @@ async def list_patients(run: EhrRun, capability: Capability) -> Directory:
         # the ledger has no such unit yet, so that a record which the store refuses is blamed on it by number
         records = [record._replace(unit_key=None) for record in fetched.records]
         quarantined = [one._replace(unit_key=None) for one in fetched.quarantined]
-        noticed = run.passing.listed(records)
+        noticed = run.notices.listed(records)
         refused += await run.store.write(
             Batch(records=noticed.records, mentions=noticed.mentions, quarantined=quarantined, aliases=fetched.aliases)
         )

@@ -271,7 +271,7 @@ async def _search_pending(run: EhrRun, search: SearchFetcher) -> bool:
         search.fetch,
         doing="fetching charts",
         workers=run.request.profile.limits.max_concurrency * WORKERS_PER_SLOT,
-        notice=run.passing.listed,
+        notice=run.notices.listed,
         let_in=lambda: run.progress.records > 0,
     )
 

@@ -33,7 +33,7 @@ from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.client import EhrClient
 from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.transport.links import origin
-from connectors.fhir.transport.retry_table import Seen, is_html, issue_codes
+from connectors.fhir.transport.retry_table import TryResult, is_html, issue_codes
 from connectors.fhir.unit_details import AttachmentDetail
 from snapshots.referred import Document
 from snapshots.unit import Ending, Unit, UnitResult, UnitState
@@ -260,7 +260,7 @@ def _is_web_page(body: bytes, label: str, accept: str) -> bool:
     if label in _HTML:
         return True
     as_labelled = label == requested and (requested.startswith("text/") or requested.endswith("xml"))
-    return not as_labelled and is_html(Seen(media_type=label, body_start=body[:2048]))
+    return not as_labelled and is_html(TryResult(media_type=label, body_start=body[:2048]))
 
 
 def _binary_of_xml(body: bytes) -> dict[str, Any]:

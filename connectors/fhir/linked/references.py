@@ -82,7 +82,7 @@ async def _ask_pending(run: EhrRun, fetcher: ReferenceFetcher) -> None:
         fetcher.fetch,
         doing=None,
         workers=run.request.profile.limits.max_concurrency * WORKERS_PER_SLOT,
-        notice=run.passing.received,
+        notice=run.notices.received,
         let_in=lambda: True,
     )
 

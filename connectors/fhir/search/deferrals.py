@@ -19,7 +19,7 @@ RESTRICTED = "restricted by the server for this client"
 _EVERY_TYPE = "*"
 
 
-class Hindrance(NamedTuple):
+class NotRequested(NamedTuple):
     """Why something is not requested."""
 
     ending: Ending  # RESTRICTED or PAUSED
@@ -48,17 +48,17 @@ class Deferrals:
         self._refused = RefusedTypes()
         self.learned: list[Deferral] = []
 
-    def hindrance(self, resource_type: str, patient: str | None) -> Hindrance | None:
+    def hindrance(self, resource_type: str, patient: str | None) -> NotRequested | None:
         """Return why not to request it; None: request it."""
         for key in ((resource_type, None), (resource_type, patient), (_EVERY_TYPE, patient)):
             if key in self._restricted:
-                return Hindrance(Ending.RESTRICTED, self._restricted[key])
+                return NotRequested(Ending.RESTRICTED, self._restricted[key])
             deferral = self._until.get(key)
             if deferral is not None and deferral.until > self._now():
                 paused = deferral.reason == "paused"
-                return Hindrance(Ending.PAUSED if paused else Ending.RESTRICTED, self._words(deferral))
+                return NotRequested(Ending.PAUSED if paused else Ending.RESTRICTED, self._words(deferral))
         if self._refused.passes_over(resource_type):
-            return Hindrance(
+            return NotRequested(
                 Ending.RESTRICTED,
                 f"{RESTRICTED}: it refuses this type for every patient requested (HTTP 403), so it was not requested for others; "
                 "register the app for it, or remove it from `types`",

@@ -26,7 +26,7 @@ from connectors.fhir.transport.limits import ConnectionLimits, Place
 from connectors.fhir.transport.origins import SharedOrigin
 from connectors.fhir.transport.retry_budget import RetryBudget
 from connectors.fhir.transport.retry_table import (
-    Seen,
+    TryResult,
     Verdict,
     issue_codes,
     judge,
@@ -62,7 +62,7 @@ class _Held:
 class _Try(Generic[T]):
     """One try: what it saw, the verdict, and its answer if it was accepted."""
 
-    seen: Seen
+    seen: TryResult
     verdict: Verdict
     value: T | None = None
 
@@ -322,9 +322,9 @@ class EhrClient:
             self.origin.unanswered(self._clock(), str(error))
             raise
 
-    def _seen(self, answer: Answer, body: bytes, accepted: bool, *, sent_to: str) -> Seen:
+    def _seen(self, answer: Answer, body: bytes, accepted: bool, *, sent_to: str) -> TryResult:
         headers, cap_s = answer.response.headers, self.profile.retry.after_cap_s
-        return Seen(
+        return TryResult(
             status=answer.response.status_code,
             media_type=(media_type := headers.get("content-type", "").partition(";")[0].strip().lower()),
             body_start=body[:BODY_START_BYTES],

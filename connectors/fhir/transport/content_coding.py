@@ -31,7 +31,7 @@ _DEFLATE = "deflate"  # nobody asks for it; some servers send it all the same
 _JSON_BEGINS = (b'{"', b"{ ", b"{\n", b"{\r", b"{\t", b"{}", b"[", b"\xef\xbb")
 _ZSTD_MAGIC = b"\x28\xb5"  # of its four bytes; JSON never begins with a parenthesis
 # codings that exist (IANA, HTTP Content Coding Registry), but are never requested
-UNASKED = frozenset({"aes128gcm", "br", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip", "zstd"})
+UNREQUESTED = frozenset({"aes128gcm", "br", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip", "zstd"})
 _DAMAGED: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says instance, it is a class
 
 
@@ -43,8 +43,8 @@ class BombError(ContentCodingError):
     """A body that unpacks to far more than FHIR ever does; the rest was not unpacked."""
 
 
-class UnaskedCodingError(ContentCodingError):
-    """A body in a coding that was not requested: asking again brings the same. `coding` is its name, one of UNASKED."""
+class UnrequestedCodingError(ContentCodingError):
+    """A body in a coding that was not requested: asking again brings the same. `coding` is its name, one of UNREQUESTED."""
 
     def __init__(self, coding: str) -> None:
         super().__init__(f"it is compressed as {coding}, which was not requested")
@@ -72,14 +72,14 @@ class _Layer(Protocol):
     def finish(self) -> Iterator[bytes]: ...
 
 
-class _NotAskedFor:
+class _Unrequested:
     proves_its_end = False
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        raise UnaskedCodingError(self._coding)
+        raise UnrequestedCodingError(self._coding)
 
     def finish(self) -> Iterator[bytes]:
         return iter(())
@@ -200,7 +200,7 @@ class _Sniff:
             data, self._held = self._held, b""
             believed = self._unrequested is not None and not data.startswith((GZIP_MAGIC, b"{"))
             if believed or data.startswith(_ZSTD_MAGIC):
-                raise UnaskedCodingError(self._unrequested or "zstd")
+                raise UnrequestedCodingError(self._unrequested or "zstd")
             self._chain = Chain(self._within(data) if self._layers > 0 else [])
         yield from self._chain.feed(data)
 
@@ -214,7 +214,7 @@ class _Sniff:
 
     def finish(self) -> Iterator[bytes]:
         if self._held and self._unrequested is not None:
-            raise UnaskedCodingError(self._unrequested)
+            raise UnrequestedCodingError(self._unrequested)
         if self._held and self._deflates:
             raise ContentCodingError("its deflate data ends too early")
         if self._held:
@@ -262,16 +262,16 @@ def _fed(layer: _Layer, pieces: Iterator[bytes]) -> Iterator[bytes]:
 def codings_of(content_encoding: str) -> tuple[str, ...]:
     """The codings that a header names, in the order in which they were put on; words that name none are no codings."""
     words = (part.partition(";")[0].strip(" \t\"'").lower() for part in content_encoding.split(","))
-    return tuple(word for word in words if word in _GZIP or word == _DEFLATE or word in UNASKED)
+    return tuple(word for word in words if word in _GZIP or word == _DEFLATE or word in UNREQUESTED)
 
 
 def decoder(content_encoding: str, *, json_expected: bool) -> Chain:
     """The layers that undo a body's coding; other codings than gzip, and deflate unasked, fail when bytes come."""
     codings = codings_of(content_encoding)
-    unasked = next((name for name in codings if name in UNASKED), None)
+    unasked = next((name for name in codings if name in UNREQUESTED), None)
     meter = _Meter()
     if unasked is not None:
-        return Chain([_Sniff(MAX_LAYERS, meter, unasked) if json_expected else _NotAskedFor(unasked)], meter)
+        return Chain([_Sniff(MAX_LAYERS, meter, unasked) if json_expected else _Unrequested(unasked)], meter)
     if json_expected:
         return Chain([_Sniff(MAX_LAYERS, meter, deflates=codings.count(_DEFLATE))], meter)
     if len(codings) > MAX_LAYERS:

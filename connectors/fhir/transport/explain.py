@@ -23,7 +23,7 @@ from connectors.fhir.transport.retry_table import (
     OTHER_PORT,
     UNTRUSTED,
     Failure,
-    Seen,
+    TryResult,
     Verdict,
 )
 
@@ -165,7 +165,7 @@ _OR_CERTIFICATE = "; or the server requires a client certificate: then set clien
 _LATER = "the EHR is down or overloaded; run again later"
 
 
-def found(seen: Seen, verdict: Verdict) -> str:
+def found(seen: TryResult, verdict: Verdict) -> str:
     """What came back, in words that carry no PHI."""
     if seen.status is None:
         where = f" ({seen.origin})" if seen.failure in NEVER_SENT and seen.origin else ""
@@ -187,7 +187,9 @@ def next_after(failure: Failure, setting: str = "base_url") -> str:
     return _NEXT_BY_FAILURE.get(failure, _LATER).format(setting=setting)
 
 
-def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_empty: bool = False) -> ConnectorError:
+def error_for(
+    call: Call, seen: TryResult, verdict: Verdict, *, tries: int, budget_empty: bool = False
+) -> ConnectorError:
     """The error for a try that was not accepted and is the last one."""
 
     def failed(kind: type[RequestError], text: str) -> RequestError:
@@ -221,7 +223,7 @@ def error_for(call: Call, seen: Seen, verdict: Verdict, *, tries: int, budget_em
     return failed(kind, f"{problem}; {_next(call, seen, verdict)}")
 
 
-def _next_unanswered(call: Call, seen: Seen, failure: Failure) -> str:
+def _next_unanswered(call: Call, seen: TryResult, failure: Failure) -> str:
     if seen.elsewhere is not None and failure in NOBODY_THERE:
         return f"{_LINK_ELSEWHERE}: {seen.elsewhere}; otherwise check whether this machine may reach it"
     advice = next_after(failure, _ADDRESS_OF.get(call.purpose, "base_url"))
@@ -232,7 +234,7 @@ def _next_unanswered(call: Call, seen: Seen, failure: Failure) -> str:
     return advice
 
 
-def _next(call: Call, seen: Seen, verdict: Verdict) -> str:
+def _next(call: Call, seen: TryResult, verdict: Verdict) -> str:
     if seen.failure is not None:
         return _next_unanswered(call, seen, seen.failure)
     if call.purpose == "status" and seen.status in (_NOT_FOUND, _GONE) and verdict.action == "retry":

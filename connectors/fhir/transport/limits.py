@@ -22,7 +22,7 @@ from connectors.fhir.transport.origins import SharedOrigin
 from connectors.fhir.transport.pace import Pace
 from connectors.fhir.transport.quiet_hours import QuietHours
 from connectors.fhir.transport.quota import allowance_from
-from connectors.fhir.transport.retry_table import Seen, Signal, server_time
+from connectors.fhir.transport.retry_table import Signal, TryResult, server_time
 from snapshots.traffic import PaceState
 
 _FOREVER = float("inf")
@@ -195,7 +195,7 @@ class ConnectionLimits:
 
     # -- after an answer
 
-    def saw(self, call: Call, place: Place, seen: Seen, signal: Signal) -> None:
+    def saw(self, call: Call, place: Place, seen: TryResult, signal: Signal) -> None:
         """Let the pace learn from one try."""
         pace = place.held[0].pace
         before = pace.level

@@ -28,7 +28,7 @@ LEAST_GAP, MOST_GAP = 0.05, 0.4  # of `retry.base_s`
 MOST_KINDS = 256
 
 
-class _Usual:
+class _UsualLatency:
     """How long one kind of request takes."""
 
     __slots__ = ("count", "least", "total")
@@ -52,7 +52,7 @@ class Pace:
         self._refused_at_level = ceiling + 1
         self._patience = 1
         self._strain = 0.0
-        self._usual: dict[str, _Usual] = {}
+        self._usual: dict[str, _UsualLatency] = {}
         self._slow = 0
         self._seen = 0
 
@@ -105,7 +105,7 @@ class Pace:
         if usual is None:
             if len(self._usual) >= MOST_KINDS:
                 return False
-            usual = self._usual[kind] = _Usual()
+            usual = self._usual[kind] = _UsualLatency()
         slow = latency_s > SLOW_TIMES * usual.least + SLOW_S
         usual.total += latency_s
         usual.count += 1

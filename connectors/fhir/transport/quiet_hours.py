@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 PATTERN = r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
 
 
-class Spell(NamedTuple):
+class QuietState(NamedTuple):
     """Whether it is quiet, and the moment (epoch seconds) from which to ask again."""
 
     quiet: bool
@@ -27,15 +27,15 @@ class QuietHours:
         self._begin, self._end = time.fromisoformat(begin), time.fromisoformat(end)
         self._zone = ZoneInfo(zone)
 
-    def at(self, now: float) -> Spell:
+    def at(self, now: float) -> QuietState:
         """How it is at `now` (epoch seconds). Days on which clocks change are as long as they are."""
         local = datetime.fromtimestamp(now, self._zone)
         days = [local.date() + timedelta(days=days) for days in (-1, 0, 1, 2)]
         spells = [(self._moment(day, self._begin), self._moment(self._ends_on(day), self._end)) for day in days]
         for begin, end in spells:
             if begin <= now < end:
-                return Spell(quiet=True, until=end)
-        return Spell(quiet=False, until=min(begin for begin, _ in spells if begin > now))
+                return QuietState(quiet=True, until=end)
+        return QuietState(quiet=False, until=min(begin for begin, _ in spells if begin > now))
 
     def _ends_on(self, day: date) -> date:
         return day if self._end > self._begin else day + timedelta(days=1)

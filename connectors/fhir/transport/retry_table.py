@@ -68,7 +68,7 @@ _HTML = re.compile(
 )
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class TryResult(msgspec.Struct, frozen=True, kw_only=True):
     """What one try brought: a status and the start of its body, or the failure that came instead."""
 
     status: int | None = None
@@ -97,7 +97,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     xml: bool = False
 
 
-def judge(call: Call, seen: Seen, *, busy_means_running: bool = False) -> Verdict:
+def judge(call: Call, seen: TryResult, *, busy_means_running: bool = False) -> Verdict:
     """The table, first match wins.
 
     | seen | verdict |
@@ -165,7 +165,7 @@ def _judge_failure(call: Call, failure: Failure | None, once: int | None, *, els
     return Verdict(action="retry", tries=None if failure in NEVER_SENT else once)
 
 
-def signal_of(call: Call, seen: Seen, verdict: Verdict) -> Signal:
+def signal_of(call: Call, seen: TryResult, verdict: Verdict) -> Signal:
     """What a try says about how much the EHR can take: fine, refused, strained, or nothing.
 
     A kick-off or a poll that comes too often says nothing about the number of requests at a time.
@@ -179,7 +179,7 @@ def signal_of(call: Call, seen: Seen, verdict: Verdict) -> Signal:
     return "fine" if verdict.action in ("ok", "terminal") and not verdict.html else "nothing"
 
 
-def nobody_home(call: Call, seen: Seen, verdict: Verdict) -> bool:
+def nobody_home(call: Call, seen: TryResult, verdict: Verdict) -> bool:
     """Whether a try was not answered by the EHR itself, but by nobody, a gateway, a web page or a refusal to listen.
 
     A 500 with issue codes is the EHR speaking of one record; a damaged body came from somebody; a 429 to a kick-off or a poll
@@ -194,7 +194,7 @@ def nobody_home(call: Call, seen: Seen, verdict: Verdict) -> bool:
     return seen.status in STRAINED or seen.status == 408 or (verdict.html and verdict.action == "retry")  # noqa: PLR2004
 
 
-def _judge_accepted(call: Call, seen: Seen) -> Verdict:
+def _judge_accepted(call: Call, seen: TryResult) -> Verdict:
     if not expects_json(call.accept):
         return Verdict(action="ok")
     if not seen.body_start.strip():  # a job's 202 and an empty file have none; a page and a resource always do
@@ -215,7 +215,7 @@ def expects_json(accept: str) -> bool:
     return "json" in accept
 
 
-def is_html(seen: Seen) -> bool:
+def is_html(seen: TryResult) -> bool:
     """Whether the answer is a web page, by its label or by its first bytes."""
     return _is_page(seen.media_type, seen.body_start)
 

@@ -21,10 +21,10 @@ from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.addresses import AddressGuard
 from connectors.fhir.transport.body import BodyReader
 from connectors.fhir.transport.call import Call, Endpoint, Token, Tokens
-from connectors.fhir.transport.content_coding import BombError, ContentCodingError, UnaskedCodingError
+from connectors.fhir.transport.content_coding import BombError, ContentCodingError, UnrequestedCodingError
 from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.transport.links import NOT_FOLLOWED, elsewhere, header_link, origin, redirect_target
-from connectors.fhir.transport.retry_table import Failure, Seen, expects_json, known_status
+from connectors.fhir.transport.retry_table import Failure, TryResult, expects_json, known_status
 from connectors.fhir.transport.tls import tls_context
 from connectors.fhir.transport.verbatim import (
     NO_BODY,
@@ -45,7 +45,7 @@ _MAY_LEAVE = frozenset({"file", "discovery"})  # files lie in object stores (Cer
 
 _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (
     (BombError, "bomb"),
-    (UnaskedCodingError, "unasked"),
+    (UnrequestedCodingError, "unasked"),
     (ContentCodingError, "coding"),
     (CertificateError, "certificate"),
     (httpx.ProxyError, "proxy"),
@@ -127,17 +127,17 @@ class Sender:
         """What to do about an origin that is not the EHR's own; None for the EHR's own."""
         return None if origin(url) == self._origin else elsewhere(url, self._base.url)
 
-    def failed(self, error: Exception) -> Seen:
+    def failed(self, error: Exception) -> TryResult:
         """What a try saw that ended in one of FAILS."""
         failure = next(failure for kind, failure in _FAILURES if isinstance(error, kind))
         failure = error.distrust if isinstance(error, CertificateError) else failure
         failure = _of_a_proxy(error.status) if isinstance(error, ProxyRefusalError) else failure
         sent_to = str(error.request.url) if isinstance(error, httpx.TransportError) else None
-        return Seen(
+        return TryResult(
             failure=failure,
             origin=sent_to,
             elsewhere=None if sent_to is None else self.elsewhere(sent_to),
-            coding=error.coding if isinstance(error, UnaskedCodingError) else None,
+            coding=error.coding if isinstance(error, UnrequestedCodingError) else None,
         )
 
     async def token(self, call: Call, url: str, tokens: Tokens | None) -> Token | None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from connectors.fhir.transport.content_coding import (
     PIECE_BYTES,
-    UNASKED,
+    UNREQUESTED,
     BombError,
     ContentCodingError,
-    UnaskedCodingError,
+    UnrequestedCodingError,
     codings_of,
     decoder,
 )
@@ -153,7 +153,7 @@ def test_a_gzip_bomb_comes_out_in_small_pieces():
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, br", "BR", "aws-chunked, zstd"])
 @pytest.mark.parametrize("json_expected", [True, False])
 def test_an_unrequested_content_coding_is_refused_by_name(coding, json_expected):
-    with pytest.raises(UnaskedCodingError) as caught:
+    with pytest.raises(UnrequestedCodingError) as caught:
         decoded(b"xx", coding, json_expected=json_expected)
     assert caught.value.coding == coding.rpartition(",")[2].strip().lower()
 
@@ -162,18 +162,18 @@ def test_an_unrequested_content_coding_is_refused_by_name(coding, json_expected)
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda body: gzip.compress(gzip.compress(body))])
 def test_an_unrequested_coding_that_the_bytes_disprove_is_ignored_for_json(coding, pack):
     assert decoded(pack(NDJSON), coding) == NDJSON
-    with pytest.raises(UnaskedCodingError):
+    with pytest.raises(UnrequestedCodingError):
         decoded(pack(NDJSON), coding, json_expected=False)
 
 
 @pytest.mark.parametrize("body", [b"x", b"\x0b\x02\x80hello\x03", b"[]"])
 def test_an_unrequested_coding_is_believed_for_any_other_bytes(body):
-    with pytest.raises(UnaskedCodingError, match="br"):
+    with pytest.raises(UnrequestedCodingError, match="br"):
         decoded(body, "br")
 
 
 def test_undeclared_zstd_is_recognised_by_its_bytes_where_json_was_requested():
-    with pytest.raises(UnaskedCodingError, match="zstd"):
+    with pytest.raises(UnrequestedCodingError, match="zstd"):
         decoded(b"\x28\xb5\x2f\xfd\x04\x00")
 
 
@@ -191,7 +191,7 @@ def test_a_body_may_have_only_a_few_content_codings():
 
 @given(st.text(max_size=40))
 def test_any_header_gives_known_codings_or_none(text):
-    assert set(codings_of(text)) <= {"gzip", "x-gzip", "deflate", *UNASKED}
+    assert set(codings_of(text)) <= {"gzip", "x-gzip", "deflate", *UNREQUESTED}
 
 
 def test_an_empty_body_is_empty_whatever_its_coding():

@@ -7,7 +7,7 @@ import pytest
 from connectors.fhir.errors import ProtocolError, TerminalFetchError, TransientFetchError
 from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.explain import error_for
-from connectors.fhir.transport.retry_table import Seen, judge
+from connectors.fhir.transport.retry_table import TryResult, judge
 
 GROUP = "GET /Group/{group}/$export"
 STATUS = "GET the export's status URL"
@@ -15,7 +15,7 @@ STATUS = "GET the export's status URL"
 
 def error(template="GET /X", purpose="search", *, auth=True, tries=1, **seen):
     call = Call("GET", "https://ehr.example/fhir/X?name=SECRET", template, purpose, auth=auth)
-    found = Seen(**{"speaker": "ehr", **seen})
+    found = TryResult(**{"speaker": "ehr", **seen})
     raised = error_for(call, found, judge(call, found), tries=tries)
     assert "SECRET" not in str(raised)
     return raised

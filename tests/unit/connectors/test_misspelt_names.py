@@ -14,7 +14,7 @@ from connectors.fhir.bulk.manifest import manifest_from
 from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.capability import capability_from
 from connectors.fhir.errors import ProtocolError
-from connectors.fhir.json_answers import TWICE, TwiceError, json_from, members_of
+from connectors.fhir.json_answers import TWICE, RepeatedNameError, json_from, members_of
 from connectors.fhir.outcomes import UnreadableOutcomeError, outcome_from
 from connectors.fhir.records import (
     Page,
@@ -57,7 +57,7 @@ def test_the_members_of_an_object_cover_its_text_in_order_unless_a_name_is_dupli
         assert {name: json.loads(raw) for name, raw in members_of(body).items()} == dict(pairs)
         assert json_from(body) == dict(pairs)
         return
-    with pytest.raises(TwiceError):
+    with pytest.raises(RepeatedNameError):
         members_of(body)
     names = [name for name, _ in pairs]
     assert json_from(body) == {name: TWICE if names.count(name) > 1 else value for name, value in pairs}

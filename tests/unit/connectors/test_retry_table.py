@@ -14,7 +14,7 @@ from connectors.fhir.transport.call import Call
 from connectors.fhir.transport.retry_table import (
     FEW_TRIES,
     TYPO_TRIES,
-    Seen,
+    TryResult,
     Verdict,
     issue_codes,
     judge,
@@ -39,64 +39,68 @@ def outcome(*issues):
 @pytest.mark.parametrize(
     ("purpose", "seen", "expected"),
     [
-        ("search", Seen(status=200, body_start=b'{"resourceType"'), Verdict(action="ok")),
-        ("search", Seen(status=200, body_start=b" \n"), Verdict(action="retry", tries=FEW_TRIES)),
-        ("search", Seen(status=200, body_start=HTML), Verdict(action="retry", tries=FEW_TRIES, html=True)),
+        ("search", TryResult(status=200, body_start=b'{"resourceType"'), Verdict(action="ok")),
+        ("search", TryResult(status=200, body_start=b" \n"), Verdict(action="retry", tries=FEW_TRIES)),
+        ("search", TryResult(status=200, body_start=HTML), Verdict(action="retry", tries=FEW_TRIES, html=True)),
         (
             "search",
-            Seen(status=200, media_type="text/html", body_start=b"Request Rejected"),
+            TryResult(status=200, media_type="text/html", body_start=b"Request Rejected"),
             Verdict(action="retry", tries=FEW_TRIES, html=True),
         ),
         (
             "search",
-            Seen(status=200, body_start=b'<?xml version="1.0"?><Bundle/>'),
+            TryResult(status=200, body_start=b'<?xml version="1.0"?><Bundle/>'),
             Verdict(action="protocol", xml=True),
         ),
         (
             "search",
-            Seen(status=200, body_start=b'\xef\xbb\xbf <Bundle xmlns="x"/>'),
+            TryResult(status=200, body_start=b'\xef\xbb\xbf <Bundle xmlns="x"/>'),
             Verdict(action="protocol", xml=True),
         ),
-        ("search", Seen(status=404, media_type="text/html", body_start=HTML), Verdict(action="terminal", html=True)),
-        ("search", Seen(status=503, media_type="text/html", body_start=HTML), Verdict(action="retry", html=True)),
-        ("search", Seen(status=429, retry_after_s=7.0), Verdict(action="retry", after_s=7.0, paced=True)),
-        ("search", Seen(status=500, codes=("exception",)), Verdict(action="retry")),
-        ("search", Seen(status=500, codes=("required",)), Verdict(action="terminal")),
-        ("search", Seen(status=401), Verdict(action="auth")),
-        ("search", Seen(status=401, foreign=True), Verdict(action="terminal")),
-        ("search", Seen(status=204), Verdict(action="protocol")),
-        ("search", Seen(status=304), Verdict(action="protocol")),
-        ("search", Seen(failure="dropped"), Verdict(action="retry")),
-        ("search", Seen(failure="certificate"), Verdict(action="terminal")),
-        ("search", Seen(failure="certificate-dates"), Verdict(action="terminal")),
-        ("search", Seen(failure="proxy"), Verdict(action="retry")),
-        ("discovery", Seen(failure="proxy"), Verdict(action="retry", tries=3)),
-        ("status", Seen(status=500, codes=("transient",)), Verdict(action="retry")),
-        ("status", Seen(status=403, codes=("lock-error",)), Verdict(action="retry")),
-        ("status", Seen(status=500, codes=("processing",)), Verdict(action="terminal")),
-        ("status", Seen(status=404, codes=("not-found",)), Verdict(action="terminal")),
-        ("status", Seen(status=503, body_start=HTML), Verdict(action="retry", html=True)),
+        (
+            "search",
+            TryResult(status=404, media_type="text/html", body_start=HTML),
+            Verdict(action="terminal", html=True),
+        ),
+        ("search", TryResult(status=503, media_type="text/html", body_start=HTML), Verdict(action="retry", html=True)),
+        ("search", TryResult(status=429, retry_after_s=7.0), Verdict(action="retry", after_s=7.0, paced=True)),
+        ("search", TryResult(status=500, codes=("exception",)), Verdict(action="retry")),
+        ("search", TryResult(status=500, codes=("required",)), Verdict(action="terminal")),
+        ("search", TryResult(status=401), Verdict(action="auth")),
+        ("search", TryResult(status=401, foreign=True), Verdict(action="terminal")),
+        ("search", TryResult(status=204), Verdict(action="protocol")),
+        ("search", TryResult(status=304), Verdict(action="protocol")),
+        ("search", TryResult(failure="dropped"), Verdict(action="retry")),
+        ("search", TryResult(failure="certificate"), Verdict(action="terminal")),
+        ("search", TryResult(failure="certificate-dates"), Verdict(action="terminal")),
+        ("search", TryResult(failure="proxy"), Verdict(action="retry")),
+        ("discovery", TryResult(failure="proxy"), Verdict(action="retry", tries=3)),
+        ("status", TryResult(status=500, codes=("transient",)), Verdict(action="retry")),
+        ("status", TryResult(status=403, codes=("lock-error",)), Verdict(action="retry")),
+        ("status", TryResult(status=500, codes=("processing",)), Verdict(action="terminal")),
+        ("status", TryResult(status=404, codes=("not-found",)), Verdict(action="terminal")),
+        ("status", TryResult(status=503, body_start=HTML), Verdict(action="retry", html=True)),
         (
             "status",
-            Seen(status=429, codes=("throttled",), retry_after_s=9.0),
+            TryResult(status=429, codes=("throttled",), retry_after_s=9.0),
             Verdict(action="retry", after_s=9.0, paced=True),
         ),
-        ("kickoff", Seen(status=503), Verdict(action="retry", tries=1)),
-        ("kickoff", Seen(failure="timeout"), Verdict(action="retry", tries=1)),
-        ("kickoff", Seen(failure="connect"), Verdict(action="retry")),
-        ("kickoff", Seen(failure="name"), Verdict(action="retry")),
-        ("discovery", Seen(failure="connect"), Verdict(action="retry", tries=TYPO_TRIES)),
-        ("discovery", Seen(failure="name"), Verdict(action="retry", tries=TYPO_TRIES)),
-        ("discovery", Seen(failure="connect-timeout"), Verdict(action="retry", tries=TYPO_TRIES)),
-        ("discovery", Seen(failure="dropped"), Verdict(action="retry", tries=TYPO_TRIES)),
-        ("discovery", Seen(failure="malformed"), Verdict(action="retry", tries=TYPO_TRIES)),
-        ("search", Seen(failure="bomb"), Verdict(action="terminal")),
-        ("discovery", Seen(failure="timeout"), Verdict(action="retry")),
-        ("file", Seen(failure="handshake", elsewhere="x"), Verdict(action="retry", tries=TYPO_TRIES)),
-        ("file", Seen(failure="handshake"), Verdict(action="retry")),
-        ("kickoff", Seen(status=429), Verdict(action="retry", paced=True)),
-        ("file", Seen(status=202, retry_after_s=5), Verdict(action="retry", after_s=5, paced=True)),
-        ("search", Seen(status=202), Verdict(action="protocol")),
+        ("kickoff", TryResult(status=503), Verdict(action="retry", tries=1)),
+        ("kickoff", TryResult(failure="timeout"), Verdict(action="retry", tries=1)),
+        ("kickoff", TryResult(failure="connect"), Verdict(action="retry")),
+        ("kickoff", TryResult(failure="name"), Verdict(action="retry")),
+        ("discovery", TryResult(failure="connect"), Verdict(action="retry", tries=TYPO_TRIES)),
+        ("discovery", TryResult(failure="name"), Verdict(action="retry", tries=TYPO_TRIES)),
+        ("discovery", TryResult(failure="connect-timeout"), Verdict(action="retry", tries=TYPO_TRIES)),
+        ("discovery", TryResult(failure="dropped"), Verdict(action="retry", tries=TYPO_TRIES)),
+        ("discovery", TryResult(failure="malformed"), Verdict(action="retry", tries=TYPO_TRIES)),
+        ("search", TryResult(failure="bomb"), Verdict(action="terminal")),
+        ("discovery", TryResult(failure="timeout"), Verdict(action="retry")),
+        ("file", TryResult(failure="handshake", elsewhere="x"), Verdict(action="retry", tries=TYPO_TRIES)),
+        ("file", TryResult(failure="handshake"), Verdict(action="retry")),
+        ("kickoff", TryResult(status=429), Verdict(action="retry", paced=True)),
+        ("file", TryResult(status=202, retry_after_s=5), Verdict(action="retry", after_s=5, paced=True)),
+        ("search", TryResult(status=202), Verdict(action="protocol")),
     ],
 )
 def test_every_row_of_the_table_gives_its_verdict(purpose, seen, expected):
@@ -105,28 +109,28 @@ def test_every_row_of_the_table_gives_its_verdict(purpose, seen, expected):
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 524, 529, 598])
 def test_overload_statuses_are_retried(status):
-    assert judge(a_call(), Seen(status=status)).action == "retry"
+    assert judge(a_call(), TryResult(status=status)).action == "retry"
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 406, 409, 410, 413, 422, 451, 501, 505, 511, 600, 999])
 def test_refusals_are_final(status):
-    assert judge(a_call(), Seen(status=status)).action == "terminal"
+    assert judge(a_call(), TryResult(status=status)).action == "terminal"
 
 
 def test_a_kickoff_429_is_not_retried_where_it_means_that_a_job_is_running():
-    verdict = judge(a_call("kickoff"), Seen(status=429), busy_means_running=True)
+    verdict = judge(a_call("kickoff"), TryResult(status=429), busy_means_running=True)
     assert verdict == Verdict(action="retry", tries=1)
 
 
 def test_a_web_page_is_accepted_where_one_was_requested():
     assert (
-        judge(a_call("read", accept="text/html"), Seen(status=200, media_type="text/html", body_start=HTML)).action
+        judge(a_call("read", accept="text/html"), TryResult(status=200, media_type="text/html", body_start=HTML)).action
         == "ok"
     )
 
 
 def test_401_without_login_is_a_refusal_of_the_link():
-    assert judge(a_call("file", auth=False), Seen(status=401)).action == "terminal"
+    assert judge(a_call("file", auth=False), TryResult(status=401)).action == "terminal"
 
 
 @given(
@@ -136,7 +140,7 @@ def test_401_without_login_is_a_refusal_of_the_link():
     st.sampled_from(["", "text/html", "application/fhir+json"]),
 )
 def test_every_answer_has_a_verdict_and_only_ok_statuses_are_accepted(purpose, status, body, media_type):
-    verdict = judge(a_call(purpose), Seen(status=status, body_start=body, media_type=media_type))
+    verdict = judge(a_call(purpose), TryResult(status=status, body_start=body, media_type=media_type))
     assert verdict.action != "ok" or status == 200
 
 
@@ -217,7 +221,7 @@ def test_only_an_operationoutcome_has_issue_codes(body):
 
 
 def test_an_empty_answer_to_a_poll_is_accepted() -> None:
-    assert judge(a_call("status", ok=frozenset({200, 202})), Seen(status=202)) == Verdict(action="ok")
+    assert judge(a_call("status", ok=frozenset({200, 202})), TryResult(status=202)) == Verdict(action="ok")
 
 
 @pytest.mark.parametrize(
