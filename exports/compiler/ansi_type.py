@@ -45,7 +45,7 @@ class AnsiType:
 
 
 def read_ansi_type(text: str) -> AnsiType | None:
-    """The type that the tag names; None where it is none of the list."""
+    """Return the type that the tag names; None if the list does not have it."""
     found = _WRITTEN.fullmatch(" ".join(text.lower().split()))
     if found is None:
         return None
@@ -77,7 +77,7 @@ def read_ansi_type(text: str) -> AnsiType | None:
 
 
 def as_ansi(value: Fragment, wanted: AnsiType, odd: Odd) -> Fragment:
-    """A column's value, bound once by the caller, as the type that was asked for; what does not fit is odd."""
+    """Return a column's value, bound once by the caller, as the requested type; a value that does not fit is odd."""
     marked = odd.row is None
     as_type = SQL("text" if marked else wanted.sql)
     text = SQL("({})::text").format(value)
@@ -94,7 +94,7 @@ def as_ansi(value: Fragment, wanted: AnsiType, odd: Odd) -> Fragment:
 
 
 def _fitting(text: Fragment, wanted: AnsiType) -> tuple[Fragment, Fragment]:
-    """SQL that is true where the text fits, and the text as it is then."""
+    """Return SQL that is true if the text fits, and the text in the form that it then has."""
     if wanted.length is not None:
         return SQL("length({}) <= {}").format(text, Literal(wanted.length)), text
     if wanted.bound is not None:

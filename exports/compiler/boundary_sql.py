@@ -157,7 +157,7 @@ def _moved(text: str, form: str, unit: str, amount: int) -> Fragment:
 
 
 def _within(moved: Fragment, written: Fragment) -> Fragment:
-    """What is written of a moment between the years 1 and 9999: FHIR knows no others."""
+    """What is written of a moment between the years 1 and 9999; FHIR has no others."""
     return SQL(
         "(SELECT CASE WHEN q.m >= '0001-01-01' AND q.m < '10000-01-01' THEN to_jsonb({}) ELSE 'null'::jsonb END"
         " FROM (SELECT {} AS m OFFSET 0) AS q)"
@@ -196,7 +196,7 @@ def _moved_clock(amount: Decimal, unit: str) -> Fragment:
 
 
 def _interval(amount: Decimal, unit: str, finest: str) -> str:
-    """A length of time in whole parts of what the clock is written to (FHIRPath 2.0.0 §6.6.7)."""
+    """A length of time, in whole parts of the precision to which the clock is written (FHIRPath 2.0.0 §6.6.7)."""
     if unit not in _SECONDS_IN or finest == "second":
         return f"{amount:f} {unit}"
     return f"{int(amount * _SECONDS_IN[unit] / _SECONDS_IN[finest])} {finest}"

@@ -37,7 +37,7 @@ _EMPTY_OF_EMPTY = (Filter, At, Slice, Select, Distinct, ReferenceKey, ContainedK
 
 
 def cell(node: Expression, environment: Environment, *, collection: bool) -> Fragment:
-    """The value of a column; `environment.odd` says of what type it is, and what stands for an odd value."""
+    """Return the value of a column; `environment.odd` has the column's type, and what takes the place of an odd value."""
     odd = environment.odd
     if isinstance(node, RowIndex) and not collection and odd.type not in TEMPORAL_TYPES | {"boolean"}:
         return SQL("({})::{}").format(environment.row_index, SQL(odd.sql_type))
@@ -57,7 +57,7 @@ def cell(node: Expression, environment: Environment, *, collection: bool) -> Fra
 
 
 def is_looked_up(node: Expression, environment: Environment) -> bool:
-    """Whether the value is found by plain operators in the focus, so that it is null where the focus is."""
+    """Whether plain operators find the value in the focus, so that it is null if the focus is."""
     root = node
     while hasattr(root, "of"):
         root = root.of
@@ -69,7 +69,7 @@ def is_looked_up(node: Expression, environment: Environment) -> bool:
 
 
 def _where_there(node: Expression, environment: Environment) -> Fragment:
-    """The value by the way that is right for any data, which is not taken where a resource has nothing of the kind."""
+    """The value by the way that is right for any data; that way is skipped for resources that lack the path's first element."""
     there = _begins(node, environment)
     found = _general(node, environment, there)
     return found if there is None else SQL("CASE WHEN {} THEN {} END").format(there, found)
@@ -153,7 +153,7 @@ def _fast_first_key(node: Expression, environment: Environment) -> Fragment | No
 
 
 def _fast_choice(node: Expression, environment: Environment) -> Fragment | None:
-    """What is taken if it is there: `iif(x.exists(), x, …)`."""
+    """The value that `iif(x.exists(), x, …)` takes if `x` exists."""
     match node:
         case Iif(criterion=Exists(of=of, negated=False), then=then) if of == then:
             look_up = fast(then, environment)
@@ -224,7 +224,7 @@ def _fast_scalar(node: Expression, environment: Environment) -> Fragment | None:
 
 
 def _general(node: Expression, environment: Environment, there: Fragment | None = None) -> Fragment:
-    """The value by the way that is right for any data; `there` is true where the result is looked at."""
+    """The value by the way that is right for any data; `there` is true for rows of which the result is used."""
     odd = environment.odd
     # what is looked up as a whole is not put together of what is looked up
     found = lower(node, replace(environment, stage=None))
@@ -265,7 +265,7 @@ def _as_column(value: Fragment, odd: Odd) -> Fragment:
 
 
 def _native(found: Value, environment: Environment) -> Fragment:
-    """A computed value, of the column's kind or read as it is written."""
+    """A computed value: already of the column's kind, or read from its written form."""
     odd = environment.odd
     wanted = "text" if odd.sql_type_of_values == "text" else "boolean" if odd.type == "boolean" else "number"
     if wanted == "text":

@@ -45,7 +45,7 @@ _ELEMENTS = SQL("jsonb_array_elements({}) WITH ORDINALITY AS {}(v, o)")
 
 
 def _over(of: Value, environment: Environment, build: Callable[[Fragment], Fragment]) -> Fragment:
-    """What is built of an array, where it is honest."""
+    """The result of `build` on an array, if the array has an honest value."""
     if of.safe:
         return build(of.sql)
     return bound(
@@ -140,7 +140,7 @@ def _distinct(node: Distinct, environment: Environment) -> Value:
 
 @lowers(ComputedSlice)
 def _computed_slice(node: ComputedSlice, environment: Environment) -> Value:
-    """An empty number selects nothing."""
+    """A slice with computed ends; an empty number selects nothing."""
     numbers = [number(one, environment) for one in (node.start, node.length) if one is not None]
 
     def build(array: Fragment, start: Fragment, length: Fragment | None = None) -> Fragment:

@@ -114,7 +114,7 @@ def _comparison(node: Comparison, environment: Environment) -> Value:
 
 
 def _may_be_moment(side: Expression) -> bool:
-    """Whether it may be equal to a date or time as one: what is known to be a text or a number is not."""
+    """Whether it may equal a date or time as a moment: a value known to be another text or a number cannot."""
     if isinstance(side, Constant):
         return is_moment(str(side.value))
     return category(side.type) in {None, "temporal"}
@@ -149,7 +149,7 @@ def _fast_equality(node: Comparison, environment: Environment) -> Value | None:
 
 
 def _ordered(node: Comparison, environment: Environment) -> Value:
-    """Two numbers or two strings; only the data show which."""
+    """The order of two numbers or two strings; only the data show which they are."""
     operator = SQL(node.operator)
     if {category(node.left.type), category(node.right.type)} <= {"number"}:
         sides = [(number(side, environment), "number") for side in (node.left, node.right)]
@@ -175,7 +175,7 @@ def _unordered(node: Comparison) -> str:
 
 
 def moment(node: Expression, environment: Environment) -> Value:
-    """The one item as a date or time to compare with, one that there is: a text, or an item that is a string or empty."""
+    """The one item as an existing date or time to compare with: a text, or an item that is a string or empty."""
     if isinstance(node, Constant) and isinstance(node.value, str):
         return Value(text_literal(node.value), "text")
     one = as_item(lower(node, environment), environment)
@@ -204,7 +204,7 @@ def _ordered_moments(node: Comparison, environment: Environment) -> Value:
 
 
 def _equal_moments(node: Comparison, environment: Environment) -> Value:
-    """Of one and one as moments; of several as they are written."""
+    """Equality of one item and one item as moments; of several items as they are written."""
     arrays = [items(side, environment) for side in (node.left, node.right)]
     operator = SQL("=" if node.operator == "=" else "<>")
 
@@ -293,7 +293,7 @@ def key_of_reference(
 
 
 def fast_reference(node: ReferenceKey, environment: Environment) -> Fast | None:
-    """How plain operators look the reference of a key up."""
+    """Look up the reference of a key by plain operators."""
     inside = Child(of=node.of, name="reference", keys=("reference",), repeats=False, type="string")
     return fast(inside, environment)
 

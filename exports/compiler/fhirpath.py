@@ -100,7 +100,7 @@ def parse(text: str) -> Node:
 
 
 def without_literals(text: str) -> str:
-    """Return an expression with `*` for each character of its texts, dates and numbers; all else stays at its place."""
+    """Return an expression with `*` for each character of its texts, dates and numbers; everything else stays in place."""
     return _TOKEN.sub(lambda token: re.sub("[^']", "*", token[0]) if token.lastgroup in _LITERALS else token[0], text)
 
 
@@ -211,7 +211,7 @@ class _Parser:
         return self._invocation(None)
 
     def _quantity(self, literal: Literal, offset: int) -> Node:
-        """The literal, or where a unit follows the number, the quantity."""
+        """Return the literal, or a quantity if a unit follows the number."""
         if literal.type not in {"integer", "decimal"} or isinstance(literal.value, (str, bool)):
             return literal
         if self._next.kind == "string":
@@ -258,7 +258,7 @@ def _literal(token: _Token) -> Literal:
 
 
 def _real(text: str, offset: int) -> str:
-    """The text of a date or time, if there is such a day and such a time of day."""
+    """Return the text of a date or time, if such a day and time of day exist."""
     if not is_moment(text):
         raise FhirPathError(f"there is no such day or time as {text}", offset=offset)
     return text

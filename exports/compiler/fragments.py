@@ -41,7 +41,7 @@ def Identifier(name: str) -> Fragment:  # noqa: N802 - as psycopg names it
 
 
 def Literal(value: str | bool | int | Decimal) -> Fragment:  # noqa: N802 - as psycopg names it
-    """A value, quoted; of strings that are not typed otherwise Postgres finds the type."""
+    """A value, quoted; Postgres finds the type of strings that are not cast."""
     if isinstance(value, bool):
         return Fragment("true" if value else "false")
     if isinstance(value, (int, Decimal)):
@@ -53,10 +53,10 @@ def Literal(value: str | bool | int | Decimal) -> Fragment:  # noqa: N802 - as p
 
 
 def read(piece: sql.Composable) -> Fragment:
-    """What psycopg composed."""
+    """Convert what psycopg composed."""
     return Fragment(piece.as_string(None))
 
 
 def written(piece: Fragment) -> sql.SQL:
-    """What psycopg takes."""
+    """Convert to what psycopg accepts."""
     return sql.SQL(piece)

@@ -31,7 +31,7 @@ def each_item(selection: Selection, environment: Environment, item: Fragment) ->
 
 
 def one_at_most(selection: Selection, environment: Environment) -> Fragment | None:
-    """The item of an iteration that no data gives a second one, or NULL; None: of other iterations."""
+    """The item of an iteration that cannot have a second one in any data, or NULL; None: other iterations."""
     if not isinstance(selection.each, At):
         return None
     found = as_item(lower(selection.each, replace(environment, stage=None)), environment)
@@ -46,7 +46,10 @@ def one_at_most(selection: Selection, environment: Environment) -> Fragment | No
 
 
 def any_item(selection: Selection, environment: Environment) -> Fragment | None:
-    """Whether an iteration may find anything: a set-returning call that finds nothing takes 1 us. None: no such test."""
+    """Whether an iteration may find anything, as a cheap test: a set-returning call that finds nothing takes 1 us.
+
+    None: no such test.
+    """
     look_up = None if selection.each is None else fast(selection.each, environment, repeated=True)
     return None if look_up is None else look_up.may_be_elsewhere(environment.staged(look_up.json))
 
@@ -70,7 +73,7 @@ def _repeats(node: Expression) -> bool:
 
 
 def _one_mostly(node: Expression, look_up: Fast, environment: Environment, item: Fragment) -> Fragment:
-    """What R4 has once: one row without a set-returning call, and all items where the data has it otherwise."""
+    """Items of an element that R4 has once: one row without a set-returning call, or all items if the data have several."""
     found = environment.staged(look_up.json)
     slow = items(node, replace(environment, stage=None)).sql
     return SQL(

@@ -19,5 +19,5 @@ MOMENT = rf"^(?:{_YEAR}(?:-(?:0[1-9]|1[0-2]))?|{_DAY}(?:T{_CLOCK}{_ZONE})?|{_CLO
 
 
 def is_moment(text: str) -> bool:
-    """Whether a text is a date, time or date-time that there is."""
+    """Whether a text is a date, time or date-time that exists."""
     return re.fullmatch(MOMENT, text) is not None

@@ -101,7 +101,7 @@ def _check_order(node: syntax.Binary, left: Expression, right: Expression) -> No
 
 
 def _is_time_of_day(side: Expression) -> bool | None:
-    """Whether it has no date; None: only the data show."""
+    """Whether it has no date; None: only the data show that."""
     if isinstance(side, Constant):
         return str(side.value)[2:3] in {"", ":"}
     return side.type == "time" if category(side.type) == "temporal" else None

@@ -59,7 +59,7 @@ class Fast:
         return self._looked_up("->>", "#>>")
 
     def _looked_up(self, last: str, all_: str) -> Fragment:
-        """Each step copies what it finds; to read a list of keys takes as long as to copy 3 kB."""
+        """The look-up as nested steps. Each copies what it finds; reading a list of keys takes as long as copying 3 kB."""
         if len(self.keys) == 1 or self.by_step:
             steps = [SQL(" -> ").join([self.base, *map(Literal, self.keys[:-1])]), Literal(self.keys[-1])]
             return SQL("({} {} {})").format(steps[0], SQL(last), steps[1])
@@ -67,14 +67,14 @@ class Fast:
         return SQL("({} {} {}::text[])").format(self.base, SQL(all_), Literal("{" + written + "}"))
 
     def may_be_elsewhere(self, found: Fragment) -> Fragment:
-        """Whether there may be something that the look-up did not find, or not as it is."""
+        """Whether there may be something that the look-up did not find, or found in another form."""
         if len(self.keys) == 1:  # where it finds nothing, there is none, or a null
             return SQL("{} IS NOT NULL").format(found)
         return SQL("{} IS NOT NULL OR {} ? {}").format(found, self.base, Literal(self.keys[0]))
 
 
 def fast(node: Expression, environment: Environment, *, repeated: bool = False) -> Fast | None:
-    """How plain operators look a path up; None where they cannot. `repeated`: its last step may be one that repeats."""
+    """Look up a path by plain operators; None if they cannot find it. `repeated`: its last step may be one that repeats."""
     found = _keys(node, first=False, last=True, repeated=repeated)
     if not found or not found[1]:
         return None
@@ -84,7 +84,7 @@ def fast(node: Expression, environment: Environment, *, repeated: bool = False) 
 
 
 def _is_small_on_the_way(node: Expression) -> bool:
-    """Whether all that a path leads through is of a small type: of an attachment of 1 MB each step takes 100 us, and more."""
+    """Whether a path leads only through small types: each step through an attachment of 1 MB takes 100 us or more."""
     while isinstance(node, At):
         node = node.of
     # a list that is looked into is on the way itself
@@ -159,7 +159,7 @@ def _path_items(node: Expression, environment: Environment) -> Value:
 
 
 def _choice(node: Child, environment: Environment) -> Value:
-    """A choice that is not narrowed: whichever of its properties is there, on each item."""
+    """A choice that is not narrowed: whichever of its properties each item has."""
     if isinstance(node.of, (Focus, Resource)):
         parts = [lower(replace(node, keys=(key,)), environment).sql for key in node.keys]
         return Value(SQL("({})").format(SQL(" || ").join(parts)), "items")
@@ -205,7 +205,7 @@ def quoted(text: str) -> str:
 
 
 def steps_from_focus(node: Expression) -> str | None:
-    """The jsonpath steps of a path that begins at the focus and has no more in it than jsonpath can say."""
+    """The jsonpath steps of a path that begins at the focus and has nothing in it that jsonpath cannot express."""
     match node:
         case Focus():
             return ""
@@ -219,7 +219,7 @@ def steps_from_focus(node: Expression) -> str | None:
 
 
 def predicate(node: Expression) -> str | None:
-    """A criterion as jsonpath, where it is true there for the same items; None elsewhere."""
+    """A criterion as jsonpath, if that is true for the same items; otherwise None."""
     match node:
         case Comparison(operator="=", left=left, right=Constant(value=value, type=type_)):
             if category(type_) == "temporal" or category(left.type) == "temporal":
@@ -240,7 +240,7 @@ def predicate(node: Expression) -> str | None:
 
 
 def _equal(left: Expression, value: str | bool | int | Decimal) -> str | None:
-    """One step equal to a constant: jsonpath takes any of several values, so that there must be one only."""
+    """One step equal to a constant: jsonpath accepts any of several values, so there must be only one."""
     written = str(value) if isinstance(value, Decimal) else json.dumps(value)
     match left:
         case Focus():

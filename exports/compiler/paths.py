@@ -64,7 +64,7 @@ def is_computed(node: Expression) -> bool:
 
 
 def goes_down(node: Expression) -> bool:
-    """Whether a path leads from its focus to what is inside it, so that to follow it again and again comes to an end."""
+    """Whether a path leads from its focus to what is inside it, so that following it repeatedly comes to an end."""
     down = False
     while isinstance(node, (Child, Filter, At, Slice)):
         down = down or isinstance(node, Child)
@@ -73,7 +73,7 @@ def goes_down(node: Expression) -> bool:
 
 
 def from_any_item(node: Expression) -> Expression:
-    """The same path from whatever is in focus."""
+    """The same path from any focus."""
     if isinstance(node, (Child, Filter, At, Slice)):
         return replace(node, of=from_any_item(node.of))
     return Focus()

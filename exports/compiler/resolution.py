@@ -47,7 +47,7 @@ MAX_WHOLE = 2**31 - 1  # no array is longer
 
 
 class Note(NamedTuple):
-    """What is doubtful about an expression, and at which character (0-based)."""
+    """A doubt about an expression, and the character (0-based) that it is about."""
 
     problem: str
     offset: int

@@ -48,12 +48,12 @@ def listed(items: Iterable[Fragment]) -> Fragment:
 
 
 def is_own(node: ColumnNode) -> bool:
-    """Whether a branch of a union gives the column by itself, whatever it stands on."""
+    """Whether a branch of a union computes the column by itself, whatever rows it is given."""
     return isinstance(node.value, (Constant, RowIndex))
 
 
 def own_name(at: int) -> Fragment:
-    """The name of a column that the branches of a union give by themselves."""
+    """The name of a column that the branches of a union compute by themselves."""
     return Identifier(f"#own{at}")
 
 
@@ -63,7 +63,7 @@ def order_name(at: int) -> Fragment:
 
 
 def cells_and_order(cells: Sequence[Cell], order: Sequence[Fragment], width: int) -> Fragment:
-    """What a subquery selects: the cells, and so many ordinals, NULL where there are fewer."""
+    """What a subquery selects: the cells and this many ordinals, NULL for those that are missing."""
     items = [SQL("{} AS {}").format(cell.value, Identifier(cell.node.name)) for cell in cells]
     for at in range(width):
         ordinal = order[at] if at < len(order) else SQL("NULL")
@@ -72,7 +72,7 @@ def cells_and_order(cells: Sequence[Cell], order: Sequence[Fragment], width: int
 
 
 def null_with(found: Cell, environment: Environment) -> Cell:
-    """The cell in a left join: null where the item is, whatever its expression gives on nothing."""
+    """The cell in a left join: null if the item is, whatever its expression gives without an item."""
     if is_looked_up(found.node.value, environment) and not found.node.collection and found.node.ansi is None:
         return found
     value = SQL("CASE WHEN {} IS NOT NULL THEN {} ELSE {} END").format(environment.focus, found.value, found.null)

@@ -81,14 +81,14 @@ class Odd:
 
     @property
     def of_another_type(self) -> Fragment:
-        """For a value that is none of the column's type."""
+        """What takes the place of a value that is not of the column's type."""
         return self(f"holds a value that is not of type {self.type}")
 
 
 def json_as_column(value: Fragment, text: Fragment, odd: Odd) -> Fragment:
     """A jsonb value, which is `text` as text, as its column's value: boolean or number.
 
-    Both stand here several times: bind what is dear to compute.
+    Both stand here several times: bind what is expensive to compute.
     """
     kind = "boolean" if odd.type == "boolean" else "number"
     if odd.type in _RANGE:
@@ -119,7 +119,7 @@ def number_as_column(value: Fragment, odd: Odd) -> Fragment:
 
 
 def usual_text(value: Fragment, odd: Odd) -> Fragment:
-    """Whether a text that was looked up is sure to fit: no JSON array, and of dates and times one that is written as usual."""
+    """Whether a text that was looked up is certain to fit: it is no JSON array, and a date or time is in the usual form."""
     if odd.type not in TEMPORAL_TYPES:
         return SQL("{} NOT LIKE '[%'").format(value)
     usual = SQL(" OR ").join([SQL("{} LIKE {}").format(value, Literal(one)) for one in _USUAL[odd.type]])
@@ -133,7 +133,7 @@ def date_fits(text: str) -> bool:
 
 
 def text_as_column(value: Fragment, odd: Odd) -> Fragment:
-    """A text as its column's value: of dates and times only what is one, of other texts any, as written."""
+    """A text as its column's value: a date or time only if it is one, any other text as written."""
     if odd.type not in TEMPORAL_TYPES:
         return value
     return SQL("CASE WHEN {usual} THEN {t} WHEN {t} ~ {pattern} THEN {t} WHEN {t} IS NOT NULL THEN {odd} END").format(

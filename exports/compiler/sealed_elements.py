@@ -85,7 +85,7 @@ def _leads_through_plain(path: Path | None) -> bool:
 
 
 def focus_on(of: Expression) -> Focus:
-    """An item of an expression as the focus of another: as encrypted, and as computed, as the expression is."""
+    """An item of an expression as the focus of another: encrypted or computed if the expression is."""
     sealed = next(_computed(of, shown=False), None)
     return Focus(type=of.type, path=path_of(of), sealed=sealed, computed=is_computed(of))
 
@@ -123,9 +123,9 @@ def _unnested(path: Path) -> frozenset[Path]:
 
 
 def _leads(path: Path, names: list[str]) -> bool:
-    """Whether a path leads to the named property, or to one that is encrypted within that.
+    """Whether a path leads to the named property, or to an encrypted one within it.
 
-    Within a resource whose type is not known, a key may be that of a choice, whose properties have longer names.
+    Within a resource of unknown type, a key may be that of a choice, whose properties have longer names.
     """
     # a primitive's extensions are in its sibling `_name`, and encrypted with it
     bare = [tuple(key.removeprefix("_") for key in keys) for keys in path]
@@ -136,13 +136,13 @@ def _leads(path: Path, names: list[str]) -> bool:
 
 
 def _last(path: Path, names: list[str]) -> str:
-    """The property to which a path leads: the named one, as it is spelled, or one within that."""
+    """The property to which a path leads: the named one, as it is spelled, or one within it."""
     return names[-1] if len(path) == len(names) else path[-1][0]
 
 
 @cache
 def _within(further: frozenset[str], resource_type: str) -> frozenset[tuple[str, str]]:
-    """The last properties of a type's paths, each with the type that holds it, and all that may be within them."""
+    """The last properties of a type's paths, each with the type that holds it, and everything that may be within them."""
     found: set[tuple[str, str]] = set()
     for path in further:
         if not path.startswith(f"{resource_type}."):

@@ -92,7 +92,7 @@ class CompiledView:
     divisible: bool = False  # any stretch of ids can be read by itself, in any session of the snapshot
 
     def over(self, rows: Composable) -> CompiledView:
-        """The view of these rows, if it was compiled over ANY_ROWS: much faster than compiling it for each connection."""
+        """The view over these rows, if it was compiled over ANY_ROWS: much faster than compiling it for each connection."""
         undecided = None if self.undecided is None else _over(self.undecided, rows)
         return replace(self, query=_over(self.query, rows), undecided=undecided)
 
@@ -183,7 +183,7 @@ class _Writer:
         )
 
     def criteria(self, view: View, row: str, *, of_store: bool = False) -> list[Fragment]:
-        """The conditions of `where` on a row, whose connection is a name, or in the store a number."""
+        """The conditions of `where` on a row, whose connection is given as a name, or in the store as a number."""
         environment = self._place(row, "where")
         if of_store:
             name = SQL("(SELECT n.name FROM connection n WHERE n.id = {})").format(environment.connection)
@@ -241,7 +241,7 @@ class _Writer:
         return Rows(cells, (SQL(" LEFT JOIN LATERAL {} ON true").format(each),), order)
 
     def _beside(self, selection: Selection, environment: Environment) -> Rows | None:
-        """The one row of an iteration over one item at most, without a join: its cells stand beside what the item is found in."""
+        """The row of an iteration over at most one item, without a join: its cells stand beside what the item is found in."""
         if not selection.or_null or environment.stage is None or selection.select or selection.union:
             return None
         found = one_at_most(selection, environment)
@@ -254,7 +254,7 @@ class _Writer:
     def _with_null_row(
         self, environment: Environment, array: Fragment, found: Fragment, each: Fragment, inner: Rows
     ) -> Rows:
-        """Rows of `each` item of the array, and where it has none the null row, which joins further inside must not lose."""
+        """Rows of `each` item of the array, or the null row if it has none, so that joins further inside do not lose it."""
         width = len(inner.order)
         some = SQL("SELECT {} FROM {}{}").format(
             cells_and_order(inner.cells, inner.order, width), each, SQL("").join(inner.joins)
@@ -375,7 +375,10 @@ def _has_union(selection: Selection) -> bool:
 
 
 def _is_along_key(view: View, source: Source) -> bool:
-    """Along the key nothing is sorted; where few resources are left, to sort these is less than to read all in order."""
+    """Whether rows can be read in the order of the key, without sorting.
+
+    If few are left, sorting those costs less than reading all in order.
+    """
     return source.one_connection and not view.where
 
 

@@ -51,7 +51,7 @@ def temporal_comparison(operator: str, left: Fragment, right: Fragment) -> Fragm
 
 
 def one_is_a_time_of_day(a: Fragment, b: Fragment) -> Fragment:
-    """Whether of two moments one has a date and the other has none: they are never equal, and have no order."""
+    """Whether one of two moments has a date and the other has none: they are never equal, and have no order."""
     return SQL("((substr({}, 3, 1) IN (':', '')) <> (substr({}, 3, 1) IN (':', '')))").format(a, b)
 
 

@@ -38,14 +38,14 @@ _OF_FHIRPATH = {
 
 
 class TypeName(NamedTuple):
-    """A type as an expression names it. `of_fhirpath`: one of FHIRPath's own, and none of FHIR."""
+    """A type as an expression names it. `of_fhirpath`: one of FHIRPath's own, not of FHIR."""
 
     name: str
     of_fhirpath: bool
 
 
 def type_name(node: syntax.Node, function: str) -> TypeName:
-    """The type that a type specifier names; a plain name is FHIR's where both have it (FHIRPath 2.0.0 §6.3)."""
+    """The type that a type specifier names; a plain name that both have means FHIR's (FHIRPath 2.0.0 §6.3)."""
     match node:
         case syntax.Member(None, name) if name.isascii() and name.isalnum():
             return TypeName(name, name in _OF_FHIRPATH)
@@ -56,7 +56,7 @@ def type_name(node: syntax.Node, function: str) -> TypeName:
 
 
 def is_of_type(of: Expression, narrowed: Expression) -> Expression:
-    """`of is T`, where `narrowed` is `of.ofType(T)`."""
+    """`of is T`; `narrowed` is `of.ofType(T)`."""
     return Iif(criterion=Exists(of=of), then=Exists(of=narrowed), otherwise=Nothing(), type="boolean")
 
 
@@ -95,13 +95,13 @@ def of_resource_type(of: Expression, wanted: str) -> Expression:
 
 
 def _elsewhere(of: Child, wanted: str) -> Expression:
-    """What another version of FHIR may have: the type as one more of a choice, or as the only one, without a suffix."""
+    """What another version of FHIR may have: the type as a further one of a choice, or as the only one, without a suffix."""
     plain = () if of.type in PRIMITIVE_TYPES else of.keys
     return _narrowed(of, (choice_key(of.name, wanted), *plain), repeats=True, type=_known_case(wanted), many=True)
 
 
 def _narrowed(of: Child, keys: tuple[str, ...], **typed: Any) -> Child:
-    """An element in other properties. Where it may be encrypted, so may it be in those that it was not known to have."""
+    """An element in other properties. If it may be encrypted, those that it was not known to have may be encrypted too."""
     further = frozenset(keys) - frozenset(of.keys) if of.sealed_keys & frozenset(of.keys) else frozenset()
     sealed = of.sealed_keys | further
     return replace(of, keys=keys, sealed_keys=sealed, **typed)

@@ -44,7 +44,7 @@ class Resource(Expression):
 
 @dataclass(frozen=True, kw_only=True)
 class Context(Expression):
-    """What was in focus where the expression begins, named within a criterion (`%context`). The fields are Focus' own."""
+    """The focus at the expression's start, as named within a criterion (`%context`). The fields are those of Focus."""
 
     path: Path | None = field(default=None, compare=False)
     sealed: Child | None = field(default=None, compare=False)
@@ -117,7 +117,7 @@ class Slice(Expression):
 
 @dataclass(frozen=True, kw_only=True)
 class ComputedSlice(Expression):
-    """The items from `start` on, at most `length` of them (None: all), where these are known only on the row."""
+    """The items from `start` on, at most `length` of them (None: all); both are known only on the row."""
 
     of: Expression
     start: Expression
@@ -142,14 +142,14 @@ class Union(Expression):
 
 @dataclass(frozen=True, kw_only=True)
 class Distinct(Expression):
-    """The items, of equal ones only the first."""
+    """The items without repetition: the first of equal ones."""
 
     of: Expression
 
 
 @dataclass(frozen=True, kw_only=True)
 class Iif(Expression):
-    """`then` where the criterion is true, else `otherwise`; the one not taken is not evaluated."""
+    """`then` if the criterion is true, else `otherwise`; the other one is not evaluated."""
 
     criterion: Expression
     then: Expression
@@ -186,7 +186,7 @@ class Equivalence(Expression):
 
 @dataclass(frozen=True, kw_only=True)
 class Ampersand(Expression):
-    """Two texts in one; the empty collection counts as the empty text."""
+    """Two texts joined; the empty collection counts as the empty text."""
 
     left: Expression
     right: Expression
@@ -195,14 +195,14 @@ class Ampersand(Expression):
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion(Expression):
-    """toString(), toInteger(), toDecimal(), toBoolean(): `type` says to what; empty where the item cannot be written so."""
+    """toString(), toInteger(), toDecimal(), toBoolean(): `type` says to what; empty if the item cannot be converted."""
 
     of: Expression
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextFunction(Expression):
-    """A function of one text, `name` as FHIRPath calls it; empty where it or an argument is empty."""
+    """A function of one text, `name` as FHIRPath calls it; empty if the text or an argument is."""
 
     name: str
     of: Expression
@@ -283,7 +283,7 @@ class Arithmetic(Expression):
 
 @dataclass(frozen=True, kw_only=True)
 class Join(Expression):
-    """The strings of a collection in one."""
+    """The strings of a collection, joined."""
 
     of: Expression
     separator: str
@@ -307,7 +307,7 @@ class ContainedKey(Expression):
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceKey(Expression):
-    """The key of what a reference points to, where it points to a `target` (None: to anything)."""
+    """The key of what a reference points to, if that is a `target` (None: anything)."""
 
     of: Expression
     target: str | None

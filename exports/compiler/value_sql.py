@@ -31,7 +31,7 @@ MAX_STAGED = 500  # Postgres takes 1,664 columns, and the view's own are among t
 
 @dataclass(frozen=True)
 class Value:
-    """SQL of an expression. `safe`: no data makes it a dishonest value, so that jsonb kinds are never NULL."""
+    """The SQL of an expression. `safe`: no data can make it a dishonest value, so jsonb kinds are never NULL."""
 
     sql: Fragment
     kind: Kind
@@ -39,7 +39,7 @@ class Value:
 
 
 class Stage:
-    """What is looked up in a row once, for all that use it: columns that are added to a FROM item."""
+    """Look-ups that are done once per row for all who use them: columns that are added to a FROM item."""
 
     def __init__(self, alias: Fragment, numbers: Iterator[int], below: Stage | None = None) -> None:
         self._alias, self._numbers, self._below = alias, numbers, below
@@ -94,11 +94,11 @@ class Environment:
     lenient: bool = False  # criteria that cannot be decided drop the item, and not the whole collection
 
     def staged(self, sql: Fragment) -> Fragment:
-        """A look-up in the focus, done once a row where it can be."""
+        """A look-up in the focus, done once per row if possible."""
         return self.stage.column(sql) if self.stage is not None else sql
 
     def on(self, focus: Fragment) -> Environment:
-        """The same with another item in focus, inside an expression."""
+        """The same environment with another item in focus, inside an expression."""
         context = self.focus if self.context is None else self.context
         return replace(self, focus=focus, stage=None, context=context, lenient=False)
 
@@ -107,7 +107,7 @@ class Environment:
         return self.odd.poison(problem)
 
     def name(self, letter: str) -> Fragment:
-        """A name that nothing else has."""
+        """A name that is not used yet."""
         return Identifier(f"{letter}{next(self.numbers)}")
 
 
@@ -153,7 +153,7 @@ def as_items(value: Value, environment: Environment) -> Value:
 
 
 def as_item(value: Value, environment: Environment, problem: str = SEVERAL) -> Value:
-    """The same as one jsonb value; several are none that is honest."""
+    """The same as one jsonb value; several items have no honest value."""
     if value.kind == "item":
         return value
     if value.kind != "items":
@@ -179,7 +179,7 @@ def item(node: Expression, environment: Environment) -> Value:
 
 
 def _checked(node: Expression, environment: Environment, native: Kind, good: str, problem: str) -> Value:
-    """The one item where it is `good` (SQL on `{v}`), else no honest value; what is natively of the kind as it is."""
+    """The one item if it is `good` (SQL on `{v}`), else no honest value; a value that is natively of the kind stays as it is."""
     found = lower(node, environment)
     if found.kind == native:
         return found

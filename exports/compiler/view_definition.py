@@ -258,7 +258,7 @@ class _Reader:
         )
 
     def deeper(self, text: str, where: str, scope: Scope) -> Expression | None:
-        """The path from what it found itself; None where it can lead nowhere there."""
+        """The path as it continues from what it found itself; None if it can lead nowhere from there."""
         kept = list(self.notes)
         try:
             return self.path(text, where, scope, each=True)
@@ -268,7 +268,7 @@ class _Reader:
             self.notes = kept
 
     def is_known(self, text: str, where: str, scope: Scope) -> bool:
-        """Whether R4 has all that the path names, from there."""
+        """Whether R4 has everything that the path names from there."""
         kept, self.notes = self.notes, []
         try:
             self.path(text, where, scope, each=True)
@@ -332,7 +332,7 @@ class _Reader:
                 )
 
     def check_columns(self, select: Selection) -> None:
-        """Every name once, and no more columns than Postgres can select."""
+        """Refuse a name that occurs twice, and more columns than Postgres can select."""
         if len(select.all_columns()) > MAX_COLUMNS:
             self.fail(
                 "select",

@@ -34,7 +34,7 @@ class Destination(Protocol):
         """Bring a sealed file beside its place. What arrived has its checksum, or DestinationError is raised."""
 
     def put(self, name: str, content: bytes) -> None:
-        """Write or replace a small file: a reader sees all of the old one, or all of the new one."""
+        """Write or replace a small file: a reader sees either the whole old one or the whole new one."""
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Read a file; FileNotFoundError if there is none."""

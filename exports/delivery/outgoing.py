@@ -83,7 +83,7 @@ class Outgoing:
         )
 
     def begin(self, planned: str, compress: Compress) -> AtomicFile:
-        """Return a file to be written: the one that is planned, or its next part, `Patient.0001.ndjson.gz`. `.age`: encrypted."""
+        """Return a file to write: the planned one, or its next part, `Patient.0001.ndjson.gz`. `.age`: encrypted."""
         former = self.delivered.setdefault(planned, [])
         folder, slash, last = planned.rpartition("/")
         stem, _, ending = last.partition(".")

@@ -10,7 +10,7 @@ TAIL = b"\n]}\n"
 
 
 class BundleEntries:
-    """Puts what separates them between entries, which come in chunks cut anywhere."""
+    """Puts separators between entries, which come in chunks of any size."""
 
     def __init__(self) -> None:
         self._due = b""  # before the next entry
