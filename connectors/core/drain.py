@@ -10,7 +10,6 @@ from connectors.core.run import Run
 from snapshots.unit import Unit, UnitKind
 
 AT_ONCE = 20_000  # of the ledger in memory, 1 kB each; between two such parts the connections idle for 0.2 s
-WORKERS_PER_SLOT = 2  # while one worker parses and hands on, another uses its slot: keeps the semaphore full
 
 
 async def fetch_pending(

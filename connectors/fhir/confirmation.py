@@ -12,7 +12,7 @@ from datetime import timedelta
 from urllib.parse import quote
 
 from config.how_many import how_many
-from connectors.core.drain import WORKERS_PER_SLOT, fetch_pending
+from connectors.core.drain import fetch_pending
 from connectors.core.errors import AuthError
 from connectors.core.pipeline import Emit, Fetched
 from connectors.fhir.capability import Capability
@@ -119,7 +119,7 @@ async def _read_pending(run: EhrRun, reader: _Reader) -> None:
             _KINDS,
             reader.fetch,
             doing="requesting rows that are no longer listed",
-            workers=run.request.profile.limits.max_concurrency * WORKERS_PER_SLOT,
+            workers=run.workers,
             notice=run.notices.received,
             let_in=lambda: True,
         )

@@ -122,6 +122,11 @@ class EhrRun(Run):
     is_full: bool = True  # everything is requested, not only changes
 
     @property
+    def workers(self) -> int:
+        """How many units are fetched at a time: two per request, so that one can parse while the other waits for an answer."""
+        return 2 * self.request.profile.limits.max_concurrency
+
+    @property
     def traffic(self) -> Traffic:
         """What this process has sent for the run."""
         budget = self.client.budget

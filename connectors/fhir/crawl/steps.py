@@ -13,7 +13,7 @@ from hashlib import blake2b
 from itertools import chain
 
 from config.how_many import how_many
-from connectors.core.drain import WORKERS_PER_SLOT, fetch_pending
+from connectors.core.drain import fetch_pending
 from connectors.core.errors import PlanError
 from connectors.fhir.capability import Capability
 from connectors.fhir.cohort.finder import Cohort, CohortFinder
@@ -270,7 +270,7 @@ async def _search_pending(run: EhrRun, search: SearchFetcher) -> bool:
         _KINDS,
         search.fetch,
         doing="fetching charts",
-        workers=run.request.profile.limits.max_concurrency * WORKERS_PER_SLOT,
+        workers=run.workers,
         notice=run.notices.listed,
         let_in=lambda: run.progress.records > 0,
     )

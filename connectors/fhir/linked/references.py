@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 
-from connectors.core.drain import WORKERS_PER_SLOT, fetch_pending
+from connectors.core.drain import fetch_pending
 from connectors.fhir.capability import Capability
 from connectors.fhir.linked.reference_fetch import ReferenceFetcher
 from connectors.fhir.linked.reference_finder import ABOUT, ReferenceFinder
@@ -81,7 +81,7 @@ async def _ask_pending(run: EhrRun, fetcher: ReferenceFetcher) -> None:
         (UnitKind.REFERENCE,),
         fetcher.fetch,
         doing=None,
-        workers=run.request.profile.limits.max_concurrency * WORKERS_PER_SLOT,
+        workers=run.workers,
         notice=run.notices.received,
         let_in=lambda: True,
     )
