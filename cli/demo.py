@@ -18,6 +18,7 @@ from cli.acting import actor_of
 from cli.exit_codes import ExitCode, worst
 from cli.export import run_export
 from cli.export_summary import print_result, result_as_json
+from cli.in_store import opened_store
 from cli.invocation import Invocation, invocation_of, program
 from cli.mock_connection import write_private
 from cli.mock_processes import mock_ehrs
@@ -31,6 +32,7 @@ from exports.delivery.destination import LocalFolder
 from exports.plan import ExportRequest
 from exports.run import ExportResult
 from snapshots.embedded import embedded_postgres
+from snapshots.selection import Selection
 
 EXAMPLES = ("chartferry demo", "chartferry demo --dir /tmp/charts --patients 100")
 VENDORS = {"epic": "north-epic", "cerner": "east-cerner", "allscripts": "south-allscripts", "va": "west-va"}
@@ -94,8 +96,10 @@ def _write_config(root: Path, tables: Sequence[str]) -> Path:
 def _export(settings: Settings, out: Path, invocation: Invocation) -> ExportResult:
     request = ExportRequest(out=LocalFolder(out), formats=("ndjson", "csv"))
     actor = actor_of(invocation, settings, reads_charts=True)
+    opening = opened_store(settings, "default", actor)
     result, _ = supervise(
-        lambda: run_export(settings, "default", actor, request, invocation), resume="run the same command again"
+        lambda: run_export(opening, Selection(), request, terminal=invocation.terminal),
+        resume="run the same command again",
     )
     return result
 

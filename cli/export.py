@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -53,6 +55,7 @@ from exports.run import export as export_snapshot
 from exports.warehouse.load import WarehouseRequest
 from snapshots.actor import Actor
 from snapshots.selection import Selection
+from snapshots.store import Store
 
 MOST_SESSIONS = 2
 EXAMPLES = (
@@ -212,6 +215,20 @@ class _Reading:
     types: tuple[str, ...]
     patients: tuple[str, ...] | None
 
+    def opening(self, meanwhile: Callable[[], None] = lambda: None) -> AbstractAsyncContextManager[Store]:
+        """Return the context that opens the store."""
+        return opened_store(self.settings, self.tenant, self.actor, meanwhile=meanwhile)
+
+    def selection(self, as_of: int | datetime | None, changed_since: int | None) -> Selection:
+        """Return what to read of it, as of when."""
+        return Selection(
+            connections=self.connections,
+            patients=self.patients,
+            types=self.types,
+            as_of=as_of,
+            changed_since=changed_since,
+        )
+
 
 def _reading(
     invocation: Invocation, types: list[str] | None, connections: list[str] | None, patients: str | None
@@ -259,9 +276,9 @@ def _request(
 def _export(
     reading: _Reading, request: ExportRequest, *, as_of: int | datetime | None, changed_since: int | None
 ) -> int:
-    settings, tenant, actor, invocation = reading.settings, reading.tenant, reading.actor, reading.invocation
+    selection, meanwhile = reading.selection(as_of, changed_since), partial(load_formats, request.wanted_formats)
     result, seconds = supervise(
-        lambda: run_export(settings, tenant, actor, request, invocation, as_of=as_of, changed_since=changed_since),
+        lambda: run_export(reading.opening(meanwhile), selection, request, terminal=reading.invocation.terminal),
         resume="run it again",
     )
     if reading.invocation.json:
@@ -277,7 +294,7 @@ def _publish(reading: _Reading, place: str, base_url: str | None) -> int:
     )
     destination, terminal = destination_of(place), reading.invocation.terminal
     done = supervise(
-        lambda: run_publish(reading.settings, reading.tenant, reading.actor, wanted, destination, terminal=terminal),
+        lambda: run_publish(reading.opening(), wanted, destination, terminal=terminal),
         resume="run it again",
     )
     return show_published(done, destination, json=reading.invocation.json)
@@ -305,38 +322,20 @@ def _to_database(
 def _load(
     reading: _Reading, request: WarehouseRequest, *, as_of: int | datetime | None, changed_since: int | None
 ) -> int:
-    settings, tenant, actor, terminal = reading.settings, reading.tenant, reading.actor, reading.invocation.terminal
+    selection = reading.selection(as_of, changed_since)
     done = supervise(
-        lambda: run_load(settings, tenant, actor, request, as_of=as_of, changed_since=changed_since, terminal=terminal),
+        lambda: run_load(reading.opening(), selection, request, terminal=reading.invocation.terminal),
         resume="run it again",
     )
     return show_loaded(done, json=reading.invocation.json)
 
 
 async def run_export(
-    settings: Settings,
-    tenant: str,
-    actor: Actor,
-    request: ExportRequest,
-    invocation: Invocation,
-    *,
-    as_of: int | datetime | None = None,
-    changed_since: int | None = None,
+    opening: AbstractAsyncContextManager[Store], selection: Selection, request: ExportRequest, *, terminal: bool
 ) -> tuple[ExportResult, float]:
-    """Export from the tenant's store, with progress on stderr; the seconds do not include opening the store."""
-    selection = Selection(
-        connections=request.connections,
-        patients=request.patients,
-        types=request.types,
-        as_of=as_of,
-        changed_since=changed_since,
-    )
-    with file_progress(terminal=invocation.terminal) as show:
-        meanwhile = partial(load_formats, request.wanted_formats)
-        async with (
-            opened_store(settings, tenant, actor, meanwhile=meanwhile) as store,
-            store.snapshot(selection) as snapshot,
-        ):
+    """Export from the store, with progress on stderr; the seconds do not include opening the store."""
+    with file_progress(terminal=terminal) as show:
+        async with opening as store, store.snapshot(selection) as snapshot:
             began = time.monotonic()
             sessions = min(os.cpu_count() or 1, MOST_SESSIONS)
             result = await export_snapshot(

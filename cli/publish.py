@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+
 from cli.exit_codes import ExitCode
-from cli.in_store import opened_store
 from cli.progress import file_progress
 from cli.render import emit_json, number, print_line, print_table
-from config.settings import Settings
 from exports.delivery.destination import Destination
 from exports.delivery.manifest import instant
 from exports.publishing.publish import Published, PublishRequest, publish
-from snapshots.actor import Actor
 from snapshots.selection import Selection
+from snapshots.store import Store
 
 
 async def run_publish(
-    settings: Settings,
-    tenant: str,
-    actor: Actor,
-    request: PublishRequest,
-    destination: Destination,
-    *,
-    terminal: bool,
+    opening: AbstractAsyncContextManager[Store], request: PublishRequest, destination: Destination, *, terminal: bool
 ) -> Published:
-    """Publish from the tenant's store, with progress on stderr."""
+    """Publish from the store, with progress on stderr."""
     with file_progress(terminal=terminal) as show:
-        async with opened_store(settings, tenant, actor) as store:
+        async with opening as store:
             return await publish(
                 request,
                 destination,

@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.exit_codes import ExitCode
-from cli.in_store import opened_store
 from cli.progress import file_progress
 from cli.render import emit_json, number, print_line, print_table
 from config.how_many import how_many
 from config.secret_refs import SecretRef
-from config.settings import Settings
 from exports.delivery.manifest import instant, states
 from exports.formats.file_formats import DATABASES
 from exports.warehouse.load import Loaded, WarehouseRequest, load_warehouse
 from exports.warehouse.place_of_tables import delta_folder
 from exports.warehouse.target import PostgresSchema, has_password
 from exports.warehouse.warehouse_port import Warehouse
-from snapshots.actor import Actor
 from snapshots.selection import Selection
+from snapshots.store import Store
 
 DEFAULT_SCHEMA = "charts"
 
@@ -87,25 +85,11 @@ def _url(to: str) -> str:
 
 
 async def run_load(
-    settings: Settings,
-    tenant: str,
-    actor: Actor,
-    request: WarehouseRequest,
-    *,
-    as_of: int | datetime | None,
-    changed_since: int | None,
-    terminal: bool,
+    opening: AbstractAsyncContextManager[Store], selection: Selection, request: WarehouseRequest, *, terminal: bool
 ) -> Loaded:
-    """Load from the tenant's store, with progress on stderr."""
-    selection = Selection(
-        connections=request.connections,
-        patients=request.patients,
-        types=request.types,
-        as_of=as_of,
-        changed_since=changed_since,
-    )
+    """Load from the store, with progress on stderr."""
     with file_progress(terminal=terminal) as show:
-        async with opened_store(settings, tenant, actor) as store, store.snapshot(selection) as snapshot:
+        async with opening as store, store.snapshot(selection) as snapshot:
             return await load_warehouse(request, snapshot, on_progress=show)
 
 
