@@ -7,17 +7,21 @@ separate tenant.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import pairwise
+from multiprocessing.synchronize import Barrier
 from statistics import median
 
 import psycopg
 
 from benchmarks.figures import Figure
+from benchmarks.processes import CommandFailedError
 from benchmarks.workplace import DataSet, Workplace, copy_in, tell
 from connectors.fhir.records import record_from
 from connectors.fhir.transport.fhir_base import FhirBase
@@ -38,6 +42,7 @@ ACTOR = Actor(name="bench")
 AT_ONCE = 2_000  # records of a batch
 # of the load whose cost per row should stay flat: rows that are timed together, and its end
 STEP_ROWS, MOST_ROWS, MOST_S = 100_000, 5_000_000, 240.0
+CORES_OF_TWO = 4
 STEP_TIMES, MOST_TIMES = 10, 60  # the records, where there are few
 BARE = "bare COPY of the same bytes into jsonb"
 
@@ -48,6 +53,7 @@ class _Turn:
 
     bare: float
     first: float
+    together: float  # two writers
     again: float
     changed: float
     sealed: float
@@ -65,7 +71,7 @@ def run(place: Workplace) -> list[Figure]:
     turns = []
     for turn in range(place.runs):
         tell(f"store, {len(records):,} resources, turn {turn + 1} of {place.runs}")
-        turns.append(asyncio.run(_turn(place, data, records)))
+        turns.append(asyncio.run(_turn(place, data, records, _load_by_two(place, records))))
     tell(f"store, up to {min(MOST_ROWS, MOST_TIMES * len(records)):,} resources or {MOST_S:.0f} s")
     return [*_figures(data, turns), asyncio.run(_growth(place, records))]
 
@@ -77,6 +83,11 @@ def _figures(data: DataSet, turns: Sequence[_Turn]) -> list[Figure]:
     together = "all types together, persons too"
     return [
         Figure(name="store: first load", value=speed("first"), unit="MB/s", limit=speed("bare"), limit_name=BARE, bar=0.9),
+        Figure(
+            name="store: first load by two writers at a time", value=speed("together"), unit="MB/s", limit=speed("first"),
+            limit_name="one writer", bar=1.6 if (os.cpu_count() or 1) >= CORES_OF_TWO else None,
+            note=f"two processes, {os.cpu_count()} cores; each writer takes one, and its session in Postgres another",
+        ),
         Figure(
             name="store: the same again, unchanged", value=speed("again"), unit="MB/s", limit=speed("first"),
             limit_name="first load", bar=2.0,
@@ -125,7 +136,7 @@ def _altered(record: Record) -> Record:
     return record._replace(body=body, content_hash=blake2b(body, digest_size=16).digest())
 
 
-async def _turn(place: Workplace, data: DataSet, records: Sequence[Record]) -> _Turn:
+async def _turn(place: Workplace, data: DataSet, records: Sequence[Record], together: float) -> _Turn:
     with place.table(data) as table:
         begins = time.perf_counter()
         copy_in(place.url, table, data)
@@ -140,7 +151,7 @@ async def _turn(place: Workplace, data: DataSet, records: Sequence[Record]) -> _
         sealed = await _load(store, records)
         sealed_export = await _export(store)
     return _Turn(
-        bare=bare, first=first, again=again, changed=changed, sealed=sealed, present=present, past=past,
+        bare=bare, first=first, together=together, again=again, changed=changed, sealed=sealed, present=present, past=past,
         sealed_export=sealed_export, disk=disk, bare_disk=bare_disk,
     )  # fmt: skip
 
@@ -180,10 +191,48 @@ async def _store(place: Workplace, keyring: Keyring | None = None) -> AsyncItera
         place.drop(tenant)
 
 
-async def _load(store: Store, records: Sequence[Record]) -> float:
+def _load_by_two(place: Workplace, records: Sequence[Record]) -> float:
+    """Load the records into one tenant by two processes, each half of them for a connection of its own; return the seconds."""
+    tenant = place.tenant()
+    started = multiprocessing.get_context("fork")
+    barrier, parts = started.Barrier(3), (records[::2], records[1::2])
+    writers = [
+        started.Process(target=_write, args=(place.url, tenant, part, n, barrier)) for n, part in enumerate(parts)
+    ]
+    try:
+        asyncio.run(_made(place.url, tenant))
+        for writer in writers:
+            writer.start()
+        barrier.wait()
+        begins = time.perf_counter()
+        for writer in writers:
+            writer.join()
+        seconds = time.perf_counter() - begins
+        if any(writer.exitcode for writer in writers):
+            raise CommandFailedError("one of two writers failed")
+        return seconds
+    finally:
+        place.drop(tenant)
+
+
+async def _made(url: str, tenant: str) -> None:
+    async with open_store(url, tenant, ACTOR):
+        pass
+
+
+def _write(url: str, tenant: str, records: Sequence[Record], number: int, barrier: Barrier) -> None:
+    async def write() -> None:
+        async with open_store(url, tenant, ACTOR) as store:
+            await asyncio.to_thread(barrier.wait)
+            await _load(store, records, replace(SCOPE, connection=f"bench-{number}"))
+
+    asyncio.run(write())
+
+
+async def _load(store: Store, records: Sequence[Record], scope: RunScope = SCOPE) -> float:
     """Load the records in one run, from its begin to its end; return the seconds."""
     begins = time.perf_counter()
-    async with await store.begin_run(SCOPE) as opened:
+    async with await store.begin_run(scope) as opened:
         await opened.plan([UNIT])
         for some in _batches(records):
             await opened.write(Batch(records=some))
