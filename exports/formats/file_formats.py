@@ -70,6 +70,7 @@ def format_by_name(name: str) -> TableFormat:
     if named is not None and compression == "none":
         return TableFormat(named.name)
     if ending not in {"", ".csv", ".txt"}:
-        allowed = ".parquet, .csv, .csv.gz, .csv.zst"
+        alone = [f".{one.name}" for one in FILE_FORMATS.values() if one.typed and not one.database]
+        allowed = ", ".join((*alone, ".csv", ".csv.gz", ".csv.zst"))
         raise PlanError(f"a file with the ending {PurePath(small).suffix} cannot be written; allowed: {allowed}")
     return TableFormat("csv", compression)

@@ -12,6 +12,7 @@ from config.fhir_server import masked_url
 from config.near_words import nearest
 from config.secret_refs import SecretRef
 from config.settings import Settings, find_config, load_settings
+from exports.formats.file_formats import FORMATS
 
 SMALLEST = """
 [connections.site]
@@ -136,7 +137,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         "did you mean store? one of: store, tenants, connections, receivers, export, audit, roles, encryption",
     )
     assert "hunter2" not in str(problems)
-    assert problems["export.format.1"] == ("'xlsx'", "one of: ndjson, csv, parquet, duckdb")
+    assert problems["export.format.1"] == ("'xlsx'", f"one of: {', '.join(FORMATS)}")
     assert problems["connections.site.vendor"][1].endswith("did you mean epic?")
     assert problems["connections.site.tenant"][1].startswith("did you mean mercy?")
     assert set(problems) == {
