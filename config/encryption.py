@@ -50,9 +50,8 @@ class Encryption(BaseModel):
     current: str | None = None  # with one key: that one
     # elements that are encrypted although they identify nobody, in JSON's spelling
     paths: frozenset[ElementPath] = frozenset()
-    shown_to: tuple[str, ...] | None = (
-        None  # roles whose members see what is encrypted, others a mask; None: everybody does
-    )
+    # roles whose members see what is encrypted, others a mask; None: everybody does
+    shown_to: tuple[str, ...] | None = None
 
     @property
     def current_key(self) -> str | None:

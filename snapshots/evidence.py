@@ -20,9 +20,8 @@ from snapshots.witness import AbsentRow, Way, WayScope
 
 _SQL = load("evidence")
 _CLOSING = load("closing")
-_CONTROLS = (
-    2  # listed rows of a type that are read to check whether reads can be believed: one may have been deleted meanwhile
-)
+# listed rows of a type that are read to check whether reads can be believed: one may have been deleted meanwhile
+_CONTROLS = 2
 
 
 class WholeType(NamedTuple):

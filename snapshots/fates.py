@@ -68,9 +68,8 @@ class Circumstance(NamedTuple):
     way: int | None  # that missed them; None: they were only heard of, or looked for
     everything: bool  # the way lists everything of the type, of every patient
     strict: bool  # it lists unchanged rows again
-    of_unknown: (
-        bool  # it lists members of a Group, and nobody knows who they are tonight; or the EHR knew nothing at all
-    )
+    # it lists members of a Group, and nobody knows who they are tonight; or the EHR knew nothing at all
+    of_unknown: bool
     said: Said | None  # what the EHR answered about them
     asked: bool  # for them, by their ids
     received: bool  # they came after all

@@ -106,9 +106,8 @@ class UnitResult:
     complete_listing: bool = False
     records: int = 0
     ending: Ending | None = None  # None: LISTED if it was settled, else FAILED
-    newest: str | None = (
-        None  # the newest date in what it fetched, as a FHIR instant; only if changes will be requested
-    )
+    # the newest date in what it fetched, as a FHIR instant; only if changes will be requested
+    newest: str | None = None
     counted: Mapping[Counted, int] = field(default_factory=dict)  # in what it fetched
 
     @property

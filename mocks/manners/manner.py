@@ -169,9 +169,8 @@ class Manner:
     too_many_answers_413: bool = False  # above MockConfig.max_rows
     duplicate_across_pages: bool = False
     post_search: Literal["body", "both", "none"] = "both"  # which parameters of a POST count; none: not offered
-    found: Callable[[SearchQuery, list[Row]], list[Row]] = (
-        all_found  # which of the matches are returned; raises Refused
-    )
+    # which of the matches are returned; raises Refused
+    found: Callable[[SearchQuery, list[Row]], list[Row]] = all_found
     extra_entries: Callable[[SearchQuery, int, int], list[dict[str, Any]]] = no_extra
     last_updated: frozenset[str] | None = frozenset()  # types whose search honours it; None: all
     dates: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (type, parameter) -> element of a date filter

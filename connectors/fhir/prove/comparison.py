@@ -80,9 +80,8 @@ class LookedUp:
     """What reading the rows that no search listed came to, in numbers."""
 
     gone: int = 0  # answered 404 or 410, where such an answer can be believed
-    untold: int = (
-        0  # answered so, where it cannot: reads are not declared, or no read of a row that is there was answered
-    )
+    # answered so, where it cannot: reads are not declared, or no read of a row that is there was answered
+    untold: int = 0
     readable: int = 0
     unknown: int = 0  # not read, or answered otherwise
 

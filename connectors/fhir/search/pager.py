@@ -26,9 +26,8 @@ from snapshots.witness import Way
 _NOT_A_PAGE = (
     "sync again; if it happens again, check base_url, and ask the EHR's administrators what this search answers"
 )
-_MAX_WALKS = (
-    3  # restarts of one search after its paging session expired; after that the server's sessions are too short for us
-)
+# restarts of one search after its paging session expired; after that the server's sessions are too short for us
+_MAX_WALKS = 3
 
 CallFor = Callable[[str, bool], Call]  # by URL, and whether it is the first page
 Take = Callable[[Page, str], Awaitable[None]]  # a page, and the URL that it came from

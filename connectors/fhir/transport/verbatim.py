@@ -176,9 +176,8 @@ class VerbatimTransport(AiohttpTransport):
         self._cookies_of = cookies_of
         self._tls = tls
         self._guard = guard
-        self._context: ssl.SSLContext | None = (
-            None  # made late: reading certificates takes 30 ms; plain http needs none
-        )
+        # made late: reading certificates takes 30 ms; plain http needs none
+        self._context: ssl.SSLContext | None = None
         self._proxy_url = None if proxy is None else URL(proxy)
         self._read_timeout_s = read_timeout_s
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
