@@ -79,9 +79,9 @@ def difference(
 class LookedUp:
     """What reading the rows that no search listed came to, in numbers."""
 
-    gone: int = 0  # answered 404 or 410, where such an answer can be believed
-    # answered so, where it cannot: reads are not declared, or no read of a row that is there was answered
-    untold: int = 0
+    gone: int = 0  # answered 404 or 410, which can be believed here
+    # answered 404 or 410, which proves nothing: reads are not declared, or no read of an existing row was answered
+    unproven: int = 0
     readable: int = 0
     unknown: int = 0  # not read, or answered otherwise
 
@@ -102,7 +102,7 @@ def judged(found: Difference, *, unlisted: LookedUp, incomplete: str | None) -> 
         (found.outdated, "stored in an older version than the EHR had when the run began"),
         (found.newer, "changed since at the EHR: the next sync fetches them"),
         (unlisted.gone, "no longer at the EHR: the next full listing deletes them"),
-        (unlisted.untold, "not listed, and reads do not show whether they are still at the EHR"),
+        (unlisted.unproven, "not listed, and reads do not show whether they are still at the EHR"),
         (unlisted.readable, "stored beyond what this search lists, and still at the EHR"),
         (unlisted.unknown, "stored beyond what this search lists, not checked"),
     ]
@@ -115,7 +115,7 @@ def judged(found: Difference, *, unlisted: LookedUp, incomplete: str | None) -> 
     elif incomplete is not None:
         verdict = "not asked"
     else:
-        verdict = "more" if unlisted.gone or unlisted.untold or unlisted.unknown else "equal"
+        verdict = "more" if unlisted.gone or unlisted.unproven or unlisted.unknown else "equal"
     return verdict, "; ".join(words)
 
 

@@ -255,7 +255,7 @@ class Asker:
             unknown += answer == "unknown"
         if missing and await self._reads_show(question, listed):
             return LookedUp(gone=missing, readable=readable, unknown=unknown)
-        return LookedUp(untold=missing, readable=readable, unknown=unknown)
+        return LookedUp(unproven=missing, readable=readable, unknown=unknown)
 
     async def _reads_show(self, question: Question, listed: Iterable[str]) -> bool:
         """Whether a 404 to a read of this type says that the row is gone: reads are declared, and this proof saw one answered.

@@ -69,7 +69,7 @@ def test_a_row_that_the_ehr_no_longer_has_counts_as_more() -> None:
 
 
 def test_a_row_that_no_search_or_read_finds_counts_as_more_and_not_as_gone() -> None:
-    verdict, reason = verdict_of({}, {"a": None}, untold=1)
+    verdict, reason = verdict_of({}, {"a": None}, unproven=1)
     assert verdict == "more"
     assert reason == "1 not listed, and reads do not show whether they are still at the EHR"
 
