@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.acceptance.odd_ehr import CHART, obs, odd, pats, unjudged, whole, without
-from tests.histories.answers import Answer, _outcome
+from tests.histories.answers import Answer, _bundle, _issue, _outcome
 from tests.histories.stage import Stage
 from tests.histories.steps import CONDITION, Add, Ask, Join, Site
 
@@ -49,7 +49,14 @@ def test_a_requested_type_whose_first_rows_are_news_makes_the_next_export_full(s
     assert whole(nights)
 
 
-@pytest.mark.parametrize("answer", [_outcome(503, "transient"), Answer(200, [])], ids=["503", "no Bundle"])
+NO_BUNDLE = Answer(200, [])
+INCOMPLETE = {"resource": _issue("warning", "incomplete"), "search": {"mode": "outcome"}}
+MORE_MAY_EXIST = Answer(200, _bundle([], None, None, [INCOMPLETE]))
+
+
+@pytest.mark.parametrize(
+    "answer", [_outcome(503, "transient"), NO_BUNDLE, MORE_MAY_EXIST], ids=["503", "no Bundle", "more may exist"]
+)
 def test_a_requested_type_without_a_file_is_unknown_if_the_search_for_it_is_not_answered(
     stage: Stage, answer: Answer
 ) -> None:

@@ -258,6 +258,7 @@ class Server:
         broken = [f for f in self._ehr.faults if isinstance(f, s.LostFile | s.CutFile) and f.type == name]
         if name in job.files:
             self._tells(name, job.whose, refused=bool(broken) or name in job.refused)
+            self._ehr.heard.filed |= set() if broken else {name}
         for fault in broken:
             if isinstance(fault, s.LostFile):
                 return _outcome(fault.status)

@@ -19,6 +19,7 @@ class Heard:
     answered: set[tuple[str, str, str]] = field(default_factory=set)
     refused: set[tuple[str, str, str]] = field(default_factory=set)
     deleted: set[Key] = field(default_factory=set)  # what an export's `deleted` list named
+    filed: set[str] = field(default_factory=set)  # types of which it gave a file, whole
     requests: int = 0
 
 

@@ -5,9 +5,8 @@ beside it is forced on every history. It prints after how many histories, and by
 notices no mutant guards nothing.
 
 Histories until it was noticed, seeds from 1, when all were last played: slipped 3, clock_back 52, clock_behind 7, batches 55,
-out_and_back 1, follow 1, since 5, unserved 52, shared 3, categories 12 and 9, Unnarrowed 4, filter 34 and 29, until 43,
-elements 1 and 1, LostFile 6, LostJob 1, pruned 1. Not noticed, because the product has further defences: units that are pruned
-too soon, a watermark that moves past a gap which `--since INSTANT` left, and an export until an instant that misses rows.
+out_and_back 1, follow 1, since 5 and 3, unserved 52, shared 3, categories 12 and 9, Unnarrowed 4, filter 34 and 29, until 43 and
+7, elements 1, 1 and 56, LostFile 6, LostJob 1, pruned 1 and 1.
 """
 
 from __future__ import annotations
@@ -81,6 +80,12 @@ MUTANTS = {
     "--since INSTANT asks for news since the last run": Mutant(
         "since", _SYNC, 'if request.since != "auto":', 'if request.since == "never":'
     ),
+    "a watermark moves past a gap that --since INSTANT left": Mutant(
+        "since",
+        "snapshots/closing.py",
+        "    return since is None or (watermark is not None and (since == watermark or is_older(since, watermark)))\n",
+        "    return True\n",
+    ),
     "a type that is neither exported nor declared is empty": Mutant(
         "unserved",
         "connectors/fhir/bulk/silent_types.py",
@@ -117,6 +122,13 @@ MUTANTS = {
     "an export until an instant moves watermarks past it": Mutant(
         "until", _STEPS, "    if until is None:\n", "    if True:\n"
     ),
+    "an export until an instant misses what has changed since": Mutant(
+        "until",
+        _KICK_OFF,
+        "return self.until is not None or resource_type in self.filtered",
+        "return resource_type in self.filtered",
+        also=_STRICT,
+    ),
     "a part of a resource replaces the whole": Mutant(
         "elements", "snapshots/ingest.py", "    if any(record.subsetted for record in records):\n", "    if False:\n"
     ),
@@ -144,6 +156,18 @@ MUTANTS = {
         "                await self._store.jobs.save(job)\n"
         "                return job\n"
         "            if status",
+    ),
+    "what an export read by id is a part like its files": Mutant(
+        "elements",
+        "snapshots/sql/ingest.sql",
+        "AND u.kind <> 'control'\n                AND u.ids @> ARRAY[r.id]",
+        "AND false",
+    ),
+    "units that later runs need are pruned": Mutant(
+        "pruned",
+        "snapshots/sql/retention.sql",
+        "AND run.id NOT IN (SELECT run FROM needed) AND",
+        "AND",
     ),
     "evidence goes with what is pruned": Mutant(
         "pruned",

@@ -167,6 +167,7 @@ class Oracle:
             or self._too_soon_dead(watch, after)
             or self._judge(watch, report, after, sound=sound)
         )
+        watch.in_full = self._view.is_full(watch.run)
         self._past.append(watch)
         self._taken -= after.live.keys()
         self._note_missed(watch)
@@ -370,6 +371,8 @@ class Oracle:
             return row.at < watch.since
         if watch.reach == "group" and not self._ehr.site.readable_groups:
             return True
+        if self._first_met(watch, row.type):
+            return False
         # what is known up to a moment that has not come was dated by a clock that has been set back: it counts for nothing
         latest = watch.begun + _CLOCKS_DIFFER
         past = [one for one in self._past if one.whose == watch.whose and one.begun <= latest and one.may_speak_of(row)]
@@ -381,6 +384,14 @@ class Oracle:
             return bool(silent) and watch.reach != "crawl" and not watch.ask.types
         died = self._before.dead.get(row.key, 0)
         return died < max(one.run for one in heard) or self._whose.get(died, watch.whose) == watch.whose
+
+    def _first_met(self, watch: Watch, kind: str) -> bool:
+        """Whether only exports of news have listed the type since the last full one, which did not: the next must be full."""
+        alike = [one for one in self._past if one.whose == watch.whose]
+        at = max((at for at, one in enumerate(alike) if one.in_full), default=None)
+        if at is None or watch.reach == "crawl" or any(one.narrowed for one in (watch, *alike)):
+            return False
+        return kind not in alike[at].heard.filed and any(kind in one.heard.filed for one in alike[at + 1 :])
 
     def _of_unknown_member(self, watch: Watch, report: RunReport, row: Row) -> bool:
         """Whether it is an old row of somebody who joined, and is not there or was merged, as his read says: the report tells."""
@@ -404,9 +415,12 @@ class Oracle:
         known = self._listed.get((watch.ask, watch.reach), set())
         members = set(self._ehr.patients_of(watch.ask, watch.stored))
         doubted = self._view.doubted()
-        # an export proves nothing of a type that it has no file of if it names no types, or the type is not declared; it says so
+        # an export proves nothing of a type that it has no file of if it names no types, nor any run of one that is not declared;
+        # they say so
         unproving = [
-            note for note in report.notes if note.startswith("earlier exports had") or "nor declared by" in note
+            note
+            for note in report.notes
+            if note.startswith("earlier exports had") or "nor declared by" in note or "no longer declared by" in note
         ]
         unproved = {t for note in unproving for t in s.TYPES if t in note}
         left = []

@@ -229,6 +229,11 @@ class StoreView:
             for table in tables
         }
 
+    def is_full(self, run: int) -> bool:
+        """Whether a run that ended listed everything, as the store has it."""
+        row = self._conn.execute("SELECT full_listing FROM run WHERE id = %s", (run,)).fetchone()
+        return bool(row and row[0])
+
     def filed(self) -> set[tuple[Key, str]]:
         """In whose charts rows are."""
         query = f"""SELECT resource_type, id, patient_id FROM resource WHERE patient_id IS NOT NULL AND {_OURS}

@@ -29,6 +29,8 @@ _MANNERS: dict[str, tuple[object, ...]] = {
     "heeds_since": (True, False),
 }
 _NARROWED = ("filter", "elements", "until")
+_LEVELS = ("group", "patient", "system")
+_OF_ONES_OWN = 0.5  # of some twists: nights of their own at the end, in place of one that comes anywhere
 _TYPES = (*s.CHARTS, s.DEVICE, s.ORGANIZATION)
 
 
@@ -201,6 +203,9 @@ class _Twisting:
     def _narrowed(self, how: str = "") -> None:
         """Exports that leave something out, at home or on one night."""
         how = how or self._rng.choice(_NARROWED)
+        if how == "until" and self._by_chance("until") < _OF_ONES_OWN:
+            self._until_twice()
+            return
         asks = [step.ask for step in self.steps if isinstance(step, s.Run)]
         if how == "filter" and any(s.OBSERVATION not in one.types for one in (*asks, self._site.home)):
             return  # a filter names its type
@@ -212,6 +217,26 @@ class _Twisting:
         for at, step in enumerate(self.steps):
             if isinstance(step, s.Run) and step.ask == home:
                 self.steps[at] = step._replace(ask=self.site.home)
+
+    def _until_twice(self) -> None:
+        """A row that exports until an instant have, until it changes after that instant."""
+        ask = self._site.home._replace(mode="bulk", narrowed="until")
+        run, ((row,), joins) = s.Run(ask, since="none"), self._of_home("until")
+        self.steps += [
+            *(s.Levels(_LEVELS), row, *joins, s.Wait(1), run),
+            *(s.Wait(2 * s.UNTIL_H), s.Change(row.type, row.id), run, s.Wait(), run),
+        ]
+
+    def _of_home(self, *names: str) -> tuple[list[s.Add], list[s.Join]]:
+        """Old Observations of somebody whom the home ask asks for; and what it takes to be so."""
+        home = self._site.home
+        patient = home.named[0] if home.named else self._patients[0]
+        rows = [s.Add(s.OBSERVATION, f"{name}{len(self.steps)}", patient, age_d=30) for name in names]
+        return rows, [s.Join(home.group, patient)] if home.group else []
+
+    def _by_chance(self, of: str) -> float:
+        """By chance of its own: what else a seed means stays the same."""
+        return random.Random(f"{of} {len(self.steps)} {self._patients}").random()
 
     def _categories(self) -> None:
         """Crawls by category, and rows that are of another from some night on."""
@@ -265,7 +290,19 @@ class _Twisting:
         self._puts(s.Erase(patient))
 
     def _pruned(self) -> None:
-        self._puts(s.Prune())
+        if self._by_chance("pruned") < _OF_ONES_OWN:
+            self._pruned_when_first_met()
+        else:
+            self._puts(s.Prune())
+
+    def _pruned_when_first_met(self) -> None:
+        """Exports of news are the first to list a type, and the store is pruned before the one that must be full."""
+        (row, new), run = self._of_home("old", "new")[0], s.Run(s.Ask(mode="bulk"))
+        self.steps += [
+            *(s.Becomes("incremental", True), s.Levels(_LEVELS), row, s.Unserve(row.type)),
+            *(s.Wait(1), run._replace(since="none"), s.Serve(row.type), new, s.Change(new.type, new.id)),
+            *(s.Wait(1), run, s.Prune(), s.Wait(1), run),
+        ]
 
     def _since(self) -> None:
         """A run asks from an instant and so has a row that the one before could not list; another leaves a gap behind it."""
@@ -276,18 +313,15 @@ class _Twisting:
         before, at = runs[number - 1], runs[number]
         run, home = self.steps[at], s.Run(self._site.home)
         assert isinstance(run, s.Run)
-        kind, patient, late, row = self._rng.choice(s.CHARTS), self._rng.choice(self._patients), f"late{at}", f"gap{at}"
+        kind, patient, late = self._rng.choice(s.CHARTS), self._rng.choice(self._patients), f"late{at}"
         self.steps[at] = run._replace(since=self._rng.choice(("1h", "36h", "100h")))
         self.steps.insert(at, s.Show(kind, late))
         self.steps.insert(before, s.Add(kind, late, patient, shown=False))
+        (gap, near), joins = self._of_home("gap", "near")  # what is near moves the watermark of a crawl
         self.steps += [
-            *(
-                s.Becomes("incremental", True),
-                s.Add(s.OBSERVATION, row, patient),
-                s.Wait(1),
-                home._replace(since="none"),
-            ),
-            *(s.Change(s.OBSERVATION, row), s.Wait(), home._replace(since="1h"), s.Wait(1), home),
+            *(s.Becomes("incremental", True), gap, near, *joins, s.Wait(1), home._replace(since="none")),
+            *(s.Change(gap.type, gap.id), s.Wait(), s.Change(near.type, near.id), home._replace(since="1h")),
+            *(s.Wait(1), home),
         ]
 
     def _fault(self, wanted: type | None = None) -> None:

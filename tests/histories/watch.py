@@ -47,6 +47,7 @@ class Watch:
     run: int = 0
     heard: Heard = field(default_factory=Heard)
     parts: int = 0
+    in_full: bool = False  # it turned out to be a full listing, perhaps although it was to ask for news
 
     @property
     def narrowed(self) -> str:

@@ -9,10 +9,13 @@ from connectors.core.errors import FetchError
 from connectors.fhir.bundles import NotABundleError
 from connectors.fhir.capability import Capability
 from connectors.fhir.errors import TerminalFetchError, TransientFetchError
-from connectors.fhir.records import page_from
+from connectors.fhir.profile import IssueGrade
+from connectors.fhir.records import grade, page_from
 from connectors.fhir.run import EhrRun
 from snapshots.record import Record
 
+# the page says that there may be more than it shows, or that it did not come whole
+_UNTOLD: frozenset[IssueGrade] = frozenset({"incomplete", "pause", "restart", "fatal"})
 _ROWS = 20  # the first ones alone may be newer than the export, or of patients whom it does not have
 
 
@@ -26,7 +29,8 @@ class ShownTypes(NamedTuple):
 async def shown_types(run: EhrRun, capability: Capability, types: Collection[str]) -> ShownTypes:
     """Search for some rows of each of these types, in order. A search that is not declared, or is refused, finds nothing.
 
-    An answer that cannot be read is none. Once the EHR fails to answer, the rest are not searched.
+    An answer that cannot be read, or that says that there may be more, is none. Once the EHR fails to answer, the rest are not
+    searched.
 
     Raises:
         AuthError: there is no login.
@@ -46,6 +50,7 @@ async def shown_types(run: EhrRun, capability: Capability, types: Collection[str
             continue
         else:
             found[one] = [record for record in page.records if record.resource_type == one]
-            if not page.quarantined:
+            untold = page.doubtful or grade(page.issues, run.request.profile.answers.issue_codes) in _UNTOLD
+            if not page.quarantined and not untold:
                 unanswered.discard(one)
     return ShownTypes(found, frozenset(unanswered))
