@@ -50,7 +50,7 @@ async def confirm_absences(run: EhrRun, capability: Capability) -> None:
     """
     evidence = run.store.evidence
     readable = capability.readable_types
-    reader = _Reader(run.client)
+    reader = _Reader(run.client, in_part=bool(run.request.bulk.elements))
     left = max(_LEAST_READS, int(run.client.requests * _SHARE))
     run.show("looking for rows that are no longer listed")
     await _read_pending(run, reader)  # of a run that was killed
@@ -142,10 +142,15 @@ async def _leave_unanswered(run: EhrRun) -> None:
 
 
 class _Reader:
-    """Reads single rows, and takes every answer literally."""
+    """Reads single rows, and takes every answer literally.
 
-    def __init__(self, client: EhrClient) -> None:
+    `in_part`: the run's files have only some elements. What it reads as a control is then not stored: the store could not tell
+    it from the files' part of the same row, and takes whatever it read by id otherwise for whole.
+    """
+
+    def __init__(self, client: EhrClient, *, in_part: bool) -> None:
         self._client = client
+        self._in_part = in_part
         self._answers = NotFoundAnswers(client)
         self.controlled: set[str] = set()  # types of which listed rows are read in this run
         self.requested = 0
@@ -174,7 +179,8 @@ class _Reader:
             deletions = (
                 [] if records else self._deletions(unit, identity, self._led_away(unit, identity, record.resource_type))
             )
-            await emit(Fetched(records=[record] if records else [], deletions=deletions, size=len(record.body)))
+            is_kept = records and not (self._in_part and unit.kind == UnitKind.CONTROL)
+            await emit(Fetched(records=[record] if is_kept else [], deletions=deletions, size=len(record.body)))
         return UnitResult(key=unit.key, state=UnitState.SETTLED, records=records)
 
     def _deletions(self, unit: Unit, identity: str, answer: Said | None) -> list[Deletion]:

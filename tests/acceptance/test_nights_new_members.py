@@ -10,7 +10,20 @@ from tests.acceptance.odd_ehr import CHART, OddServer, obs, odd, pats, unjudged
 from tests.histories.answers import Answer, _outcome
 from tests.histories.nights import Nights
 from tests.histories.stage import Stage
-from tests.histories.steps import CONDITION, OBSERVATION, PATIENT, Ask, Join, Leave, Permit, Refuse, Site, Withhold
+from tests.histories.steps import (
+    CONDITION,
+    OBSERVATION,
+    PATIENT,
+    Ask,
+    Change,
+    Drop,
+    Join,
+    Leave,
+    Permit,
+    Refuse,
+    Site,
+    Withhold,
+)
 
 GROUP = Ask("group:A", "bulk", CHART)
 
@@ -140,3 +153,14 @@ def test_what_an_export_of_some_elements_read_whole_by_id_is_replaced_by_no_part
     nights.happens(Join("A", "p2"))
     nights.sync()
     assert nights.body("Observation/old") == whole_row
+
+
+def test_what_an_export_of_some_elements_read_as_a_control_is_replaced_by_no_part(stage: Stage) -> None:
+    parts = Ask("all", "bulk", CHART, narrowed="elements")
+    nights = stage.nights(Site(home=parts, levels=("patient",), reconcile_every_d=1))
+    nights.happens(*pats("p1"), obs("o1", "p1"), obs("o2", "p1"))
+    nights.sync(parts._replace(narrowed=""))
+    nights.happens(Change(PATIENT, "p1"), Drop(OBSERVATION, "o1"))
+    for _ in range(4):
+        nights.sync()
+        assert "name" in nights.body("Patient/p1")

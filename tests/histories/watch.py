@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from tests.histories import steps as s
 from tests.histories.ehr import Ehr, Heard
-from tests.histories.rows import Key, Row, same
+from tests.histories.rows import Key, Row, fhir_instant, same
 
+CLOCKS_DIFFER = timedelta(minutes=5)  # by which they may, and nobody wonders
 _SHOWN = 6
 
 
@@ -69,6 +70,14 @@ class Watch:
         """Whether it asked for what was last changed when the row was, and began after that."""
         later = self.since is None or row.at >= self.since
         return later and row.at <= self.begun and (self.until is None or row.at < self.until)
+
+    def all_before(self, row: Row) -> bool:
+        """Whether nothing of the row's type that came is dated later, by more than clocks differ."""
+        later = fhir_instant(row.at + CLOCKS_DIFFER)
+        dates = [
+            body.get("meta", {}).get("lastUpdated", "") for (kind, _), body in self.visible.items() if kind == row.type
+        ]
+        return max(dates, default="") <= later
 
     def look(self, ehr: Ehr) -> None:
         self.visible = same(self.visible, ehr.visible(self.ask, self.reach, self.stored))
