@@ -71,6 +71,7 @@ class RawServer:
     rows: dict[str, list[dict]] = field(default_factory=small_chart)
     hook: Hook = lambda request: None
     requests: list[Request] = field(default_factory=list)
+    lists_by_id: str = ""  # the type that it declares to search by `_id`, not by patient
 
     def keys(self) -> set[tuple[str, str]]:
         """Type and id of everything that it holds."""
@@ -107,7 +108,11 @@ class RawServer:
     def statement(self) -> dict:
         """Its CapabilityStatement."""
         resources = [
-            {"type": kind, "interaction": [{"code": "search-type"}], "searchParam": [{"name": "patient"}]}
+            {
+                "type": kind,
+                "interaction": [{"code": "search-type"}],
+                "searchParam": [{"name": "_id" if kind == self.lists_by_id else "patient"}],
+            }
             for kind in self.rows
         ]
         return {
@@ -148,7 +153,8 @@ async def raw_server(hook: Callable[[RawServer, Request], bytes | None]) -> Asyn
 
 
 def prescribe(server: RawServer, number: int) -> None:
-    """Give patient p1 this many MedicationRequests, each for another Medication: m0, m1, …"""
+    """Give patient p1 this many MedicationRequests, each for another Medication: m0, m1, …; these are searched by `_id`."""
+    server.lists_by_id = "Medication"
     pills = [f"m{at}" for at in range(number)]
     server.rows["Medication"] = [{"resourceType": "Medication", "id": pill} for pill in pills]
     server.rows["MedicationRequest"] = [

@@ -167,11 +167,6 @@ async def test_a_list_of_references_whose_session_expires_restarts(store: KeptRo
     expired: list[bool] = []
 
     def lists(server: RawServer, request: Request) -> bytes | None:
-        if request.path == "/metadata":
-            statement = server.statement()
-            for one in statement["rest"][0]["resource"]:
-                one["searchParam"] = [{"name": "_id"}] if one["type"] == "Medication" else one["searchParam"]
-            return answer(statement)
         if request.path != "/Medication" or "_id" not in request.query:
             return answer(bundle([])) if request.path == "/Medication" else None
         rows = [row for row in server.rows["Medication"] if row["id"] in request.query["_id"].split(",")]

@@ -213,11 +213,6 @@ async def test_a_partly_answered_list_of_references_proves_nothing_missing(
     store: KeptRows, cut: Callable[[list[dict]], dict], most: int
 ) -> None:
     def lists(server: RawServer, request: Request) -> bytes | None:
-        if request.path == "/metadata":
-            statement = server.statement()
-            for one in statement["rest"][0]["resource"]:
-                one["searchParam"] = [{"name": "_id"}] if one["type"] == "Medication" else one["searchParam"]
-            return answer(statement)
         if request.path == "/Medication":
             wanted = request.query.get("_id", "").split(",")
             found = [row for row in server.rows["Medication"] if row["id"] in wanted]
@@ -501,11 +496,6 @@ async def test_an_unreadable_reference_costs_itself_and_not_the_rest_of_its_batc
     store: KeptRows, bad: Callable[[Request], bytes], lists: bool
 ) -> None:
     def fault(server: RawServer, request: Request) -> bytes | None:
-        if request.path == "/metadata":
-            statement = server.statement()
-            for one in statement["rest"][0]["resource"]:
-                one["searchParam"] = [{"name": "_id"}] if one["type"] == "Medication" else one["searchParam"]
-            return answer(statement)
         if request.path == "/Medication":  # a list of ids is refused, or answered with nobody
             return a_refusal(request) if "_id" in request.query and not lists else answer(bundle([]))
         return bad(request) if request.path == "/Medication/m1" else None

@@ -112,13 +112,14 @@ async def full_run(
     *,
     results: Sequence[UnitResult] | None = None,
     watermark: str | None = None,
+    **batch: Any,
 ) -> RunReport:
-    """Plan, write everything in one batch, finish and close."""
+    """Plan, write everything in one batch (`batch`: what else is in it), finish and close."""
     async with run:
         await run.knowledge.speak_for(run.selection, [])
         await run.plan(units)
         ended = [settled(unit, records=_brought(unit, records)) for unit in units] if results is None else results
-        await run.write(Batch(records=records, results=ended))
+        await run.write(Batch(records=records, results=ended, **batch))
         return await run.finish(watermark=watermark)
 
 

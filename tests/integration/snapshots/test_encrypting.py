@@ -6,6 +6,7 @@ import base64
 import random
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from psycopg import sql
@@ -13,7 +14,7 @@ from psycopg import sql
 from snapshots.errors import ConnectionBusyError, StoreError, StoreKeyError
 from snapshots.patient_terms import name_term
 from snapshots.reader import Snapshot
-from snapshots.record import Batch, Quarantined, Record
+from snapshots.record import Quarantined, Record
 from snapshots.referred import Attached, Document
 from snapshots.sealed_values import Keyring
 from snapshots.selection import Selection
@@ -25,12 +26,12 @@ from tests.integration.snapshots.stored import (
     SEARCH,
     everything,
     execute,
+    full_run,
     killed_at,
     record,
     rows,
     scope,
     search,
-    settled,
 )
 
 pytestmark = pytest.mark.anyio
@@ -73,13 +74,9 @@ LAST = [patient("p0000", "Frank"), patient("p0001", "One"), patient("p0001", "Ot
 SEARCHED, EXPORTED = observation("Moon", SEARCH), observation("Dweezil", GROUP)  # one version, by two ways
 
 
-async def night(store: Store, *records: Record, **batch: object) -> tuple[int, int]:
+async def night(store: Store, *records: Record, **batch: Any) -> tuple[int, int]:
     """Return how many were new and changed."""
-    async with await store.begin_run(scope()) as run:
-        await run.knowledge.speak_for("all", [])
-        await run.plan(UNITS)
-        await run.write(Batch(records=records, results=[settled(one) for one in UNITS], **batch))  # type: ignore[arg-type]
-        report = await run.finish(watermark=None)
+    report = await full_run(await store.begin_run(scope()), records, UNITS, **batch)
     return report.new, report.changed
 
 

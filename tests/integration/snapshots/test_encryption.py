@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import orjson
 import psycopg
@@ -22,7 +23,7 @@ from snapshots.sealing import UnsealableError, opened_row, sealed_record
 from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.fix_store import opened_store
-from tests.integration.snapshots.stored import everything, execute, record, rows, scope, search, settled
+from tests.integration.snapshots.stored import everything, execute, full_run, record, rows, scope, search
 
 pytestmark = pytest.mark.anyio
 
@@ -76,12 +77,8 @@ def seen(identity: str = "o1", display: str = "Rosie", patient: str = "p1", **mo
     return record(identity, orjson.dumps(body).replace(b"Heart rate", b"Heart r\\u0061te"), patient=patient)
 
 
-async def brought(store: Store, *records: Record, **batch: object) -> None:
-    async with await store.begin_run(scope()) as run:
-        await run.knowledge.speak_for("all", [])
-        await run.plan(UNITS)
-        await run.write(Batch(records=records, results=[settled(one) for one in UNITS], **batch))  # type: ignore[arg-type]
-        await run.finish(watermark=None)
+async def brought(store: Store, *records: Record, **batch: Any) -> None:
+    await full_run(await store.begin_run(scope()), records, UNITS, **batch)
 
 
 async def read(store: Store, kind: str = "Patient", form: str = "ndjson") -> bytes:

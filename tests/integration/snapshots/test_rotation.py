@@ -6,6 +6,7 @@ import base64
 import random
 import tracemalloc
 from dataclasses import replace
+from typing import Any
 
 import anyio
 import psycopg
@@ -19,7 +20,7 @@ from snapshots.sealed_values import Keyring
 from snapshots.selection import Selection
 from snapshots.store import Store
 from tests.fix_store import opened_store
-from tests.integration.snapshots.stored import execute, record, rows, scope, search, settled, who_waits
+from tests.integration.snapshots.stored import execute, full_run, record, rows, scope, search, who_waits
 
 pytestmark = pytest.mark.anyio
 
@@ -42,13 +43,9 @@ def patient(identity: str, family: str, note: str = "") -> Record:
     return record(identity, body.encode(), kind="Patient", patient=identity, version="1")
 
 
-async def night(store: Store, *records: Record, **batch: object) -> tuple[int, int, int]:
+async def night(store: Store, *records: Record, **batch: Any) -> tuple[int, int, int]:
     """Return how many were new, changed and unchanged."""
-    async with await store.begin_run(scope()) as run:
-        await run.knowledge.speak_for("all", [])
-        await run.plan(UNITS)
-        await run.write(Batch(records=records, results=[settled(one) for one in UNITS], **batch))  # type: ignore[arg-type]
-        report = await run.finish(watermark=None)
+    report = await full_run(await store.begin_run(scope()), records, UNITS, **batch)
     return report.new, report.changed, report.unchanged
 
 
