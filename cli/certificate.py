@@ -29,15 +29,15 @@ _NAMED_TYPES = 8  # types named in the verdict's line
 def print_certificate(certificate: Certificate, *, most: int = 20, every: bool = False) -> None:
     """Print a proof: a line for each type with differences (with `every`, for all types), then what was not equal."""
     silent = [] if every else [one for one in certificate.types if not _has_finding(one)]
-    spoken = [one for one in certificate.types if one not in silent]
+    answered = [one for one in certificate.types if one not in silent]
 
-    if spoken:
+    if answered:
         print_table(
         ("type", "how", "equal#", "more#", "fewer#", "cannot be asked#", "unanswered#", "at the EHR#", "stored#", "missing#"),
         [
             (one.resource_type, f"by {one.method}" if one.method else "", one.equal, one.more, one.fewer, one.not_asked,
              one.unanswered, one.at_ehr, one.stored, one.missing)
-            for one in spoken
+            for one in answered
         ],
         )  # fmt: skip
     if silent:
@@ -57,14 +57,14 @@ def print_certificate(certificate: Certificate, *, most: int = 20, every: bool =
         )
     for note in certificate.notes:
         print_line(f"{'note':17}{note}")
-    whom = (
+    scope = (
         f"all {how_many(certificate.of_patients, 'patient')}"
         if certificate.seed is None and certificate.patients == certificate.of_patients
         else f"{certificate.patients:,} of {how_many(certificate.of_patients, 'patient')}"
         + ("" if certificate.seed is None else f" (seed {certificate.seed})")
     )
     print_line(
-        f"{in_words(certificate)}: {certificate.connection}, run {certificate.run}, {whom}, asked "
+        f"{in_words(certificate)}: {certificate.connection}, run {certificate.run}, {scope}, asked "
         f"{certificate.at:%Y-%m-%d %H:%M} UTC, {how_many(certificate.requests, 'request')} in {certificate.seconds:.1f} s"
     )
 

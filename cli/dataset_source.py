@@ -31,9 +31,9 @@ def dataset_at(where: str) -> tuple[str, Callable[[str], Iterator[bytes]]]:
     """
     if is_served(where):
         return where, _over_http
-    there = destination_of(where)
+    destination = destination_of(where)
     # wherever its pages say that it will be served, its files lie beside each other
-    return f"{str(there).rstrip('/')}/manifest.json", lambda url: there.chunks(
+    return f"{str(destination).rstrip('/')}/manifest.json", lambda url: destination.chunks(
         Path(unquote(url.rpartition("/")[2])).name
     )
 

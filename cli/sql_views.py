@@ -50,14 +50,14 @@ def create(
         raise typer.BadParameter(f"several views have the name {', '.join(twice)}")
     notes = [f"view {view.name!r}, {note}" for view in loaded for note in compiled_over_nothing(view).notes]
 
-    async def work(there: SqlViews) -> list[SqlView]:
+    async def work(sql_views: SqlViews) -> list[SqlView]:
         queries = [
-            (view, typed_rows(view, rows_of(view.resource, documents=view.reads_documents), sealed=there.sealed))
+            (view, typed_rows(view, rows_of(view.resource, documents=view.reads_documents), sealed=sql_views.sealed))
             for view in loaded
         ]
-        async with there.all_or_none():
+        async with sql_views.all_or_none():
             return [
-                await there.create(view.name, query, digest=view.digest, materialized=materialized)
+                await sql_views.create(view.name, query, digest=view.digest, materialized=materialized)
                 for view, query in queries
             ]
 
@@ -79,7 +79,7 @@ def drop(
     Exit codes: 0 dropped, 5 a view does not exist, or others depend on it.
     """
     invocation = invocation_of(context)
-    return _report(_on_views(invocation, lambda there: there.drop(views)), "dropped", json=invocation.json)
+    return _report(_on_views(invocation, lambda sql_views: sql_views.drop(views)), "dropped", json=invocation.json)
 
 
 def refresh(
@@ -91,15 +91,15 @@ def refresh(
     Exit codes: 0 refreshed, 4 no such view, 5 failed.
     """
     invocation = invocation_of(context)
-    refreshed = _on_views(invocation, lambda there: there.refresh(views or ()))
+    refreshed = _on_views(invocation, lambda sql_views: sql_views.refresh(views or ()))
     return _report(refreshed, "refreshed", json=invocation.json)
 
 
 def _on_views(invocation: Invocation, work: Callable[[SqlViews], Awaitable[list[SqlView]]]) -> list[SqlView]:
 
     async def with_views(store: Store) -> list[SqlView]:
-        async with store.sql_views() as there:
-            return await work(there)
+        async with store.sql_views() as sql_views:
+            return await work(sql_views)
 
     settings = settings_of(invocation)
     return in_store(invocation, settings, choose_tenant(settings, invocation.tenant), with_views)

@@ -42,7 +42,7 @@ def list_tenants(context: typer.Context) -> int:
     Exit codes: 0 listed, 4 no tenants.
     """
     invocation = invocation_of(context)
-    found = _on_tenants(invocation, lambda there: there.existing())
+    found = _on_tenants(invocation, lambda tenants: tenants.existing())
     if invocation.json:
         rows = [
             {
@@ -82,7 +82,7 @@ def add(
     Exit codes: 0 created, 4 it exists already, 5 failed.
     """
     invocation = invocation_of(context)
-    made = _on_tenants(invocation, lambda there: there.add(name))
+    made = _on_tenants(invocation, lambda tenants: tenants.add(name))
     if invocation.json:
         emit_json({"status": "complete" if made else "nothing", "tenant": name})
     else:
@@ -100,8 +100,8 @@ def migrate(
     """
     invocation = invocation_of(context)
 
-    async def work(there: Tenants) -> list[Migrated]:
-        return [one async for one in there.migrate(names or ())]
+    async def work(tenants: Tenants) -> list[Migrated]:
+        return [one async for one in tenants.migrate(names or ())]
 
     done = _on_tenants(invocation, work)
     failed = [one for one in done if one.error is not None]
@@ -194,7 +194,7 @@ def drop(
             f"this deletes all charts of tenant {name}, their history and the audit; repeat it with --yes"
         )
     invocation = invocation_of(context)
-    left = _on_tenants(invocation, lambda there: there.drop(name))
+    left = _on_tenants(invocation, lambda tenants: tenants.drop(name))
     if invocation.json:
         emit_json({"status": "complete", "tenant": name, "roles_left": left})
     else:
@@ -211,7 +211,7 @@ def _on_tenants(invocation: Invocation, work: Callable[[Tenants], Awaitable[T]])
     actor = actor_of(invocation, settings, reads_charts=False)
 
     async def done() -> T:
-        async with open_tenants(settings.store_url, actor) as there:
-            return await work(there)
+        async with open_tenants(settings.store_url, actor) as tenants:
+            return await work(tenants)
 
     return supervise(done, resume="run the same command again")

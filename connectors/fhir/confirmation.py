@@ -86,11 +86,11 @@ async def _ask(run: EhrRun, reader: _Reader, readable: Sequence[str] | None, lim
         return 0
     evidence = run.store.evidence
     due = await evidence.due(readable, limit)
-    heard = {row.resource_type for row in due} | set(await evidence.not_found_types())
-    if not heard:
+    missed_types = {row.resource_type for row in due} | set(await evidence.not_found_types())
+    if not missed_types:
         return 0
     # a type may have no listed row that could serve as a control
-    types = sorted({*heard, "Patient"} - reader.controlled)
+    types = sorted({*missed_types, "Patient"} - reader.controlled)
     controls = await evidence.controls(types)
     reader.controlled.update(types)
     await run.store.plan((*_units(controls, UnitKind.CONTROL), *_units(due, UnitKind.CONFIRM)))

@@ -89,7 +89,7 @@ MUTANTS = {
     "a type that is neither exported nor declared is empty": Mutant(
         "unserved",
         "connectors/fhir/bulk/silent_types.py",
-        'if not declared - {"Patient", "Group"} or "*" in there:',
+        'if not declared - {"Patient", "Group"} or "*" in with_file:',
         "if declared:",
     ),
     "a row is in one chart alone": Mutant(

@@ -96,11 +96,11 @@ class ExportJob:
         """Refuse a status URL at an unknown origin, but keep it: otherwise the next run would start another job."""
         base = self._client.base
         home = {origin(base.url), *map(origin, self._profile.bulk.file_hosts)}
-        there = origin(base.safe(job.status_url or base.url))
-        if there not in home:
+        actual = origin(base.safe(job.status_url or base.url))
+        if actual not in home:
             raise TransientFetchError(
-                f"The export's status URL is at another origin than base_url, {there}; nothing was sent there. If it belongs "
-                f'to this EHR, put "{there}" into profile.bulk.file_hosts and sync again; {elsewhere(there, base.url)}; '
+                f"The export's status URL is at another origin than base_url, {actual}; nothing was sent there. If it belongs to "
+                f'this EHR, put "{actual}" into profile.bulk.file_hosts and sync again; {elsewhere(actual, base.url)}; '
                 "else use --mode crawl."
             )
 
@@ -162,8 +162,8 @@ class ExportJob:
 
         What the silence about it means is judged once the files are here (`steps`).
         """
-        there = set(await self._store.jobs.planned_types((UnitKind.FILE,)))
-        if not there:
+        with_file = set(await self._store.jobs.planned_types((UnitKind.FILE,)))
+        if not with_file:
             return []
         return [
             Unit(
@@ -173,10 +173,10 @@ class ExportJob:
                 way=proofs.ways(t)[0],
                 way_of_none=proofs.ways(t)[1],
                 incremental=proofs.incremental,
-                detail=NoFileDetail(lists_all="*" not in there and proofs.lists_all(t)).packed,
+                detail=NoFileDetail(lists_all="*" not in with_file and proofs.lists_all(t)).packed,
             )
             for t in proofs.types
-            if t not in there
+            if t not in with_file
         ]
 
     async def page_again(self, job: BulkJob, number: int) -> tuple[PageFiles, datetime | None] | None:

@@ -121,10 +121,10 @@ async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], mem
     search = SearchFetcher(gatherer)
 
     async def ask(unit: Unit) -> None:
-        came: set[str] = set()
+        received: set[str] = set()
 
         async def take(fetched: Fetched) -> None:
-            came.update(record.id for record in fetched.records)
+            received.update(record.id for record in fetched.records)
             found.records += [record._replace(unit_key=None) for record in fetched.records]
             found.deletions += fetched.deletions
             found.aliases += [alias for alias in fetched.aliases if alias.former_id == unit.patient_id]
@@ -135,7 +135,7 @@ async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], mem
                 result = await search.fetch(unit, take)
         if unit.patient_id is None:
             for one in unit.ids:
-                if one not in came:
+                if one not in received:
                     await ask(plan.patient(one))
         elif result is not None and result.ended in _NOT_THERE:
             found.results[unit.patient_id] = result
@@ -248,8 +248,8 @@ async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) ->
         absent -= (alive if exported else alive | await roster.covered()) - formers
     answers = await _ask(run, capability, sorted(absent), members) if absent else _Answers()
     survivors = sorted({alias.surviving_id for alias in answers.aliases})
-    there = {*named} | {*survivors}.difference(await jobs.patients_without_data(survivors))
-    results = [_result(unit, absent, answers, there, formers, exported=exported) for unit in units]
+    present = {*named} | {*survivors}.difference(await jobs.patients_without_data(survivors))
+    results = [_result(unit, absent, answers, present, formers, exported=exported) for unit in units]
     of_group = {_key(one) for one in members}  # a member who does not exist is no mistake in a cohort
     results = [_of_member(one) if one.key in of_group else one for one in results]
     # a patient who can be read exists again, and the next export names this id

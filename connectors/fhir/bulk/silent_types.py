@@ -95,8 +95,8 @@ async def settle_silent_types(run: EhrRun, capability: Capability, job: BulkJob)
 async def _silence(run: EhrRun, capability: Capability, job: BulkJob) -> _Silence:
     """Find the silent types, withdrawn ones too, and what else speaks for or against them."""
     proofs, jobs = proofs_from(job), run.store.jobs
-    there, brought = await jobs.planned_types((UnitKind.FILE,)), await jobs.received_types()
-    withdrawn = _withdrawn(capability, proofs.types, await run.store.knowledge.received_types(), there)
+    with_file, brought = await jobs.planned_types((UnitKind.FILE,)), await jobs.received_types()
+    withdrawn = _withdrawn(capability, proofs.types, await run.store.knowledge.received_types(), with_file)
     await run.store.plan(
         Unit(
             key=unit_key("no-file", t),
@@ -107,7 +107,7 @@ async def _silence(run: EhrRun, capability: Capability, job: BulkJob) -> _Silenc
         for t in withdrawn
     )
     units = {unit.resource_type: unit for unit in await run.store.pending(kinds=(UnitKind.NO_FILE,))}
-    nobody = _PATIENT in proofs.types and not proofs.leaves_out(_PATIENT) and _PATIENT not in {*there, *brought}
+    nobody = _PATIENT in proofs.types and not proofs.leaves_out(_PATIENT) and _PATIENT not in {*with_file, *brought}
     unclear = set() if proofs.all_types_understood else units.keys() - {*brought, *withdrawn}
     sought = {one for one, unit in units.items() if NoFileDetail.of(unit).lists_all} - {*brought, *withdrawn, *unclear}
     # only types that the connection names: the profile's are what the vendor exports at most
@@ -133,16 +133,16 @@ async def _left_out(run: EhrRun, job: BulkJob, found: Mapping[str, Sequence[Reco
 
 
 def _withdrawn(
-    capability: Capability, requested: Collection[str], received: Collection[str], there: Collection[str]
+    capability: Capability, requested: Collection[str], received: Collection[str], with_file: Collection[str]
 ) -> list[str]:
     """Types that were requested by name and came before, and now have no file and are not declared either.
 
     Servers that declare only the types at which they export do not say what they serve.
     """
     declared = capability.search_params.keys()
-    if not declared - {"Patient", "Group"} or "*" in there:
+    if not declared - {"Patient", "Group"} or "*" in with_file:
         return []
-    return sorted({*requested} & {*received} - declared - {*there})
+    return sorted({*requested} & {*received} - declared - {*with_file})
 
 
 async def vanished(run: EhrRun, job: BulkJob) -> list[str]:

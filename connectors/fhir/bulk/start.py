@@ -282,9 +282,9 @@ def _not_begun(request: KickOff, reply: Reply) -> ExportRefusedError:
             status=reply.status,
         )
     is_page = resource_type_of(reply.body) is None and looks_like_manifest(reply.body)
-    came = "a manifest of several pages" if is_page else what_came(reply.body)
+    content = "a manifest of several pages" if is_page else what_came(reply.body)
     return ExportRefusedError(
-        f"{request.template} did not start an asynchronous export: HTTP {reply.status} with {came}, and without "
+        f"{request.template} did not start an asynchronous export: HTTP {reply.status} with {content}, and without "
         "a status URL (Content-Location). Ask the EHR's administrators whether it exports in bulk, and for what; else use --mode "
         "crawl.",
         status=reply.status,

@@ -221,16 +221,16 @@ def place_of(link: str, base: FhirBase) -> Place:
         url = base.safe(link)
     except UnsafeLinkError:
         return "nowhere"
-    there = URL(url, encoded=True)
-    plain = unquote(unquote(there.raw_path))  # servers behind gateways decode twice
+    target = URL(url, encoded=True)
+    plain = unquote(unquote(target.raw_path))  # servers behind gateways decode twice
     if _CLIMBS.search(link) or any(part in (".", "..") for part in re.split(r"[/\\]", plain)):
         return "nowhere"
     if origin(url) != origin(base.url):
         return "elsewhere"
     if is_below(url, base.url):
         return "below"
-    inside = there.raw_path.startswith(URL(base.url, encoded=True).raw_path.rstrip("/") + "/")
-    return "nowhere" if inside or there.fragment else "beside"
+    inside = target.raw_path.startswith(URL(base.url, encoded=True).raw_path.rstrip("/") + "/")
+    return "nowhere" if inside or target.fragment else "beside"
 
 
 def is_below(url: str, base_url: str) -> bool:
@@ -241,15 +241,15 @@ def is_below(url: str, base_url: str) -> bool:
     """
     if origin(url) != origin(base_url):
         return False
-    there, base = URL(url, encoded=True), URL(base_url, encoded=True)
-    path, start = there.raw_path, base.raw_path.rstrip("/") + "/"
+    target, base = URL(url, encoded=True), URL(base_url, encoded=True)
+    path, start = target.raw_path, base.raw_path.rstrip("/") + "/"
     rest = path.removeprefix(start)
-    if not path.startswith(start) or not rest or there.fragment:
+    if not path.startswith(start) or not rest or target.fragment:
         return False
     plain = unquote(unquote(rest))  # servers behind gateways decode twice
     if any(part in ("", ".", "..") for part in re.split(r"[/\\]", plain)):
         return False
-    return not there.raw_query_string or rest.startswith("Binary/")
+    return not target.raw_query_string or rest.startswith("Binary/")
 
 
 def _is_web_page(body: bytes, label: str, accept: str) -> bool:

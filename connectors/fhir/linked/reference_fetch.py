@@ -120,19 +120,19 @@ class ReferenceFetcher:
         if len(ids) == 1:
             return await self._read(unit, ids[0], emit)
         try:
-            came = await self._search(unit, ids, emit)
+            received = await self._search(unit, ids, emit)
         except (TerminalFetchError, ProtocolError):
             # one id that the server rejects (another patient's, broken, restricted) makes it refuse the whole list: find that id
             half = len(ids) // 2
             return await self._ask_all(unit, (ids[:half], ids[half:]), emit)
-        missing = [identity for identity in ids if identity not in came]
+        missing = [identity for identity in ids if identity not in received]
         if not missing:
-            return len(came), set()
+            return len(received), set()
         # a server may answer a list in part, with or without a word, and its word names no id: only a read says what one means
-        capped = len(came) < len(missing) <= _LISTS_MORE * len(came)
+        capped = len(received) < len(missing) <= _LISTS_MORE * len(received)
         again = [missing] if capped else [[identity] for identity in missing]
         count, absent = await self._ask_all(unit, again, emit)
-        return len(came) + count, absent
+        return len(received) + count, absent
 
     async def _ask_all(self, unit: Unit, lists: Iterable[list[str]], emit: Emit) -> tuple[int, set[Ending]]:
         """Request each list in turn. If one fails, the others are requested all the same, and its error is raised at the end."""
@@ -187,11 +187,11 @@ class ReferenceFetcher:
         listed = ",".join(quote(identity, safe="") for identity in ids)
         template = f"GET /{resource_type}?_id=…"
         issues: list[Issue] = []
-        came: set[str] = set()
+        received: set[str] = set()
 
         async def take(page: Page, page_url: str) -> None:
             issues.extend(page.issues)
-            came.update(record.id for record in page.records if record.resource_type == resource_type)
+            received.update(record.id for record in page.records if record.resource_type == resource_type)
             size = sum(len(record.body) for record in page.records)
             await emit(Fetched(records=page.records, quarantined=page.quarantined, size=size))
 
@@ -204,6 +204,6 @@ class ReferenceFetcher:
         meaning = grade(issues, self._profile.answers.issue_codes)
         if meaning in ("fatal", "pause", "restart"):
             raise TerminalFetchError(f"{template}: the server could not produce all of it.", status=_OK)
-        if came:
+        if received:
             self._refused_types.let_through(resource_type)
-        return came
+        return received

@@ -36,9 +36,9 @@ async def any_readable(client: EhrClient, rows: Iterable[AbsentRow]) -> bool:
         path = f"{row.resource_type}/{quote(row.id, safe='')}"
         call = client.fhir_call(path, f"GET /{row.resource_type}/{{id}}", patient=row.patient_id)
         try:
-            came = _KEY.decode((await client.send(call)).body)
+            answer = _KEY.decode((await client.send(call)).body)
         except (FetchError, msgspec.DecodeError, UnicodeDecodeError):
             continue
-        if (came.resourceType, came.id) == (row.resource_type, row.id):  # a redirect leads to another Patient
+        if (answer.resourceType, answer.id) == (row.resource_type, row.id):  # a redirect leads to another Patient
             return True
     return False

@@ -54,17 +54,17 @@ def difference(
     """Compare ids with their lastUpdated. `elsewhere` is what the store knows of listed ids that are not in `held`."""
     missing, tombstoned, changed_since, outdated, newer = [], 0, 0, 0, 0
     for id_, at_ehr in listed.items():
-        there = moment(at_ehr, zoned=True)
+        ehr_time = moment(at_ehr, zoned=True)
         known, gone = (held[id_], False) if id_ in held else elsewhere.get(id_, (None, True))
         if gone:
             missing.append(id_)
             tombstoned += id_ in elsewhere
-            changed_since += there is not None and there >= began
+            changed_since += ehr_time is not None and ehr_time >= began
             continue
-        here = moment(known, zoned=True)
-        if here is not None and there is not None and there > here:
-            newer += there >= began
-            outdated += there < began
+        stored_time = moment(known, zoned=True)
+        if stored_time is not None and ehr_time is not None and ehr_time > stored_time:
+            newer += ehr_time >= began
+            outdated += ehr_time < began
     return Difference(
         missing=tuple(missing),
         tombstoned=tombstoned,

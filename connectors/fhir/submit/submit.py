@@ -213,10 +213,10 @@ class _Work:
         return Call("POST", url, f"POST {operation}", purpose, headers=headers, body=body, ok=ok)
 
     def _get(self, url: str, template: str, purpose: Purpose, accept: str, *, auth: bool = True) -> Call:
-        there = self._client.base.resolve(url)
+        target = self._client.base.resolve(url)
         ok = frozenset({_OK, _ACCEPTED}) if purpose == "status" else frozenset({_OK})
         hosts = frozenset(self._profile.bulk.file_hosts)
-        return Call("GET", there, template, purpose, accept, auth=auth, token_origins=hosts, ok=ok)
+        return Call("GET", target, template, purpose, accept, auth=auth, token_origins=hosts, ok=ok)
 
 
 def _is_unknown(error: RequestError) -> bool:

@@ -71,13 +71,13 @@ def written_origin(url: str) -> str | None:
 
 def elsewhere(link: str, home: str) -> str:
     """What to do about a link to another origin than `home`, which it names, without its path."""
-    there = written_origin(link)
-    if there is None:
+    link_origin = written_origin(link)
+    if link_origin is None:
         return "profile.links.rewrite_origins maps an origin in the EHR's links to the one where it can be reached"
-    setting = f'profile.links.rewrite_origins = {{ "{there}" = "{written_origin(home) or home}" }}'
-    if there.startswith("https:") and home.startswith("http:") and _host(there) == _host(home):
-        return f"let base_url begin with {there}; or, if this EHR can be reached over http only, set {setting}"
-    return f"if {there} is this EHR by another name, set {setting}"
+    setting = f'profile.links.rewrite_origins = {{ "{link_origin}" = "{written_origin(home) or home}" }}'
+    if link_origin.startswith("https:") and home.startswith("http:") and _host(link_origin) == _host(home):
+        return f"let base_url begin with {link_origin}; or, if this EHR can be reached over http only, set {setting}"
+    return f"if {link_origin} is this EHR by another name, set {setting}"
 
 
 def _host(url: str) -> str:
@@ -137,9 +137,9 @@ def _moved(link: str, moved: Mapping[str, str]) -> str:
     found = _AUTHORITY.match(link) if moved else None
     if found is None:
         return link
-    there = written_origin(link)
+    link_origin = written_origin(link)
     for written, reached in moved.items():
-        if there is not None and there == (written_origin(written) or written.lower()):
+        if link_origin is not None and link_origin == (written_origin(written) or written.lower()):
             return reached.rstrip("/") + link[found.end() :]
     return link
 
@@ -152,14 +152,14 @@ def safe_url(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> 
     """
     url = resolve(link, base_url, moved)
     try:
-        there = origin(url)
+        link_origin = origin(url)
     except UnsafeLinkError:
         if _CONTROL.search(url) or written_origin(url) is None:
             raise
         raise UnsafeLinkError(
             f"a link has no valid host and port; it was not followed; {elsewhere(url, base_url)}"
         ) from None
-    if not there.startswith("http:") or origin(base_url).startswith("http:"):
+    if not link_origin.startswith("http:") or origin(base_url).startswith("http:"):
         return url
     upgraded = "https" + url[len("http") :]
     parsed = URL(url, encoded=True)
