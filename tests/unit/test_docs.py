@@ -12,6 +12,7 @@ from connectors.fhir.vendors import PROFILES
 from exports.catalogue import builtin_names
 
 ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("benchmarks", "cli", "config", "connectors", "cron", "exports", "mocks", "snapshots", "tests")
 PAGES = (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("cron/*.md"))
 
 
@@ -35,6 +36,13 @@ def broken_links(page: Path) -> list[str]:
 
 def test_every_link_between_pages_leads_to_a_heading() -> None:
     assert {page.name: broken_links(page) for page in PAGES if broken_links(page)} == {}
+
+
+def test_every_module_that_a_page_names_exists() -> None:
+    files = [f"/{path.relative_to(ROOT)}" for top in PARTS for path in (ROOT / top).rglob("*")]
+    named = {(page.name, name) for page in PAGES for name in re.findall(r"`([\w./-]+\.(?:py|sql))`", page.read_text())}
+    lost = {(page, name) for page, name in named if not any(file.endswith(f"/{name}") for file in files)}
+    assert {one for one in lost if one[0] != "vendor-facts.md"} == set()  # that page names other projects' files
 
 
 def row(page: str, first: str) -> list[str]:
