@@ -1,4 +1,4 @@
-"""The bulk export jobs of a connection, this run's and those that earlier runs left at the server: `store_port.BulkJobs`.
+"""The export jobs of a connection, this run's and those that earlier runs left there: `connectors.fhir.memories.BulkJobs`.
 
 The ledger has a job's files (units); `connectors.fhir.bulk` decides what to ask the server, and when.
 """

@@ -1,6 +1,6 @@
 """The numbers of ways: a row keeps the number of the way that listed it, a unit the number of the way that it lists by.
 
-`record.Way` defines ways; `evidence` decides what a missed row means.
+`witness.Way` defines ways; `evidence` decides what a missed row means.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reads OperationOutcomes in all the shapes that servers give them. Pure.
 
-Only severities and codes are read, never texts: they may contain PHI. `records.grade` grades an outcome; an outcome that could not
+Only severities and codes are read, never texts: they may contain PHI. `records.grade` grades an outcome; one that could not
 be read, in whole or in part, never counts as "no issue".
 """
 

@@ -1,6 +1,6 @@
 """What a crawl does not request because of the EHR: restricted patients, refused types, searches postponed to another day.
 
-In memory for one run; `store_port.Roster` carries it from run to run. A unit that is not requested is a hole all the same.
+In memory for one run; `memories.Roster` carries it from run to run. A unit that is not requested is a hole all the same.
 """
 
 from __future__ import annotations
