@@ -184,9 +184,9 @@ class PreviewKnowledge(Knowledge):
         self._preview = preview
         self._peek = peek
 
-    async def watermarks(self) -> Mapping[str, str]:
+    async def watermarks(self, *, held_back: bool = False) -> Mapping[str, str]:
         """Return the watermarks of earlier runs."""
-        return {} if self._peek is None else await self._peek.knowledge.watermarks()
+        return {} if self._peek is None else await self._peek.knowledge.watermarks(held_back=held_back)
 
     async def forget(self) -> None:
         """Do nothing: a preview changes nothing."""

@@ -221,7 +221,7 @@ async def _move_watermarks(
     """
     if await _is(conn, "blocks_all", closing.own):
         return {}
-    before = {row[0]: row[1] async for row in await conn.execute(_KNOWLEDGE["watermarks"], closing.own)}
+    before = {row[0]: row[1] async for row in await conn.execute(_KNOWLEDGE["watermarks"], {**closing.own, "held_back": False})}
     listed = {end.resource_type for end in ends if end.listed and not end.doubtful}
     listed -= {ALL_TYPES} - {end.resource_type for end in ends if end.no_ehr}
     named = {end.resource_type for end in ends if end.named}
@@ -238,7 +238,8 @@ async def _move_watermarks(
     for one in types:
         requests_news = one in closing.marks
         moved[one] = reached(earned, before.get(one) if requests_news else None, newest.get(one))
-    values = {**closing.own, "types": types, "instants": list(moved.values())}
+    held_back = earned.overlap is not None
+    values = {**closing.own, "types": types, "instants": list(moved.values()), "held_back": held_back}
     await conn.execute(_SQL["move_watermark"], values)
     return moved
 

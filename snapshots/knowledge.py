@@ -33,10 +33,14 @@ class StoredKnowledge:
         """Set which types (or "*") are requested only for news, and since when."""
         self._open.marks = dict(marks)
 
-    async def watermarks(self) -> Mapping[str, str]:
-        """Return, per resource type, the instant up to which the connection and selection are known to be complete."""
+    async def watermarks(self, *, held_back: bool = False) -> Mapping[str, str]:
+        """Return, per resource type, the instant up to which the connection and selection are known to be complete.
+
+        `held_back`: only of types whose rows' dates could hold it back.
+        """
         async with self._session.transaction("reading watermarks") as own:
-            return {row[0]: row[1] async for row in await self._conn.execute(_SQL["watermarks"], own)}
+            values = {**own, "held_back": held_back}
+            return {row[0]: row[1] async for row in await self._conn.execute(_SQL["watermarks"], values)}
 
     async def unlisted_types(self) -> Sequence[str]:
         """Return the types that exports of this selection have listed since the last full one, but none in full yet, in order."""

@@ -217,8 +217,12 @@ class Attachments(Protocol):
 class Knowledge(Protocol):
     """Up to when what one open run covers is known to be complete; every call is one transaction."""
 
-    async def watermarks(self) -> Mapping[str, str]:
-        """Per resource type, the instant up to which this connection and selection are known to be complete."""
+    async def watermarks(self, *, held_back: bool = False) -> Mapping[str, str]:
+        """Per resource type, the instant up to which this connection and selection are known to be complete.
+
+        `held_back`: only of types whose rows' dates could hold it back. The others' may be past what an EHR whose dates are behind
+        the clock adds next.
+        """
 
     async def unlisted_types(self) -> Sequence[str]:
         """Types that exports of this selection have listed, but none in full yet: for these, news are not everything."""

@@ -198,13 +198,13 @@ async def _fetch_listings(
     )
     if mode == "bulk":
         try:
-            watermark = await fetch_at_some_level(run, capability, readable, granted, lambda: _since(run, granted))
+            watermark = await fetch_at_some_level(run, capability, readable, granted, lambda: _since(run, granted, mode))
         except NoExportHereError as error:
             run.notes.append(f"{error} The declared export does not exist: crawled instead.")
         else:
             return _Earned(watermark, None)
     await run.store.knowledge.speak_for(crawl_knowledge(run), granted)
-    watermark = await fetch_by_crawl(run, capability, readable, await _since(run, granted))
+    watermark = await fetch_by_crawl(run, capability, readable, await _since(run, granted, "crawl"))
     profile = run.request.profile
     return _Earned(watermark, timedelta(seconds=profile.changes.overlap_s) if profile.changes.incremental else None)
 
@@ -277,7 +277,7 @@ def types_for_scopes(
     return needed, tuple(t for t in referred if t not in needed)
 
 
-async def _since(run: EhrRun, granted: Sequence[str]) -> Mapping[str, str]:
+async def _since(run: EhrRun, granted: Sequence[str], mode: Literal["bulk", "crawl"]) -> Mapping[str, str]:
     """Per type, or "*" for all, the instant to ask from; empty for a full listing, the only one that can see deletions."""
     request, profile = run.request, run.request.profile
     if request.since == "none" or request.kind == "pull":
@@ -289,7 +289,7 @@ async def _since(run: EhrRun, granted: Sequence[str]) -> Mapping[str, str]:
     last = await run.store.knowledge.last_full_listing(granted)
     if last is None or run.now() - last > timedelta(days=profile.changes.reconcile_every_d):
         return {}
-    watermarks = await run.store.knowledge.watermarks()
+    watermarks = await run.store.knowledge.watermarks(held_back=mode == "crawl")
     # what was known up to an instant that has not come was dated by a clock that was wrong, or set back: news since would be none
     latest = run.now() + timedelta(seconds=run.client.ahead_s - run.client.behind_s) + CLOCKS_DIFFER
     if any(found is not None and found > latest for found in map(moment, watermarks.values())):

@@ -12,8 +12,9 @@ WHERE u.run = %(run)s AND u.kind = 'search' AND u.state = 'settled' AND u.ending
 )
 
 -- name: watermarks
--- Up to when each type of this connection and knowledge is known to be complete.
+-- Up to when each type of this connection and knowledge is known to be complete; of those alone, if asked, that rows' dates could hold back.
 SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
+    AND (held_back OR NOT %(held_back)s)
 
 -- name: unlisted_types
 -- Types of which exports of this knowledge have returned something since the last full one, inclusive, and which it did not list whole.

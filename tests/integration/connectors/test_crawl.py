@@ -199,6 +199,22 @@ async def test_a_new_patient_is_listed_in_full_and_nobody_else_is(kept: KeptRows
         assert report.cohort == {"asked": 2, "patients": 2, "new": 1, "removed": 1, "merged": 0}
 
 
+async def test_the_first_crawl_after_incremental_is_switched_on_lists_all_because_no_date_held_the_watermark_back(
+    kept: KeptRows,
+) -> None:
+    types = ("Patient", "Observation")
+    with ehr("cerner", [*people("pat-1"), *hours("pat-1")]) as served:
+        await Nights(served, kept, changes__incremental=False).sync("pat-1", types=types)
+        served.dataset.replace(row("Observation", "late", "pat-1", "2026-02-03T00:00:00Z"))  # dated by a clock that is far behind
+        nights = Nights(served, kept, changes__incremental=True)
+        await nights.sync("pat-1", types=types)
+        assert here(kept, *types) == source(served, *types)
+        served.dataset.replace(row("Observation", "later", "pat-1", "2026-02-03T01:00:00Z"))
+        await nights.sync("pat-1", types=types)
+        assert "_lastUpdated=ge2026-02-02T23" in nights.targets("Observation")[-1].replace("%3A", ":")
+        assert here(kept, *types) == source(served, *types)
+
+
 async def test_epic_is_searched_by_creation_date_and_a_full_listing_finds_changes(kept: KeptRows) -> None:
     def lab(identity: str, issued: str, value: int) -> bytes:
         coded = [{"coding": [{"code": "laboratory"}]}]
