@@ -207,8 +207,8 @@ _HOLES = {
 _NOTES = {
     Fate.WITHHELD: "{type}: {rows} listed before, and now withheld from this client (HTTP 403): kept",
     Fate.LEFT: "{type}: {number} no longer in this selection, but still at the EHR: their charts stay as they are",
-    Fate.LEFT_UNREAD: "{type}: {number} no longer in this selection, and no answer shows whether they still exist: their charts "
-    "stay as they are",
+    Fate.LEFT_UNREAD: "{type}: {number} no longer listed for this selection, and no answer shows whether they still exist: their "
+    "charts stay as they are",
     Fate.ORPHANING: "{type}: {rows} not found when requested, or merged into another, and in doubt since an earlier run, while "
     "rows of the same charts still come: kept, and requested again",
     Fate.DROPPED: "{type}: {rows} no longer listed by the search or export that listed such rows before, but nothing says "
