@@ -163,7 +163,8 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
     known = tuple(one for one in patients if one not in answers.results)
     if not judged:
         return known
-    if not known and all(one.state is UnitState.FAILED for one in judged):
+    # who is merged into a patient whom the export does not name has failed too, but the next export names that patient
+    if not known and all(one.state is UnitState.FAILED and one.ended is not Ending.MERGED for one in judged):
         raise PlanError(_NOBODY)
     results = [replace(result, reason=f"not exported: {result.reason}") for result in judged]
     deletions = [one for one in answers.deletions if one.id in answers.results]

@@ -101,6 +101,29 @@ async def test_an_unknown_patient_is_not_named_again_but_a_merged_patients_forme
     assert report.status == "partial"
 
 
+async def test_a_cohorts_only_patient_who_was_merged_into_one_never_stored_is_exported_under_the_new_id_next_time(
+    store: KeptRows,
+) -> None:
+    survivor = '{"resourceType":"Patient","id":"p9"}'
+    async with export_server() as server:
+        await server.sync(store, BY_NAME, **cohort("p1"))
+        server.pages |= {
+            "/fhir/Patient/p1": [Answer(302, "", {"Location": "{origin}/fhir/Patient/p9"})],
+            "/fhir/Patient/p9": [Answer(200, survivor)],
+        }
+        server.files["Observation"] = [ndjson(OBSERVATION.replace("Patient/p1", "Patient/p9"))]
+        server.kickoffs = [outcome(404, "not-found")]
+        report = await server.sync(store, BY_NAME, **cohort("p1"))
+        reason = "not exported: merged into another patient, whom the next export names: sync again"
+        assert reason in [hole.reason for hole in report.holes]
+        server.files["Patient"] = [ndjson(survivor)]
+        server.kickoffs = [accepted()]
+        await server.sync(store, BY_NAME, **cohort("p1"))
+        assert sorted(named(server)[-1]) == ["p1", "p9"]
+    assert ("Patient", "p9") in store.live()
+    assert ("Patient", "p1") not in store.live()
+
+
 async def test_a_cohort_of_only_unknown_patients_fails_and_says_so(store: KeptRows) -> None:
     async with export_server(kickoffs=[outcome(404, "processing")]) as server:
         report = await server.sync(store, BY_NAME, **cohort("nobody", "none"))
