@@ -220,8 +220,8 @@ class Knowledge(Protocol):
     async def watermarks(self, *, held_back: bool = False) -> Mapping[str, str]:
         """Per resource type, the instant up to which this connection and selection are known to be complete.
 
-        `held_back`: only of types whose rows' dates could hold it back. The others' may be past what an EHR whose dates are behind
-        the clock adds next.
+        `held_back`: only of types whose rows' dates could hold it back. Of another type, what an EHR whose dates are behind the
+        clock adds next may be dated before it.
         """
 
     async def unlisted_types(self) -> Sequence[str]:
