@@ -221,7 +221,10 @@ async def _move_watermarks(
     """
     if await _is(conn, "blocks_all", closing.own):
         return {}
-    before = {row[0]: row[1] async for row in await conn.execute(_KNOWLEDGE["watermarks"], {**closing.own, "held_back": False})}
+    before = {
+        row[0]: row[1]
+        async for row in await conn.execute(_KNOWLEDGE["watermarks"], {**closing.own, "held_back": False})
+    }
     listed = {end.resource_type for end in ends if end.listed and not end.doubtful}
     listed -= {ALL_TYPES} - {end.resource_type for end in ends if end.no_ehr}
     named = {end.resource_type for end in ends if end.named}

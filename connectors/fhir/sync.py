@@ -198,7 +198,9 @@ async def _fetch_listings(
     )
     if mode == "bulk":
         try:
-            watermark = await fetch_at_some_level(run, capability, readable, granted, lambda: _since(run, granted, mode))
+            watermark = await fetch_at_some_level(
+                run, capability, readable, granted, lambda: _since(run, granted, mode)
+            )
         except NoExportHereError as error:
             run.notes.append(f"{error} The declared export does not exist: crawled instead.")
         else:

@@ -205,7 +205,9 @@ async def test_the_first_crawl_after_incremental_is_switched_on_lists_all_becaus
     types = ("Patient", "Observation")
     with ehr("cerner", [*people("pat-1"), *hours("pat-1")]) as served:
         await Nights(served, kept, changes__incremental=False).sync("pat-1", types=types)
-        served.dataset.replace(row("Observation", "late", "pat-1", "2026-02-03T00:00:00Z"))  # dated by a clock that is far behind
+        served.dataset.replace(
+            row("Observation", "late", "pat-1", "2026-02-03T00:00:00Z")
+        )  # dated by a clock that is far behind
         nights = Nights(served, kept, changes__incremental=True)
         await nights.sync("pat-1", types=types)
         assert here(kept, *types) == source(served, *types)

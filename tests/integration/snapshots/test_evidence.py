@@ -622,7 +622,10 @@ async def test_an_unreadable_patient_who_is_no_longer_requested_is_doubted_once_
     assert outcome_of(first) == ("partial", 0, ["Patient"])
     for notes in (1, 0):  # who has left is not asked for any more
         later = await weighed(store, fewer, [R1, P1], **values)
-        assert (outcome_of(later), len([note for note in later.notes if "no longer listed for this selection" in note])) == (
+        assert (
+            outcome_of(later),
+            len([note for note in later.notes if "no longer listed for this selection" in note]),
+        ) == (
             ("complete", 0, []),
             notes,
         )
