@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -90,16 +91,16 @@ def serve(
     called = name or f"mock-{vendor}"
     key = None if open_ else folder / f"{called}.jwk.json"
     jwks = None if key is None else mock_jwks(key, vendor)
-    mock = _mock_config(
-        vendor=vendor,
+    mock = MockConfig(
+        vendor=vendor,  # type: ignore[arg-type]  # checked against the same names above
         data=data,
         patients=patients,
         seed=seed,
-        faults=faults,
-        open_=open_,
+        open=open_,
         jwks=jwks,
-        latency_ms=latency_ms,
+        latency_s=latency_ms / MS,
     )
+    mock = mock if faults is None else _with_faults(mock, faults)
 
     def announce(served: Served) -> None:
         connection = connection_to(served, name=called, key=key, folder=folder, tenant=invocation.tenant)
@@ -136,26 +137,7 @@ def _end_with_stdin() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def _mock_config(
-    *,
-    vendor: str,
-    data: Path | None,
-    patients: int,
-    seed: int,
-    faults: Path | None,
-    open_: bool,
-    jwks: dict[str, object] | None,
-    latency_ms: int,
-) -> MockConfig:
-    script = read_script(faults) if faults is not None else None
-    return MockConfig(
-        vendor=vendor,  # type: ignore[arg-type]  # checked against the same names above
-        data=data,
-        patients=patients,
-        seed=seed,
-        fault_seed=script.seed if script else None,
-        open=open_,
-        jwks=jwks,
-        faults=script.rules if script else (),
-        latency_s=latency_ms / MS,
-    )
+def _with_faults(mock: MockConfig, faults: Path) -> MockConfig:
+    """Return the mock with a fault script, whose seed leaves the patients as they are."""
+    script = read_script(faults)
+    return replace(mock, fault_seed=script.seed, faults=script.rules)
