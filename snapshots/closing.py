@@ -118,11 +118,7 @@ async def close_run(
             await conn.execute(_SQL["note_unlisted"], {**own, "resource_type": row[0], "at": at})
     ends = [_TypeEnd(*row) async for row in await conn.execute(_SQL["types"], own)]
     patients = await _number(conn, "patients", own)
-    listed, settled, failed, refused, quarantined = await _endings(conn, closing.run)
-    if not listed and not failed:
-        settled = 0  # an export of nothing stays one even if rows were read besides
-    status = run_status(settled=settled, failed=failed, quarantined=quarantined, refused=refused, news=news)
-    full = listed > 0 and status in {"complete", "partial"} and not news
+    status, full = await _status(conn, closing.run, news=news)
     moved: Mapping[str, str] = {}
     if earned is not None:
         moved = await _move_watermarks(conn, closing, ends, earned)
@@ -265,6 +261,11 @@ async def _number(conn: AsyncConnection[Any], query: str, values: Mapping[str, A
     return int(row[0]) if row else 0
 
 
-async def _endings(conn: AsyncConnection[Any], run: int) -> tuple[int, int, int, int, int]:
+async def _status(conn: AsyncConnection[Any], run: int, *, news: bool) -> tuple[str, bool]:
+    """Return how the run ends, and whether it is a full listing."""
     row = await (await conn.execute(_SQL["endings"], {"run": run})).fetchone()
-    return row or (0, 0, 0, 0, 0)
+    listed, settled, failed, refused, quarantined = row or (0, 0, 0, 0, 0)
+    if not listed and not failed:
+        settled = 0  # an export of nothing stays one even if rows were read besides
+    status = run_status(settled=settled, failed=failed, quarantined=quarantined, refused=refused, news=news)
+    return status, listed > 0 and status in {"complete", "partial"} and not news
