@@ -212,23 +212,7 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
         ProtocolError: it is not a JSON object, has something else in place of a list, or is larger than any export of
         files can be; it has no `output`, nor anything else that a manifest has.
     """
-    if len(body) > _MOST_BYTES or body.count(b"{") > _MOST_OBJECTS:
-        raise ProtocolError(
-            f"The export's manifest is too large ({len(body):,} bytes; up to {_MOST_BYTES:,} and {_MOST_OBJECTS:,} "
-            "entries per page are read): ask the EHR to write larger files, or several manifest pages."
-        )
-    try:
-        document = members_of(bare(body))
-    except RepeatedNameError:
-        raise ProtocolError(
-            f"The export's manifest has one name twice, so its files are unknown; {_SYNC_AGAIN}."
-        ) from None
-    except UnreadableJsonError:
-        raise (
-            _no_manifest(body)
-            if _is_json(body)
-            else ProtocolError(f"The export's manifest is not JSON; {_SYNC_AGAIN}.")
-        ) from None
+    document = _document(body)
     strangers = {name: _value(raw) for name, raw in document.items() if name not in _NAMES}
     beside = objects_beside(strangers, ())
     hides_files = any("url" in map(str.casefold, one) for one in beside)
@@ -240,21 +224,20 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
     outcomes = [one for one in objects_beside(strangers, _OF_ISSUES) if is_outcome(one)]
     issues = [value for name, value in strangers.items() if name in _OF_ISSUES]
     listed = {name: _listed(document.get(name, b""), name) for name, _ in LISTS}
+    counted = (entry for name, (entries, _) in listed.items() if name not in _OF_ERRORS for entry in entries)
+    doubts = (
+        links.doubtful,
+        bool(bare_next) and links.next_url not in {None, bare_next},  # a flag beside the link says the same
+        any(not is_outcome(one) for one in objects_beside(strangers, _OF_ISSUES)),
+        any(nulls for _, nulls in listed.values()),
+        any(map(_has_unreadable_count, counted)),
+    )
     return Manifest(
         transaction_time=time if isinstance(time, str) else None,
         next_url=bare_next if links.next_url is None else links.next_url,
         page=page,
         entries={name: entries for name, (entries, _) in listed.items()},
-        doubtful=links.doubtful
-        or (bool(bare_next) and links.next_url not in {None, bare_next})  # a flag beside the link says the same
-        or any(not is_outcome(one) for one in objects_beside(strangers, _OF_ISSUES))
-        or any(nulls for _, nulls in listed.values())
-        or any(
-            _has_unreadable_count(entry)
-            for name, (entries, _) in listed.items()
-            if name not in _OF_ERRORS
-            for entry in entries
-        ),
+        doubtful=any(doubts),
         outcome=outcome_beside(
             [*outcomes, *(one for value in issues for one in (value if isinstance(value, list) else [value]))]
         ),
@@ -262,6 +245,26 @@ def manifest_from(body: bytes, *, page: int, proofs: Proofs) -> Manifest:
         requires_token=_truth(_word(document.get("requiresAccessToken", b""))),
         proofs=proofs,
     )
+
+
+def _document(body: bytes) -> Mapping[str, bytes]:
+    if len(body) > _MOST_BYTES or body.count(b"{") > _MOST_OBJECTS:
+        raise ProtocolError(
+            f"The export's manifest is too large ({len(body):,} bytes; up to {_MOST_BYTES:,} and {_MOST_OBJECTS:,} "
+            "entries per page are read): ask the EHR to write larger files, or several manifest pages."
+        )
+    try:
+        return members_of(bare(body))
+    except RepeatedNameError:
+        raise ProtocolError(
+            f"The export's manifest has one name twice, so its files are unknown; {_SYNC_AGAIN}."
+        ) from None
+    except UnreadableJsonError:
+        raise (
+            _no_manifest(body)
+            if _is_json(body)
+            else ProtocolError(f"The export's manifest is not JSON; {_SYNC_AGAIN}.")
+        ) from None
 
 
 def _no_manifest(body: bytes) -> ProtocolError:
