@@ -50,8 +50,8 @@ WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.remove
 ON CONFLICT (run, resource_type, id) DO UPDATE SET way = coalesce(absence.way, excluded.way), patient_id = excluded.patient_id
 
 -- name: strike_off_unread
--- Patients whom a crawl no longer requests and whose Patient is not stored, so that there is nothing to read by id: their rows are read in
--- rotation.
+-- Patients whom a crawl no longer requests and who need not be read by id, because their Patient is not stored, or came all the same: a
+-- server that ignores `_id` sends everybody. Their rows are read in rotation.
 WITH asked AS (
     SELECT patient_id FROM unit WHERE run = %(run)s AND patient_id IS NOT NULL
     UNION SELECT unnest(ids) FROM unit WHERE run = %(run)s AND kind = 'batch'
@@ -62,7 +62,8 @@ WHERE m.connection = %(connection)s AND m.selection = %(knowledge)s AND m.remove
     AND NOT EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind = 'cohort' AND state <> 'settled')
     AND NOT EXISTS (
         SELECT FROM resource r WHERE r.resource_type = 'Patient' AND r.connection = %(connection)s AND r.id = m.patient_id
-            AND r.deleted_at IS NULL
+            AND r.deleted_at IS NULL AND r.last_changed_run <> %(run)s
+            AND NOT EXISTS (SELECT FROM seen WHERE run = %(run)s AND resource_type = 'Patient' AND id = m.patient_id)
     )
 
 -- name: strike_off_unexported

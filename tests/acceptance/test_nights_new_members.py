@@ -164,3 +164,16 @@ def test_what_an_export_of_some_elements_read_as_a_control_is_replaced_by_no_par
     for _ in range(4):
         nights.sync()
         assert "name" in nights.body("Patient/p1")
+
+
+def test_a_chart_is_read_in_rotation_after_its_patient_left_although_the_server_sends_every_patient(
+    stage: Stage,
+) -> None:
+    everybody = Ask("cohort:p1,p2,p3", "crawl", CHART)
+    nights = stage.nights(Site(home=everybody, dated=False, batches=False))  # it ignores `_id`
+    nights.happens(*pats("p1", "p2", "p3"), obs("o1", "p1"), obs("o2", "p2"))
+    nights.sync()
+    nights.happens(Change(OBSERVATION, "o1"))
+    night = nights.sync(everybody._replace(who="cohort:p2,p3"))
+    assert "no listing of this connection can show 1 Observation" in " ".join(night.notes)
+    assert nights.body("Observation/o1")["code"] == {"text": "o1 v2"}

@@ -179,6 +179,8 @@ class Oracle:
     def _note_witnessed(self, watch: Watch) -> None:
         """What the run listed, or would have had nothing been wrong: a run of its ask can list it again."""
         self.witnessed |= watch.visible.keys() | watch.whole
+        for ask in {watch.ask, *(one.ask for one in self._past)}:  # what came since their runs, they could list too
+            self.witnessed |= self._ehr.whole(ask, self._ehr.reach(ask), watch.stored)
         astray = {key for key in self._ehr.rows if self._ehr.unnarrowed(key[0])}  # they came, whoever was asked for
         self._reached.setdefault(watch.reach, set()).update(watch.visible, watch.whole, astray)
         self._had_astray = self._had_astray or bool(astray)
