@@ -40,7 +40,8 @@ AFTER = st.sampled_from(["", " ", "/_history/2", "&code=x", '"', ".", ". Then", 
 def test_a_mention_in_a_url_is_found_of_this_patient_and_of_nobody_whose_id_is_longer_or_shorter(
     patient: str, mentioned: str, before: str, mention: str, after: str, encoded: bool
 ) -> None:
-    assume(patient == mentioned or patient not in {"0", "1", "13", "c"})  # whom the text names beside
+    # whom the text names beside; R4 allows no "~" in an id, so that "a~b" names "a" too
+    assume(patient == mentioned or patient not in {"0", "1", "13", "a", "c"})
     text = f"{before}{mention}{mentioned}{after}"
     found = re.search(trace_of(patient), quote(text, safe="") if encoded else text)
     assert (found is not None) == (patient == mentioned)
