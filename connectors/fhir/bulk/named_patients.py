@@ -148,10 +148,13 @@ async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], mem
     return found
 
 
-async def known_patients(run: EhrRun, capability: Capability, patients: Sequence[str]) -> tuple[str, ...]:
+async def known_patients(
+    run: EhrRun, capability: Capability, patients: Sequence[str], *, full: bool
+) -> tuple[str, ...]:
     """Return the patients that the server knows, after it has refused them all together; note its answers about the others.
 
-    A patient who cannot be read for another reason is kept: only a clear answer shows that a patient does not exist.
+    A patient who cannot be read for another reason is kept: only a clear answer shows that a patient does not exist. If the
+    export is a `full` one, whoever others were merged into is among them: of news there is no beginning for that chart.
 
     Raises:
         NobodyThereError: it knows none of them, and the store had some.
@@ -159,8 +162,11 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
     """
     run.show("finding the patients that the server does not know")
     answers = await _ask(run, capability, patients)
-    judged = [result for one in patients if (result := answers.judged(one, patients)) is not None]
-    known = tuple(one for one in patients if one not in answers.results)
+    merged = {alias.surviving_id for alias in answers.aliases if alias.gone}
+    survivors = tuple(sorted(merged.difference(patients))) if full else ()
+    named = (*patients, *survivors)
+    judged = [result for one in patients if (result := answers.judged(one, named)) is not None]
+    known = tuple(one for one in named if one not in answers.results)
     if not judged:
         return known
     # who is merged into a patient whom the export does not name has failed too, but the next export names that patient
@@ -168,6 +174,7 @@ async def known_patients(run: EhrRun, capability: Capability, patients: Sequence
         raise PlanError(_NOBODY)
     results = [replace(result, reason=f"not exported: {result.reason}") for result in judged]
     deletions = [one for one in answers.deletions if one.id in answers.results]
+    await run.store.plan(_unit(_key(one), one) for one in survivors)
     await run.store.write(Batch(results=results, deletions=deletions, aliases=answers.aliases))
     _count(run, results)
     if not known:

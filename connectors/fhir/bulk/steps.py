@@ -140,7 +140,7 @@ async def _begun(
         sleep=run.sleep,
         note=run.notes.append,
         on_progress=lambda text: run.show(f"waiting to kick off: {text}"),
-        known=lambda patients: known_patients(run, capability, patients),
+        known=lambda patients: known_patients(run, capability, patients, full=parameters.since is None),
     )
     await run.keep_notes()  # a resumed run finds the job, and repeats none of these steps
     try:

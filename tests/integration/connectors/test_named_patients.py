@@ -101,27 +101,47 @@ async def test_an_unknown_patient_is_not_named_again_but_a_merged_patients_forme
     assert report.status == "partial"
 
 
-async def test_a_cohorts_only_patient_who_was_merged_into_one_never_stored_is_exported_under_the_new_id_next_time(
-    store: KeptRows,
+@pytest.mark.parametrize("former_rows", [False, True], ids=["rows name the new id", "rows still name the former id"])
+async def test_a_cohorts_only_patient_who_was_merged_into_one_never_stored_is_exported_under_the_new_id(
+    store: KeptRows, former_rows: bool
 ) -> None:
-    survivor = '{"resourceType":"Patient","id":"p9"}'
     async with export_server() as server:
         await server.sync(store, BY_NAME, **cohort("p1"))
-        server.pages |= {
-            "/fhir/Patient/p1": [Answer(302, "", {"Location": "{origin}/fhir/Patient/p9"})],
-            "/fhir/Patient/p9": [Answer(200, survivor)],
-        }
-        server.files["Observation"] = [ndjson(OBSERVATION.replace("Patient/p1", "Patient/p9"))]
+        merge_away(server, former_rows=former_rows)
+        for status in ("partial" if former_rows else "complete", "complete"):
+            server.kickoffs = [outcome(404, "not-found"), accepted()]
+            report = await server.sync(store, BY_NAME, **cohort("p1"))
+            assert (report.status, named(server)[-1]) == (status, ["p9"])
+    assert ("Patient", "p9") in store.live()
+
+
+async def test_an_export_of_news_names_who_a_patient_was_merged_into_only_the_next_time_and_then_in_full(
+    store: KeptRows,
+) -> None:
+    news = {**BY_NAME, "changes.incremental": True}
+    async with export_server() as server:
+        await server.sync(store, news, **cohort("p1"))
+        merge_away(server, former_rows=False)
         server.kickoffs = [outcome(404, "not-found")]
-        report = await server.sync(store, BY_NAME, **cohort("p1"))
+        report = await server.sync(store, news, **cohort("p1"))
         reason = "not exported: merged into another patient, whom the next export names: sync again"
         assert reason in [hole.reason for hole in report.holes]
-        server.files["Patient"] = [ndjson(survivor)]
         server.kickoffs = [accepted()]
-        await server.sync(store, BY_NAME, **cohort("p1"))
-        assert sorted(named(server)[-1]) == ["p1", "p9"]
+        await server.sync(store, news, **cohort("p1"))
+        assert (sorted(named(server)[-1]), b"_since" in server.kicked_off[-1].body) == (["p1", "p9"], False)
     assert ("Patient", "p9") in store.live()
     assert ("Patient", "p1") not in store.live()
+
+
+def merge_away(server: ExportServer, *, former_rows: bool) -> None:
+    """Merge p1 into p9."""
+    survivor = '{"resourceType":"Patient","id":"p9"}'
+    server.pages |= {
+        "/fhir/Patient/p1": [Answer(302, "", {"Location": "{origin}/fhir/Patient/p9"})],
+        "/fhir/Patient/p9": [Answer(200, survivor)],
+    }
+    rows = OBSERVATION if former_rows else OBSERVATION.replace("Patient/p1", "Patient/p9")
+    server.files = {"Patient": [ndjson(survivor)], "Observation": [ndjson(rows)]}
 
 
 async def test_a_cohort_of_only_unknown_patients_fails_and_says_so(store: KeptRows) -> None:
