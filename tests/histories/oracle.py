@@ -308,7 +308,7 @@ class Oracle:
         """
         if row.key not in self._reached.get(watch.reach, ()) or watch.leaves_out(row.type):
             return False
-        is_everyones = watch.reach in {"system", "patient"} or row.patient is None
+        is_everyones = watch.reach in {"system", "patient"} or not row.patients
         return is_everyones or bool({*row.patients}.intersection(asked))
 
     def _reached_through(self, key: Key, holes: set[str], watch: Watch) -> bool:
