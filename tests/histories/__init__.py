@@ -2,9 +2,9 @@
 
 `./run histories --seeds 1-1000` plays them. A small EHR in memory (`rows`, `content`, `ehr`, `answers`) lives through a history
 (`steps`) that a seed stands for (`director`, `twists`); `player` makes the runs of it with the real `connectors.fhir.sync` on a
-real Postgres (`stage`). `oracle` judges after each run (`watch`), and `at_end` after the last one, by clauses (always, a to e)
-that the oracle's docstring lists. What is known of the store's tables is `store_view`'s alone; `mutants` shows what notices a
-product that is broken on purpose. A history that fails is made small (`shrink`) and printed:
+real Postgres (`stage`). `oracle` judges after each run (`watch`, `past`, `green`), and `at_end` after the last one, by clauses
+(always, a to e) that the oracle's docstring lists. What is known of the store's tables is `store_view`'s alone; `mutants` shows
+what notices a product that is broken on purpose. A history that fails is made small (`shrink`) and printed (`printed`):
 
     FAIL  seed 18: always: a row that could be read was made dead (crawl): Condition/c6
           Site(home=Ask(types=('Patient', 'Condition')), page=2)

@@ -284,25 +284,12 @@ class _Director:
     # -- what happens
 
     def _happening(self) -> None:
-        made = self._weighted(
-            [
-                (self._added, 4),
-                (self._changed, 4),
-                (self._dropped, 5),
-                (self._patient_dropped, 1),
-                (self._restored, 3),
-                (self._moved, 3),
-                (self._hidden, 2),
-                (self._shown, 3),
-                (self._withheld, 1),
-                (self._permitted, 2),
-                (self._merged, 2),
-                (self._unmerged, 3),
-                (self._joined, 2),
-                (self._left, 2),
-                (self._levels, 1),
-            ]
-        )()
+        choices = [
+            (self._added, 4), (self._changed, 4), (self._dropped, 5), (self._patient_dropped, 1), (self._restored, 3),
+            (self._moved, 3), (self._hidden, 2), (self._shown, 3), (self._withheld, 1), (self._permitted, 2),
+            (self._merged, 2), (self._unmerged, 3), (self._joined, 2), (self._left, 2), (self._levels, 1),
+        ]  # fmt: skip
+        made = self._weighted(choices)()
         if made is not None:
             self._do(made)
             if (undoing := self._undoing(made)) is not None and self._rng.random() < 0.5:

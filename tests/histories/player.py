@@ -56,7 +56,7 @@ class Player:
         self._ehr = Ehr(history.site, self._now)
         self._server = Server(self._ehr)
         self._oracle = Oracle(self._ehr, view)
-        self._at_end = AtEnd(self._ehr, view, self._oracle.witnessed)
+        self._at_end = AtEnd(self._ehr, view, self._oracle.past.witnessed)
         self._kill: s.Kill | None = None
         self._dead = False
         self._writes = 0

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tests.histories.printed import printed
+
 OBSERVATION, CONDITION, PATIENT = "Observation", "Condition", "Patient"
 DEVICE = "Device"  # of no patient; Observations refer to it
 ORGANIZATION = "Organization"  # a directory
@@ -246,30 +248,9 @@ class Upgrade(NamedTuple):
 
 
 Happening = (
-    Add
-    | AddMany
-    | Change
-    | Drop
-    | DropPatient
-    | Restore
-    | Move
-    | Hide
-    | Show
-    | Withhold
-    | Permit
-    | Merge
-    | Unmerge
-    | Join
-    | Leave
-    | Levels
-    | Recategorize
-    | Reuse
-    | Unserve
-    | Serve
-    | Backup
-    | SetBack
-    | Becomes
-)
+    Add | AddMany | Change | Drop | DropPatient | Restore | Move | Hide | Show | Withhold | Permit | Merge | Unmerge
+    | Join | Leave | Levels | Recategorize | Reuse | Unserve | Serve | Backup | SetBack | Becomes
+)  # fmt: skip
 
 # -- what is wrong during one run. `rows` are "Type/id", with * at the end for all that begin so
 
@@ -362,22 +343,9 @@ class Unnarrowed(NamedTuple):
 
 
 Fault = (
-    Sick
-    | Lie
-    | Blind
-    | Refuse
-    | Incomplete
-    | Patients410
-    | All410
-    | Misled
-    | NoExport
-    | Flaky
-    | LostJob
-    | LostFile
-    | CutFile
-    | LostPage
-    | Unnarrowed
-)
+    Sick | Lie | Blind | Refuse | Incomplete | Patients410 | All410 | Misled | NoExport | Flaky | LostJob | LostFile
+    | CutFile | LostPage | Unnarrowed
+)  # fmt: skip
 
 
 class Kill(NamedTuple):
@@ -403,20 +371,4 @@ class History(NamedTuple):
     steps: tuple[Step, ...]
 
     def __str__(self) -> str:
-        lines = [f"Site({_fields(self.site)})"]
-        return "\n".join([*lines, *(f"{type(step).__name__}({_fields(step)})" for step in self.steps)])
-
-
-def _fields(step: NamedTuple) -> str:
-    """Its fields, but for those that are as they are by default."""
-    defaults = step._field_defaults
-    shown = [(name, value) for name, value in step._asdict().items() if name not in defaults or defaults[name] != value]
-    return ", ".join(f"{name}={_shown(value)}" for name, value in shown)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return f"{type(value).__name__}({_fields(value)})"  # type: ignore[arg-type]
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_shown, value))}{',' if len(value) == 1 else ''})"
-    return repr(value)
+        return "\n".join(map(printed, (self.site, *self.steps)))

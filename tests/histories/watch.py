@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from tests.histories import steps as s
 from tests.histories.ehr import Ehr, Heard
 from tests.histories.rows import Key, Row, fhir_instant, same
+from tests.histories.store_view import Stored
 
 CLOCKS_DIFFER = timedelta(minutes=5)  # by which they may, and nobody wonders
 _SHOWN = 6
@@ -34,6 +35,7 @@ class Watch:
     full: bool
     reach: str
     stored: tuple[str, ...]  # Patients that were live when it began
+    before: Stored  # the store when it began
     begun: datetime  # by the clock that dates rows
     visible: dict[Key, Any]
     readable: dict[Key, Any]
