@@ -32,7 +32,7 @@ from snapshots.postmaster import SOCKET_NAME, clear_stale, is_alive, wait_ready
 _log = logging.getLogger("chartferry.store")
 
 SERVER_USER = "pgserver"  # Postgres refuses root; the wheel creates and uses the same account
-MAJOR = "18"  # of a store that is made anew
+MAJOR = "18"  # of a new store
 # É is the capital of é, and both are letters of a pattern; texts are in the order of their code points. New in Postgres 17.
 _LETTERS = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 DATA = "data"

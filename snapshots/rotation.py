@@ -92,7 +92,7 @@ async def rotate(session: TenantSession) -> Rotated:
         )
     rows, damaged, locked, was_plain = Counter[str](), 0, set[str](), False
     with store_border("encrypting the store"):
-        await require_owning(session, "encrypt anew")
+        await require_owning(session, "encrypt again")
         while True:
             names = await connections_of(session)
             for name in sorted(names - locked):
@@ -117,7 +117,7 @@ async def _of_table(session: TenantSession, table: str, column: _Column, sealer:
     async with session.transaction():
         row = await (await session.conn.execute(_SQL["blocks"], {"table": table})).fetchone()
     done = failed = 0
-    # rows that are written anew may come to lie behind: there they are current
+    # rows that are written again may come to lie behind: there they are current
     for first in range(0, row[0] if row else 0, _BLOCKS):
         async with session.transaction():
             some, bad = await _of_blocks(session, table, column, sealer, first)

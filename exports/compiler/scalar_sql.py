@@ -29,7 +29,7 @@ _TIME = r"[0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)?"
 _DATE = r"[0-9]{4}(?:-[0-9]{2}(?:-[0-9]{2})?)?"
 _DATE_TIME = r"[0-9]{4}(?:-[0-9]{2}(?:-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}(?::[0-9]{2}.*|Z|[+-][0-9:]*)?)?)?)?"
 _PATTERN = {"date": _DATE, "dateTime": _DATE_TIME, "instant": _DATE_TIME, "time": _TIME}
-# The usual forms, found without a pattern: Postgres builds a pattern's states anew for each value. LIKE and the first
+# The usual forms, found without a pattern: Postgres builds a pattern's states again for each value. LIKE and the first
 # character take 0.24 us a value, one small pattern more takes 1.0, the patterns above 4 and more (30,000 observations).
 _USUAL = {
     "date": ("____-__-__",),

@@ -291,7 +291,7 @@ class _Writer:
         """Rows of branches that do the same with what they stand on, as with an observation and with its components; else None.
 
         What they stand on is put together, and all else is done with that, once in the query. Within a union Postgres begins each
-        computation anew for each row of the resource: for the view of observations that took 1.3 times the CPU.
+        computation again for each row of the resource: for the view of observations that took 1.3 times the CPU.
         """
         # of unions within unions each would be tried twice: the time to compile them would double with each
         if len(branches) == 1 or any(branch.or_null or _has_union(branch) for branch in branches):

@@ -130,7 +130,7 @@ def begin_chain(
     """Put a new snapshot in the place of the dataset.
 
     What followers of the former one still read stays until the next time: its pages, and with `keep_files` its files. Else these
-    go before the dataset says that it is done: one that broke off in between has files missing, and is begun anew.
+    go before the dataset says that it is done: one that broke off in between has files missing, and is started over.
     """
     stub = Page(page.members, next=PENDING)
     name = _page_name(stub, moment)

@@ -55,8 +55,8 @@ OpenSnapshot = Callable[[int | None], AbstractAsyncContextManager[Snapshot]]
 class PublishRequest:
     """What is published: one connection's resources, of these types (empty: all) and patients (None: all).
 
-    `base_url`: where the files will be found, if pages shall refer to them by absolute URLs. After `increments` of them the
-    snapshot is made anew.
+    `base_url`: where the files will be found, if pages are to name them by absolute URLs. `increments`: after this many, a new
+    snapshot is made.
     """
 
     connections: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ async def publish(
     """
     with destination.opened() as working:
         chain = read_chain(destination)
-        why = _why_anew(chain, request)
+        why = _why_restarted(chain, request)
         if chain is not None and chain.moment is not None and why is None:
             try:
                 async with open_snapshot(chain.moment.run) as snapshot:
@@ -124,7 +124,7 @@ async def publish(
             return replace(await work.snapshot(chain), why=why)
 
 
-def _why_anew(chain: Chain | None, request: PublishRequest) -> str | None:
+def _why_restarted(chain: Chain | None, request: PublishRequest) -> str | None:
     """Why the dataset cannot, or should not, get an increment; None if it can, or there is none."""
     if chain is None:
         return None

@@ -68,7 +68,7 @@ class _Attempts:
         """Where the next try starts: 0 unless the server allows resuming."""
         return self.first_byte + (self.cut.raw_bytes if self.cut is not None else 0)
 
-    def begin_anew(self) -> None:
+    def start_over(self) -> None:
         """Discard what came: the next answer is the file from its start."""
         self.reading = FileReading(self.unit, self.reading.base)
         self.cut, self.etag, self.first_byte, self.size, self.part = None, "", 0, None, None
@@ -161,7 +161,7 @@ class FileFetcher:
         except TerminalFetchError as error:
             if error.status != _UNSATISFIABLE or not attempts.next_byte:
                 raise
-            attempts.begin_anew()
+            attempts.start_over()
             self._ask_again(f"{unit.template}: the server no longer has the rest of it.")
         return await self._judged(attempts, emit)
 
@@ -187,14 +187,14 @@ class FileFetcher:
             start = attempts.next_byte
             found = part_of(reply.headers, start=start, etag=attempts.etag, size=attempts.size)
             if isinstance(found, str) or (attempts.cut is None and not reply.body.is_plain):
-                attempts.begin_anew()
+                attempts.start_over()
                 why = found if isinstance(found, str) else "the rest of it came compressed"
                 self._ask_again(f"{attempts.unit.template}: {why}.")
             attempts.resumed = attempts.resumed or attempts.part is None or attempts.part.end != start
             attempts.part, attempts.size = found, found.size
             reply.body.goes_on = not found.is_last
             return
-        attempts.begin_anew()
+        attempts.start_over()
         tag, length = reply.headers.get("etag", ""), reply.headers.get("content-length", "")
         may_go_on = tag.startswith('"') and "bytes" in reply.headers.get("accept-ranges", "").lower()
         attempts.etag = tag if may_go_on else ""
@@ -215,11 +215,11 @@ class FileFetcher:
             if attempts.etag and reply.body.is_whole_so_far:
                 attempts.cut = reply.body
             else:
-                attempts.begin_anew()
+                attempts.start_over()
             raise _FileBrokenOffError(str(error), status=error.status) from error
         part = attempts.part
         if part is not None and attempts.first_byte + reply.body.raw_bytes != part.end:
-            attempts.begin_anew()
+            attempts.start_over()
             self._ask_again(f"{attempts.unit.template}: a part of it is longer or shorter than the server states.")
         if part is not None and not part.is_last:  # less than requested, which HTTP allows (RFC 9110, 14.2)
             attempts.cut = reply.body

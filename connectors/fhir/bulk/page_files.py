@@ -1,6 +1,6 @@
 """Finds a manifest page's planned files again in a later answer of that page. Pure.
 
-Links are signed anew and lists come in another order, so a file is recognised by its list, type, count and URL path, and by the
+Links are signed again and lists come in another order, so a file is recognised by its list, type, count and URL path, and by the
 unchanged part of its query where files share a path (`/file?id=1`). Its position decides only if nothing else does.
 """
 

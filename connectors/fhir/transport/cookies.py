@@ -15,7 +15,7 @@ from aiohttp.typedefs import LooseCookies
 from yarl import URL
 
 _NOWHERE = URL()
-MOST = 50  # RFC 6265 6.1: what a client should hold of one domain; a server that sets new ones for ever begins anew
+MOST = 50  # RFC 6265 6.1: what a client should hold of one domain; a server that sets new ones for ever starts over
 
 
 class OriginCookies(CookieJar):

@@ -115,7 +115,7 @@ async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
 def _answers_within(patience_s: float) -> type[aiohttp.ClientResponse]:
     """Bound the whole wait for an answer's headers.
 
-    aiohttp's own time-out begins anew with each byte and each 1xx; a trace that told when to begin cost each request 50 calls.
+    aiohttp's own time-out starts again with each byte and each 1xx; a trace that told when to begin cost each request 50 calls.
     """
 
     class Answer(aiohttp.ClientResponse):
