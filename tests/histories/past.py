@@ -23,18 +23,19 @@ class Past:
         self.missed: set[Key] = set()  # by lists of the last run, where no read is served that could tell more
         self.taken: set[Key] = set()  # others' rows that went with an erased patient: even news must bring them
         self.had_astray = False  # whether rows came of whom nobody asked
-        self._reached: dict[str, set[Key]] = {}  # what runs of each reach listed
+        self._reached: dict[str, set[Key]] = {}  # what runs of each reach listed, or would have, had nothing been wrong
+        self._surely: dict[str, set[Key]] = {}  # what green ones listed
 
     def upgraded(self) -> None:
         """The store knows nothing any more of what was listed."""
-        for known in (self.runs, self._reached, self.listed, self.last_full):
+        for known in (self.runs, self._reached, self._surely, self.listed, self.last_full):
             known.clear()
 
     def erased(self, patient: str, before: Collection[Key], live: Collection[Key]) -> None:
         """The store has forgotten rows, of those that were live before, and who listed them. Others' rows must come again."""
         rows = [self._ehr.rows[key] for key in before if key in self._ehr.rows and key not in live]
         self.taken |= {row.key for row in rows if {*row.patients} - {patient}}
-        for known in (*self.listed.values(), *self._reached.values()):
+        for known in (*self.listed.values(), *self._reached.values(), *self._surely.values()):
             known.intersection_update(live)
 
     def was_killed(self, watch: Watch) -> None:
@@ -50,6 +51,8 @@ class Past:
         self.taken.difference_update(live)
         self._note_missed(watch)
         self._note_witnessed(watch)
+        if green:
+            self._surely.setdefault(watch.reach, set()).update(watch.visible)
         if watch.full and green:
             self.listed.setdefault((watch.ask, watch.reach), set()).update(watch.visible)
             self.last_full[watch.ask, watch.reach] = set(watch.visible)
@@ -81,7 +84,7 @@ class Past:
         Else only reads tell, the first of which proves nothing: nothing lists it any more (its way is retired or not known, its
         patient has left).
         """
-        if row.key not in self._reached.get(watch.reach, ()) or watch.leaves_out(row.type):
+        if row.key not in self._surely.get(watch.reach, ()) or watch.leaves_out(row.type):
             return False
         is_everyones = watch.reach in {"system", "patient"} or not row.patients
         return is_everyones or bool({*row.patients}.intersection(asked))
