@@ -215,7 +215,7 @@ class PreviewKnowledge(Knowledge):
         """Return how the selection's last sync went."""
         return None if self._peek is None else await self._peek.knowledge.last_mode()
 
-    async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
+    async def speak_for(self, knowledge: str, granted: Collection[str], *, notes_dates: bool | None = None) -> None:
         """Choose whose watermarks to read."""
         if self._peek is not None:
             self._peek.speak_for(knowledge)

@@ -237,8 +237,7 @@ async def _move_watermarks(
     for one in types:
         requests_news = one in closing.marks
         moved[one] = reached(earned, before.get(one) if requests_news else None, newest.get(one))
-    held_back = earned.overlap is not None
-    values = {**closing.own, "types": types, "instants": list(moved.values()), "held_back": held_back}
+    values = {**closing.own, "types": types, "instants": list(moved.values())}
     await conn.execute(_SQL["move_watermark"], values)
     return moved
 

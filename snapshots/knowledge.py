@@ -23,11 +23,14 @@ class StoredKnowledge:
         self._conn = session.conn
         self._open = session.open
 
-    async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
-        """Set whose watermarks the run reads and moves, and what its login may read: known once the run is planned."""
+    async def speak_for(self, knowledge: str, granted: Collection[str], *, notes_dates: bool | None = None) -> None:
+        """Set whose watermarks the run reads and moves, and what its login may read: known once the run is planned.
+
+        `notes_dates`: whether this session looks at rows' dates; None: it is no crawl.
+        """
         self._open.knowledge = knowledge
         async with self._session.transaction("noting what is asked") as own:
-            await self._conn.execute(_SQL["speak_for"], {**own, "granted": sorted(granted)})
+            await self._conn.execute(_SQL["speak_for"], {**own, "granted": sorted(granted), "notes_dates": notes_dates})
 
     def request_since(self, marks: Mapping[str, str]) -> None:
         """Set which types (or "*") are requested only for news, and since when."""

@@ -242,8 +242,11 @@ class Knowledge(Protocol):
     async def last_full_listing(self, granted: Collection[str]) -> datetime | None:
         """When the last complete run started that listed all of this selection, this way, by a login that read as much."""
 
-    async def speak_for(self, knowledge: str, granted: Collection[str]) -> None:
-        """Say whose watermarks, roster and lags this run reads and moves, and which types its login may read."""
+    async def speak_for(self, knowledge: str, granted: Collection[str], *, notes_dates: bool | None = None) -> None:
+        """Say whose watermarks, roster and lags this run reads and moves, and which types its login may read.
+
+        `notes_dates`: whether this session notes the dates of what it lists; None: it is no crawl.
+        """
 
     def request_since(self, marks: Mapping[str, str]) -> None:
         """Set which types (or "*") are requested only for news, and since when."""

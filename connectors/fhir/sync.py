@@ -205,7 +205,8 @@ async def _fetch_listings(
             run.notes.append(f"{error} The declared export does not exist: crawled instead.")
         else:
             return _Earned(watermark, None)
-    await run.store.knowledge.speak_for(crawl_knowledge(run), granted)
+    dated = run.request.profile.changes.incremental
+    await run.store.knowledge.speak_for(crawl_knowledge(run), granted, notes_dates=dated)
     watermark = await fetch_by_crawl(run, capability, readable, await _since(run, granted, "crawl"))
     profile = run.request.profile
     return _Earned(watermark, timedelta(seconds=profile.changes.overlap_s) if profile.changes.incremental else None)

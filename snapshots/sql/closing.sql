@@ -113,11 +113,10 @@ SELECT count(DISTINCT id)::int FROM (
 ) received
 
 -- name: move_watermark
--- Note up to when these types are complete, and whether rows' dates could hold that back.
-INSERT INTO watermark (connection, selection, resource_type, instant, run, held_back)
-SELECT %(connection)s, %(knowledge)s, unnest(%(types)s::text[]), unnest(%(instants)s::text[]), %(run)s, %(held_back)s
-ON CONFLICT (connection, selection, resource_type) DO UPDATE SET instant = excluded.instant, run = excluded.run,
-    held_back = excluded.held_back
+-- Note up to when these types are complete.
+INSERT INTO watermark (connection, selection, resource_type, instant, run)
+SELECT %(connection)s, %(knowledge)s, unnest(%(types)s::text[]), unnest(%(instants)s::text[]), %(run)s
+ON CONFLICT (connection, selection, resource_type) DO UPDATE SET instant = excluded.instant, run = excluded.run
 
 -- name: claims
 -- What units say is complete: by which way, of which type, for how many patients, in full or since the claim before. Another source may

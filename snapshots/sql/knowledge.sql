@@ -14,7 +14,7 @@ WHERE u.run = %(run)s AND u.kind = 'search' AND u.state = 'settled' AND u.ending
 -- name: watermarks
 -- Up to when each type of this connection and knowledge is known to be complete; of those alone, if asked, that rows' dates could hold back.
 SELECT resource_type, instant FROM watermark WHERE connection = %(connection)s AND selection = %(knowledge)s
-    AND (held_back OR NOT %(held_back)s)
+    AND (NOT %(held_back)s OR run IN (SELECT id FROM run WHERE connection = %(connection)s AND notes_dates))
 
 -- name: unlisted_types
 -- Types of which exports of this knowledge have returned something since the last full one, inclusive, and which it did not list whole.
@@ -56,8 +56,10 @@ FROM run r WHERE r.connection = %(connection)s AND r.selection = %(selection)s A
     AND r.status IN ('complete', 'partial') ORDER BY r.id DESC LIMIT 1
 
 -- name: speak_for
--- The selection whose watermarks the run moves, and the types that its login may read.
-UPDATE run SET knowledge = %(knowledge)s, granted = %(granted)s WHERE id = %(run)s
+-- The selection whose watermarks the run moves, the types that its login may read, and whether all its sessions look at rows' dates.
+UPDATE run SET knowledge = %(knowledge)s, granted = %(granted)s,
+    notes_dates = coalesce(notes_dates AND %(notes_dates)s::bool, notes_dates, %(notes_dates)s::bool)
+WHERE id = %(run)s
 
 -- name: namesakes
 -- Other connections of the same EHR, if this run is the connection's first.

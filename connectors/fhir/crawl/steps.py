@@ -106,7 +106,7 @@ async def _crawl(run: EhrRun, capability: Capability, plan: TypePlan, since: Map
     since_by_patient = SinceByPatient(
         marks=marks, covered=None if by_hand else await roster.covered(), lags=await roster.lags()
     )
-    whole = [t for t in plan.types if t not in marks] if since else []
+    whole = [t for t in plan.types if since_parameter(t, profile, capability) is None] if since else []
     if whole and not run.store.planned:
         run.notes.append(f"listed in full, because this server accepts no date for them: {', '.join(whole)}")
     stored = {one.id: one for one in await roster.stored_patients()} if run.request.kind == "sync" else {}

@@ -386,6 +386,27 @@ async def test_a_full_listing_counts_only_for_its_types_and_for_no_wider_login(s
         assert await run.knowledge.last_full_listing([]) is None
 
 
+@pytest.mark.parametrize(
+    ("sessions", "held_back"),
+    [([True], {"Observation": T1}), ([False], {}), ([False, True], {}), ([True, False], {}), ([None], {})],
+)
+async def test_dates_hold_a_watermark_back_only_if_all_sessions_of_the_run_that_moved_it_noted_them(
+    store: Store, sessions: list[bool | None], held_back: dict[str, str]
+):
+    for notes_dates in sessions:
+        async with await store.begin_run(scope()) as run:
+            await run.knowledge.speak_for("all, crawled", [], notes_dates=notes_dates)
+            await run.plan([P1])
+            if notes_dates is not sessions[-1]:
+                continue  # a crash leaves it open
+            await run.write(Batch(records=[record("a", 1)], results=[settled(P1, records=1)]))
+            await run.finish(watermark=T1)
+    async with await store.begin_run(scope()) as run:
+        await run.knowledge.speak_for("all, crawled", [])
+        assert await run.knowledge.watermarks(held_back=True) == held_back
+        assert await run.knowledge.watermarks() == {"Observation": T1}
+
+
 async def test_only_a_connections_first_run_reports_similar_names(store: Store):
     await full_run(await store.begin_run(scope(base_url="https://ehr/r4")), [], [P1])
     twin = scope(connection="twin", base_url="https://ehr/r4")
