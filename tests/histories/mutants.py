@@ -5,7 +5,7 @@ beside it is forced on every history. It prints after how many histories, and by
 notices no mutant guards nothing.
 
 Histories until it was noticed, seeds from 1, when all were last played: slipped 3, clock_back 52, clock_behind 7, batches 55,
-out_and_back 1, follow 1, since 5 and 3, unserved 52, shared 3, categories 12 and 9, Unnarrowed 4, filter 34 and 29, until 43 and
+out_and_back 1, follow 1, since 5 and 4, unserved 52, shared 3, categories 12 and 9, Unnarrowed 11, filter 8 and 29, until 43 and
 7, elements 1, 1 and 56, LostFile 6, LostJob 1, pruned 1 and 1.
 """
 
