@@ -282,7 +282,7 @@ class Oracle:
                 continue
             kind = "stale" if key in after.live else "dead" if key in after.dead else "missing"
             row = self._ehr.rows[key]
-            foreseeable = watch.full or (key in self.past.taken and watch.since is None)
+            foreseeable = watch.full or (watch.since is None and self.past.was_taken(watch, key))
             if watch.narrowed == "elements" and (key in after.live or key in watch.before.dead):
                 continue  # a part replaces no whole resource, and revives none
             if self._slipped(watch, key) or not (foreseeable or not self.past.unforeseeable(watch, row)):

@@ -21,7 +21,7 @@ class Past:
         self.whose: dict[int, tuple[str, str, str]] = {}  # a run's selection and reach
         self.witnessed: set[Key] = set()  # by any run
         self.missed: set[Key] = set()  # by lists of the last run, where no read is served that could tell more
-        self.taken: set[Key] = set()  # others' rows that went with an erased patient: even news must bring them
+        self._taken: dict[Key, int] = {}  # others' rows that went with an erased patient, after how many runs
         self.had_astray = False  # whether rows came of whom nobody asked
         self._reached: dict[str, set[Key]] = {}  # what runs of each reach listed, or would have, had nothing been wrong
         self._surely: dict[str, set[Key]] = {}  # what green ones listed
@@ -30,11 +30,12 @@ class Past:
         """The store knows nothing any more of what was listed."""
         for known in (self.runs, self._reached, self._surely, self.listed, self.last_full):
             known.clear()
+        self._taken = dict.fromkeys(self._taken, 0)
 
     def erased(self, patient: str, before: Collection[Key], live: Collection[Key]) -> None:
         """The store has forgotten rows, of those that were live before, and who listed them. Others' rows must come again."""
         rows = [self._ehr.rows[key] for key in before if key in self._ehr.rows and key not in live]
-        self.taken |= {row.key for row in rows if {*row.patients} - {patient}}
+        self._taken |= {row.key: len(self.runs) for row in rows if {*row.patients} - {patient}}
         for known in (*self.listed.values(), *self._reached.values(), *self._surely.values()):
             known.intersection_update(live)
 
@@ -48,7 +49,7 @@ class Past:
     def has_ended(self, watch: Watch, live: Collection[Key], *, green: bool) -> None:
         """A run has ended. `live`: the rows of the store."""
         self.runs.append(watch)
-        self.taken.difference_update(live)
+        self._taken = {key: number for key, number in self._taken.items() if key not in live}
         self._note_missed(watch)
         self._note_witnessed(watch)
         if green:
@@ -77,6 +78,11 @@ class Past:
         listed = self._reached.get(watch.reach, set()) if not served else set()
         missed = {key for key in listed - watch.visible.keys() if key[0] != s.PATIENT and not watch.leaves_out(key[0])}
         self.missed = (self.missed - watch.visible.keys()) | missed
+
+    def was_taken(self, watch: Watch, key: Key) -> bool:
+        """Whether another patient's erasure took the row, and no full listing alike has ended since: even news must bring it."""
+        since = self.runs[self._taken.get(key, len(self.runs)) :]
+        return key in self._taken and not any(one.in_full and one.whose == watch.whose for one in since)
 
     def can_miss(self, watch: Watch, row: Row, asked: Collection[str]) -> bool:
         """Whether a run's lists can tell that the row is gone: they had it before, and it is of whom the run asks.
