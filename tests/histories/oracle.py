@@ -247,6 +247,7 @@ class Oracle:
             or watch.doubted
             or ehr.unserved
             or ehr.merged
+            or watch.formers  # whom the store takes for merged, though they may be no more
             or not ehr.site.reads
             or ehr.site.told_twice
         )
