@@ -22,6 +22,7 @@ from snapshots.tenancy import TenantSession
 
 _SQL = load("retention")
 _DUE = _SQL["due"]
+_DUE_QUARANTINE = _DUE.replace("%(before)s", "%(quarantine)s::timestamptz")
 
 
 class _Part(NamedTuple):
@@ -39,8 +40,13 @@ _HISTORY = _Part(
     _SQL["count_replaced"],
     _SQL["delete_replaced"],
 )
-_QUARANTINE = _Part(("quarantine",), _SQL["quarantined_by"], _SQL["count_quarantine"], _SQL["delete_quarantine"])
-_UNITS = _Part(("unit",), _SQL["asked_by"], _SQL["count_units"], _SQL["delete_units"])
+_QUARANTINE = _Part(("quarantine",), _SQL["quarantined_by"].replace("{due}", _DUE), _SQL["count_quarantine"], _SQL["delete_quarantine"])
+_UNITS = _Part(
+    ("unit",),
+    _SQL["asked_by"].replace("{due}", _DUE).replace("{due_quarantine}", _DUE_QUARANTINE),
+    _SQL["count_units"],
+    _SQL["delete_units"],
+)
 
 
 class Pruned(NamedTuple):

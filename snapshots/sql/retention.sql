@@ -1,10 +1,10 @@
 -- name: due
--- Of each connection, the newest run that had ended by a moment. One whose clock was behind is no older than those before it, and a time to
--- come says nothing.
-SELECT r.connection, max(r.id) AS run FROM run r LEFT JOIN (
-    SELECT connection, min(id) AS run FROM run WHERE finished_at > %(before)s AND finished_at <= now() GROUP BY connection
-) young ON young.connection = r.connection
-WHERE r.finished_at <= %(before)s AND r.id < coalesce(young.run, r.id + 1) GROUP BY r.connection
+-- Of each connection, the newest run that had surely ended by a moment; those before it ended before. One whose clock was behind may have
+-- ended at any time since those before it, so the next one says when; a time to come says nothing.
+SELECT r.connection, max(r.id) AS run FROM (
+    SELECT connection, id, finished_at, max(finished_at) FILTER (WHERE finished_at <= now()) OVER (PARTITION BY connection ORDER BY id) AS latest
+    FROM run
+) r WHERE r.finished_at = r.latest AND r.latest <= %(before)s GROUP BY r.connection
 
 -- name: newest_before
 -- Of each connection, the newest run up to that one that has replaced anything: what it replaced is deleted.
@@ -49,8 +49,8 @@ SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM members), (SELECT coun
 
 -- name: quarantined_by
 -- Runs that had ended by a moment and have input in quarantine.
-SELECT run.id, c.name FROM run JOIN connection c ON c.id = run.connection
-WHERE run.finished_at <= %(before)s AND EXISTS (SELECT FROM quarantine q WHERE q.run = run.id) ORDER BY run.id
+SELECT run.id, c.name FROM run JOIN connection c ON c.id = run.connection JOIN ({due}) due ON due.connection = c.id
+WHERE run.id <= due.run AND run.finished_at IS NOT NULL AND EXISTS (SELECT FROM quarantine q WHERE q.run = run.id) ORDER BY run.id
 
 -- name: count_quarantine
 -- The number of lines that a run has put into quarantine.
@@ -82,10 +82,11 @@ WITH ended AS (
     UNION SELECT max(e.id) FROM export e JOIN unit u ON u.run = e.id
         WHERE u.kind = 'file' AND u.records > 0 GROUP BY e.connection, e.selection, u.resource_type
     UNION SELECT q.run FROM quarantine q JOIN run r ON r.id = q.run JOIN unit u ON u.run = q.run AND u.key = q.unit_key
-        WHERE u.patient_id IS NOT NULL AND r.finished_at > coalesce(%(quarantine)s::timestamptz, '-infinity')
+        LEFT JOIN ({due_quarantine}) due ON due.connection = r.connection
+        WHERE u.patient_id IS NOT NULL AND r.id > coalesce(due.run, 0)
 )
-SELECT run.id, c.name FROM run JOIN connection c ON c.id = run.connection
-WHERE run.finished_at <= %(before)s AND run.id NOT IN (SELECT run FROM needed) AND EXISTS (SELECT FROM unit u WHERE u.run = run.id)
+SELECT run.id, c.name FROM run JOIN connection c ON c.id = run.connection JOIN ({due}) due ON due.connection = c.id
+WHERE run.id <= due.run AND run.finished_at IS NOT NULL AND run.id NOT IN (SELECT run FROM needed) AND EXISTS (SELECT FROM unit u WHERE u.run = run.id)
 ORDER BY run.id
 
 -- name: count_units

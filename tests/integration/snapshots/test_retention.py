@@ -146,10 +146,10 @@ async def test_a_read_of_the_past_finishes_although_it_is_pruned_meanwhile(store
     assert orjson.loads(text)["value"][0] == 1
 
 
-async def test_a_run_by_a_wrong_clock_is_as_old_as_those_beside_it(store: Store) -> None:
+async def test_a_run_by_a_wrong_clock_is_as_young_as_those_beside_it(store: Store) -> None:
     days = (0, 100, -9000, 300, 9000, 400)  # the third by a clock that is behind, the fifth by one that is ahead
     numbers = [await night(store, "mercy", day, {"a": (day, "p1", ())}) for day in days]
-    for before, kept in ((50, 0), (200, 3 - 1), (350, 3), (500, 5)):
+    for before, kept in ((50, 0), (200, 2 - 1), (350, 3), (500, 5)):
         horizon = T0 + timedelta(days=before)
         assert await store.prune(history=horizon, dry_run=True) == await store.prune(history=horizon)
         for day, number in list(zip(days, numbers, strict=True))[kept:]:
@@ -177,6 +177,29 @@ async def test_quarantine_of_ended_runs_is_deleted(store: Store, store_url: str)
     )
     assert (await store.prune(quarantine=T0 + timedelta(days=1))).rows == {"quarantine": 2}
     assert rows(store_url, "SELECT run FROM quarantine") == [(3,)]
+
+
+async def test_quarantine_and_units_of_a_run_by_a_wrong_clock_are_as_young_as_those_beside_it(
+    store: Store, store_url: str
+) -> None:
+    days = (0, 100, -9000, 300, 9000, 400, 500)  # the third by a clock that is behind, the fifth by one that is ahead
+    for day in days:
+        async with await store.begin_run(scope(), clock=lambda day=day: T0 + timedelta(days=day)) as run:
+            await run.plan([search("Condition", patient="p1")])
+            await run.write(Batch(results=[settled(search("Condition", patient="p1"))]))
+            await run.finish(watermark=None)
+    execute(
+        store_url,
+        "DELETE FROM watermark; INSERT INTO quarantine (run, digest, unit_key, source, reason, raw) "
+        "SELECT run, 'x', key, 's', 'r', 'raw' FROM unit",
+    )
+    for before, last in ((50, 1), (200, 2), (350, 4), (450, 6)):
+        horizon = T0 + timedelta(days=before)
+        await store.prune(runs=horizon)
+        assert rows(store_url, "SELECT min(run) FROM unit") == rows(store_url, "SELECT min(run) FROM quarantine")
+        await store.prune(runs=horizon, quarantine=horizon)
+        for table in ("quarantine", "unit"):
+            assert rows(store_url, f"SELECT min(run), count(*) FROM {table}") == [(last + 1, len(days) - last)]
 
 
 UNITS = (search(patient="p1"), search("Condition", patient="p1"))
@@ -219,7 +242,6 @@ ENDED = JOB.format("true", "false")
     "statement",
     [
         "UPDATE run SET finished_at = NULL, status = 'running' WHERE id = 1",
-        "UPDATE run SET finished_at = now() WHERE id = 1",
         "UPDATE run SET selection = 'group:G', knowledge = '' WHERE id > 1",
         "UPDATE run SET knowledge = 'export' WHERE id > 1",
         "INSERT INTO watermark VALUES (1, 'all', 'Condition', '2020', 1)",
@@ -229,7 +251,7 @@ ENDED = JOB.format("true", "false")
         f"{ENDED}; UPDATE run SET full_listing = id = 1",
         f"{ENDED}; UPDATE unit SET kind = 'file', records = 1 WHERE run = 1",
     ],
-    ids=["open", "young", "selection", "knowledge", "watermark", "lag", "job", "elements", "full-export", "type"],
+    ids=["open", "selection", "knowledge", "watermark", "lag", "job", "elements", "full-export", "type"],
 )
 async def test_units_needed_by_a_hole_watermark_or_export_are_kept(
     store: Store, store_url: str, statement: str
