@@ -5,6 +5,7 @@
     ├── MissingRightsError        the login lacks a right; the message has the GRANT
     ├── MigrationError            the schema cannot be migrated to this version
     ├── SchemaCommentError        a tenant's schema has a comment that does not name its roles
+    ├── StoreLockedError          another session held a lock for longer than we wait
     ├── ConnectionBusyError       another run of the same connection is in progress
     ├── RunNotFoundError          there is no run with that number
     │   └── HistoryPrunedError    what was there after that run is known no more
@@ -52,6 +53,14 @@ class MigrationError(StoreError):
 
 class SchemaCommentError(StoreError):
     """A tenant's schema has a comment that is not ours, so its roles are unknown."""
+
+
+class StoreLockedError(StoreError):
+    """Another session held a lock for longer than we wait; the message names it, if it was found."""
+
+    def held_by(self, holder: str) -> StoreLockedError:
+        """Return the same error with the session that held the lock."""
+        return StoreLockedError(f"{self} It is held by {holder}.")
 
 
 class ConnectionBusyError(StoreError):
@@ -160,6 +169,12 @@ def _translated(error: psycopg.Error, doing: str) -> StoreError:
         return StoreUnavailableError(
             f"{doing}: the connection to the server was lost. What was committed is safe; "
             "check that the server is up and run the same command again."
+        )
+    if state == "55P03":
+        return StoreLockedError(
+            f"{doing}: waited too long for a lock that another session holds, such as a VACUUM FULL, an index being built, an "
+            "upgrade of the store, or a transaction that somebody left open. What was committed is safe. Wait until that session "
+            "ends, or end it (SELECT pg_terminate_backend(…)); then run the same command again."
         )
     if state == "57014":
         return StoreQueryError(f"{doing}: the statement exceeded its time limit, and was stopped.", sqlstate=state)

@@ -40,7 +40,9 @@ _HISTORY = _Part(
     _SQL["count_replaced"],
     _SQL["delete_replaced"],
 )
-_QUARANTINE = _Part(("quarantine",), _SQL["quarantined_by"].replace("{due}", _DUE), _SQL["count_quarantine"], _SQL["delete_quarantine"])
+_QUARANTINE = _Part(
+    ("quarantine",), _SQL["quarantined_by"].replace("{due}", _DUE), _SQL["count_quarantine"], _SQL["delete_quarantine"]
+)
 _UNITS = _Part(
     ("unit",),
     _SQL["asked_by"].replace("{due}", _DUE).replace("{due_quarantine}", _DUE_QUARANTINE),

@@ -25,6 +25,7 @@ from snapshots.erasure import Erased, erase, resample
 from snapshots.errors import RunNotFoundError, StoreError, describe_server, store_border
 from snapshots.given_up import Discarded
 from snapshots.ledger import OpenRun
+from snapshots.lock_waits import WAIT_S, bounded_locks
 from snapshots.migrate import migrate
 from snapshots.opening import open_snapshot
 from snapshots.pace import connections_down, pace_of
@@ -273,13 +274,19 @@ class Store:
 
 @asynccontextmanager
 async def open_store(
-    url: str, tenant: str, actor: Actor, *, keyring: Keyring | None = None, encrypts: bool = False
+    url: str,
+    tenant: str,
+    actor: Actor,
+    *,
+    keyring: Keyring | None = None,
+    encrypts: bool = False,
+    lock_wait_s: float = WAIT_S,
 ) -> AsyncIterator[Store]:
     """Open the store of a tenant for an actor: "embedded", "embedded:DIR" or a libpq URL of Postgres 15 or newer.
 
     Starts the embedded server where needed and holds it until the end; creates or upgrades the tenant's schema. With a `keyring`
     a store in which no run has begun becomes an encrypted one. `encrypts`: so does one with charts, if no run is in progress;
-    until `Store.rotate` has come to its end, nobody opens it for anything else.
+    until `Store.rotate` has come to its end, nobody opens it for anything else. `lock_wait_s`: how long to wait for a lock.
 
     Raises:
         StoreError: the tenant's name cannot name a schema.
@@ -287,24 +294,35 @@ async def open_store(
         MissingRightsError: the login lacks a right; the message has the GRANT.
         MigrationError: a newer chartferry has upgraded the schema.
         StoreKeyError: the keys are not the store's; nothing was written.
+        StoreLockedError: another session holds a lock on the tenant's tables; nothing was written.
     """
     tenant_schema(tenant)
     async with running_server(url) as server:
-        walls, sealer = await _prepare(server, tenant, actor, keyring, with_login=server != url, encrypts=encrypts)
+        walls, sealer = await _prepare(
+            server, tenant, actor, keyring, with_login=server != url, encrypts=encrypts, lock_wait_s=lock_wait_s
+        )
         async with SessionPool(server, tenant, actor, walls=walls, sealer=sealer) as pool:
             yield Store(server, tenant, pool)
 
 
 async def _prepare(
-    url: str, tenant: str, actor: Actor, keyring: Keyring | None, *, with_login: bool, encrypts: bool
+    url: str,
+    tenant: str,
+    actor: Actor,
+    keyring: Keyring | None,
+    *,
+    with_login: bool,
+    encrypts: bool,
+    lock_wait_s: float,
 ) -> tuple[Walls, Sealer | None]:
     conn = await connect(url)
     try:
         await check_server(conn, url)
         session = TenantSession(conn=conn, tenant=tenant, actor=actor)
-        walls = await migrate(session, with_login=with_login)
-        if encrypts and keyring is not None:
-            await begin_encryption(session, keyring)
-        return walls, await sealer_for(replace(session, roles=walls.roles), keyring, encrypts=encrypts)
+        async with bounded_locks(conn, url, lock_wait_s):
+            walls = await migrate(session, with_login=with_login)
+            if encrypts and keyring is not None:
+                await begin_encryption(session, keyring)
+            return walls, await sealer_for(replace(session, roles=walls.roles), keyring, encrypts=encrypts)
     finally:
         await conn.close()

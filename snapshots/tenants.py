@@ -23,6 +23,7 @@ from snapshots.errors import (
     StoreUnavailableError,
     store_border,
 )
+from snapshots.lock_waits import WAIT_S, bounded_locks
 from snapshots.migrate import migrate, migrations, version_of
 from snapshots.reading import WhatWasRead, note
 from snapshots.reports import reports
@@ -73,8 +74,10 @@ class Tenants:
         """Return the tenants by name."""
         newest = len(migrations())
         found = []
-        for name, size in await self._named():
-            schema, breaches = tenant_schema(name), list[str]()
+        with store_border("listing tenants"):
+            sizes = await (await self._conn.execute(_SQL["sizes"])).fetchall()
+        for schema, size in sizes:
+            name, breaches = schema.removeprefix(_PREFIX), list[str]()
             try:
                 walls = await self._walls(name)
                 stands = walls.stand
@@ -96,7 +99,7 @@ class Tenants:
             StoreError: there is no tenant of that name; none was migrated.
             StoreUnavailableError: the server is gone.
         """
-        there = [name for name, _ in await self._named()]
+        there = await self.names()
         if unknown := sorted(set(names) - set(there)):
             raise StoreError(f"the store has no tenant {', '.join(unknown)}; there are: {', '.join(there) or 'none'}.")
         for name in names or there:
@@ -205,7 +208,9 @@ class Tenants:
 
     async def names(self) -> list[str]:
         """Return the names of the tenants, in order."""
-        return [name for name, _ in await self._named()]
+        with store_border("listing tenants"):
+            found = await (await self._conn.execute(_SQL["schemas"])).fetchall()
+        return [schema.removeprefix(_PREFIX) for (schema,) in found]
 
     async def _required(self, name: str) -> str:
         """Return the schema of an existing tenant."""
@@ -235,19 +240,16 @@ class Tenants:
             return False
         return True
 
-    async def _named(self) -> list[tuple[str, int]]:
-        with store_border("listing tenants"):
-            found = await (await self._conn.execute(_SQL["schemas"])).fetchall()
-        return [(schema.removeprefix(_PREFIX), size) for schema, size in found]
-
     async def _walls(self, name: str) -> Walls:
         with store_border(f"looking at tenant {name}"):
             return await find_walls(self._conn, tenant_schema(name))
 
 
 @asynccontextmanager
-async def open_tenants(url: str, actor: Actor) -> AsyncIterator[Tenants]:
+async def open_tenants(url: str, actor: Actor, *, lock_wait_s: float = WAIT_S) -> AsyncIterator[Tenants]:
     """Open a store for work on its tenants, as `open_store` does for one of them.
+
+    No statement waits longer than `lock_wait_s` for a lock.
 
     Raises:
         StoreUnavailableError: there is no server, it refuses us, or it cannot be a store.
@@ -256,6 +258,7 @@ async def open_tenants(url: str, actor: Actor) -> AsyncIterator[Tenants]:
         conn = await connect(server)
         try:
             await check_server(conn, server)
-            yield Tenants(conn, actor, server, with_login=server != url)
+            async with bounded_locks(conn, server, lock_wait_s):
+                yield Tenants(conn, actor, server, with_login=server != url)
         finally:
             await conn.close()

@@ -1,6 +1,6 @@
 -- name: pin
 -- The settings that this code relies on, whatever the server, the database, the role, the URL or the environment set: how dates, intervals
--- and bytes are written and read, how a transaction begins, that no session is ended while it waits for an EHR, and that a commit is on
+-- and bytes are written and read, how a transaction begins, that no session is ended while it waits for an EHR or waits without end for a lock, and that a commit is on
 -- disk where the code requires it (a stricter synchronous_commit stays). jit: a plan names each type's partition, and compiling that takes
 -- Debian's 15 twenty seconds of a query of one. row_security: policies filter in place of refusing each query of a walled table.
 -- restrict_nonsystem_relation_kind: our views may be read; it came with minor versions of August 2024, transaction_timeout with Postgres
@@ -15,7 +15,7 @@ SELECT pg_backend_pid(),
         THEN set_config('restrict_nonsystem_relation_kind', '', false) END,
     set_config('default_transaction_isolation', 'read committed', false),
     set_config('default_transaction_read_only', 'off', false), set_config('default_transaction_deferrable', 'off', false),
-    set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false),
+    set_config('statement_timeout', '0', false), set_config('lock_timeout', '10min', false),
     set_config('idle_in_transaction_session_timeout', '0', false), set_config('idle_session_timeout', '0', false),
     CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL THEN set_config('transaction_timeout', '0', false) END,
     CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END
@@ -52,6 +52,16 @@ DISCARD SEQUENCES
 -- name: backend
 -- Which of the server's processes answers this statement.
 SELECT pg_backend_pid()
+
+-- name: bound_locks
+-- How long a statement waits for somebody else's lock.
+SELECT set_config('lock_timeout', %(milliseconds)s, false)
+
+-- name: holders
+-- The sessions for whose locks a server process waits.
+SELECT string_agg(format('session %%s of login %%s%%s', a.pid, a.usename, ', in a transaction since ' || to_char(a.xact_start, 'YYYY-MM-DD HH24:MI:SS UTC')),
+    '; ' ORDER BY a.pid)
+FROM unnest(pg_blocking_pids(%(process)s)) b (pid) JOIN pg_stat_activity a USING (pid)
 
 -- name: database
 -- Whether the server has a database and lets this login into it. Asked in another database.

@@ -1,5 +1,10 @@
 -- name: schemas
--- The schemas of tenants, with their sizes in bytes.
+-- The schemas of tenants.
+SELECT n.nspname::text FROM pg_namespace n JOIN pg_class m ON m.relnamespace = n.oid AND m.relname = 'schema_migration'
+WHERE starts_with(n.nspname, 'tenant_') ORDER BY n.nspname
+
+-- name: sizes
+-- The schemas of tenants, with their sizes in bytes. Waits for whoever locks one of their tables.
 SELECT n.nspname::text, (
     SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'm')
 )

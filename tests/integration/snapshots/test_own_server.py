@@ -40,7 +40,7 @@ ODD = {
     "default_transaction_read_only": ("on", "off"),
     "default_transaction_deferrable": ("on", "off"),
     "statement_timeout": ("1h", "0"),
-    "lock_timeout": ("1h", "0"),
+    "lock_timeout": ("1h", "10min"),
     "idle_in_transaction_session_timeout": ("1h", "0"),
     "idle_session_timeout": ("1h", "0"),
     "synchronous_commit": ("off", "on"),
