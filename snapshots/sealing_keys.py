@@ -130,8 +130,14 @@ async def kept_secrets(session: TenantSession) -> dict[str, bytes]:
 
 
 def _secret(tenant: str, keyring: Keyring, kept: dict[str, bytes]) -> bytes:
-    """Open the secret with every key that the store knows: one wrong key is an error, whatever the others are."""
+    """Open the secret with every key that the store knows: one that is missing or wrong is an error, whatever the others are."""
     known = [name for name in keyring.keys if name in kept]
+    if known and (missing := kept.keys() - keyring.keys.keys()):
+        raise StoreKeyError(
+            f"the store of tenant {tenant} has values that key {_listed(missing)} encrypted, and [encryption] keys has "
+            f"{_listed(keyring.keys)}: add it. `chartferry keys rotate-store` ends the need for older keys. Nothing was read or "
+            "written."
+        )
     if not known:
         raise StoreKeyError(
             f"the store of tenant {tenant} is encrypted with other keys: it knows {_listed(kept)}, and [encryption] keys has "

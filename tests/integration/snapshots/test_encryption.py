@@ -270,14 +270,25 @@ async def test_a_process_that_opened_the_store_before_encryption_begins_no_run(s
 async def test_after_a_new_key_the_old_one_still_decrypts_its_values(store_url: str) -> None:
     async with opened_store(store_url, keyring=KEYS) as store:
         await brought(store, patient())
-    async with opened_store(store_url, keyring=BOTH) as store:
+    async with opened_store(store_url, keyring=KEYS) as early, opened_store(store_url, keyring=BOTH) as store:
         before = rows(store_url, "SELECT xmin::text FROM resource_stored")
         await brought(store, patient(), patient("p2"))
         assert rows(store_url, "SELECT xmin::text FROM resource_stored WHERE id = 'p1'") == before
         assert (await read(store)).count(b"Zappa,") == 2
-    with pytest.raises(SealedValueError, match="encrypted with key k2, which the configuration does not have"):
-        async with opened_store(store_url, keyring=KEYS) as store:
-            await read(store)
+        with pytest.raises(SealedValueError, match="encrypted with key k2, which the configuration does not have"):
+            await read(early)
+
+
+@pytest.mark.parametrize("keyring", [KEYS, replace(BOTH, keys={"k2": BOTH.keys["k2"]})], ids=["older", "newer"])
+async def test_a_store_with_values_of_two_keys_is_not_opened_with_one(store_url: str, keyring: Keyring) -> None:
+    for before in (KEYS, BOTH):
+        async with opened_store(store_url, keyring=before):
+            pass
+    with pytest.raises(
+        StoreKeyError, match=r"has values that key k\d encrypted, and \[encryption\] keys has k\d: add it"
+    ):
+        async with opened_store(store_url, keyring=keyring):
+            pass
 
 
 async def test_another_tenants_values_cannot_be_decrypted_with_the_same_key(store_url: str) -> None:

@@ -7,13 +7,18 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import anyio
+import psycopg
 import pytest
+from psycopg import sql
 
 from snapshots.errors import ConnectionBusyError, RunNotFoundError, UnitConflictError
 from snapshots.export_job import BulkJob
 from snapshots.ledger import OpenRun
 from snapshots.record import Batch, Quarantined
+from snapshots.report import RunScope
 from snapshots.store import Store
 from snapshots.unit import Unit, UnitKind
 from tests.fix_store import opened_store
@@ -179,6 +184,50 @@ async def test_an_interrupted_run_of_another_scope_is_closed_as_failed(store: St
         assert (other.id, other.planned) != (run.id, True)
     assert (await store.run(run.id)).error == "interrupted"
     assert (await store.run(run.id)).status == "failed"
+
+
+async def test_a_run_that_ends_and_one_that_gives_up_an_interrupted_one_never_wait_for_each_other(store_url: str):
+    with psycopg.connect(store_url, autocommit=True) as conn:  # else the server finds the circle, and undoes it
+        conn.execute(sql.SQL("ALTER DATABASE {} SET deadlock_timeout = '1h'").format(sql.Identifier(conn.info.dbname)))
+    async with opened_store(store_url) as store, await psycopg.AsyncConnection.connect(store_url) as conn:
+        async with await store.begin_run(scope(connection="b")) as left:
+            await left.plan([P1])
+        ending = await store.begin_run(scope(connection="a"))
+        await conn.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('chartferry end of a run default', 0))"  # another run ends
+        )
+        async with (
+            ending,
+            anyio.create_task_group() as group,
+            await psycopg.AsyncConnection.connect(store_url) as third,
+        ):
+            group.start_soon(begun_and_left, store, scope(connection="b", types=("Observation",)))
+            await waiting(conn, 1)
+            group.start_soon(finished, ending)
+            await waiting(conn, 2)
+            group.start_soon(third.execute, "LOCK TABLE tenant_default.run IN SHARE MODE")  # as a new key does
+            await waiting(conn, 3)
+            with anyio.fail_after(20):
+                await conn.rollback()
+                await waiting(conn, 0)
+                await third.rollback()
+        assert [(one.connection, one.status) for one in await store.runs()][1:] == [("a", "nothing"), ("b", "failed")]
+
+
+async def begun_and_left(store: Store, scope_: RunScope) -> None:
+    async with await store.begin_run(scope_):
+        pass
+
+
+async def finished(run: OpenRun) -> None:
+    await run.finish(watermark=None)
+
+
+async def waiting(conn: psycopg.AsyncConnection[Any], number: int) -> None:
+    """Return once so many sessions of this database wait for a lock."""
+    query = "SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
+    while (await (await conn.execute(query)).fetchone()) != (number,):
+        await anyio.lowlevel.checkpoint()
 
 
 async def test_a_run_interrupted_more_than_a_day_ago_is_not_resumed(store: Store, store_url: str):

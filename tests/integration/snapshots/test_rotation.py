@@ -119,7 +119,9 @@ async def test_values_at_an_encrypted_path_are_found_in_a_rival_with_any_escapin
     assert rows(store_url, "SELECT body FROM rival WHERE body ~ 'zero|one|wo'") == []
 
 
-async def test_a_killed_rotation_is_readable_with_both_keys_and_is_continued(store_url: str):
+async def test_after_a_killed_rotation_the_store_is_read_and_synced_with_both_keys_until_it_is_continued(
+    store_url: str,
+):
     before = await filled(store_url)
     had = of_key(store_url, "k1")
     async with (
@@ -136,9 +138,13 @@ async def test_a_killed_rotation_is_readable_with_both_keys_and_is_continued(sto
             await anyio.lowlevel.checkpoint()
     left = of_key(store_url, "k1")
     assert (left["resource_stored"], left["rival"]) == (0, had["rival"])
+    for keyring in (OLD, NEW):
+        with pytest.raises(StoreKeyError):
+            async with opened_store(store_url, keyring=keyring):
+                pass
     async with opened_store(store_url, keyring=BOTH) as store:
         assert await history(store) == before
-        assert await night(store, patient("p0000", "Frank"), *MANY[2:]) == (0, 0, 299)
+        assert await night(store, patient("p0000", "Frank"), patient("p0002", "Changed"), *MANY[3:]) == (0, 1, 298)
         await store.rotate()
     assert not any(of_key(store_url, "k1").values())
     async with opened_store(store_url, keyring=NEW) as store:
