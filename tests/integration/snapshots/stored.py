@@ -16,6 +16,7 @@ from psycopg import sql
 from snapshots.errors import StoreError
 from snapshots.export_job import BulkJob
 from snapshots.ledger import OpenRun
+from snapshots.migrate import migrations
 from snapshots.patient import Alias
 from snapshots.record import Batch, Record
 from snapshots.report import RunReport, RunScope
@@ -262,6 +263,17 @@ def execute(url: str, statement: str) -> None:
     """Change the default tenant's tables behind the store's back."""
     with psycopg.connect(url, autocommit=True, options=f"-c search_path={SCHEMA}") as conn:
         conn.execute(statement)
+
+
+def make_as_of_version(url: str, version: int) -> None:
+    """Make the store's schema what the program of an earlier version left."""
+    execute(url, f"DROP SCHEMA {SCHEMA} CASCADE")
+    execute(url, f"CREATE SCHEMA {SCHEMA}")
+    record_of_steps = "version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()"
+    execute(url, f"CREATE TABLE schema_migration ({record_of_steps})")
+    for step in migrations()[:version]:
+        execute(url, step.statements)
+        execute(url, f"INSERT INTO schema_migration (version, name) VALUES ({step.version}, '{step.name}')")
 
 
 def live(url: str) -> set[str]:

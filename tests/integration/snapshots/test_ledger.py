@@ -225,7 +225,10 @@ async def finished(run: OpenRun) -> None:
 
 async def waiting(conn: psycopg.AsyncConnection[Any], number: int) -> None:
     """Return once so many sessions of this database wait for a lock."""
-    query = "SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
+    query = """
+        SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE NOT granted AND datname = current_database()
+    """
     while (await (await conn.execute(query)).fetchone()) != (number,):
         await anyio.lowlevel.checkpoint()
 

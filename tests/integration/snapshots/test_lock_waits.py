@@ -14,7 +14,7 @@ from snapshots.errors import StoreLockedError
 from snapshots.store import open_store
 from snapshots.tenants import open_tenants
 from tests.fix_store import TESTER
-from tests.integration.snapshots.stored import SCHEMA, execute
+from tests.integration.snapshots.stored import SCHEMA, make_as_of_version
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ async def test_work_on_tenants_ends_with_an_error_where_a_table_is_locked(store_
 
 
 async def test_an_upgrade_that_waits_for_a_reader_ends_with_an_error_and_changes_nothing(store_url: str) -> None:
-    execute(store_url, "ALTER TABLE run DROP COLUMN end_order; DELETE FROM schema_migration WHERE version >= 37")
+    make_as_of_version(store_url, 36)
     with locked(store_url, "SELECT FROM run"), pytest.raises(StoreLockedError, match="held by session"):
         await open_briefly(store_url)
     await open_briefly(store_url)

@@ -14,10 +14,10 @@ from snapshots.unit import unit_key
 from snapshots.witness import Said
 from tests.fix_store import opened_store
 from tests.integration.snapshots.stored import (
-    SCHEMA,
     asked_for,
     execute,
     live,
+    make_as_of_version,
     open_evidence,
     person,
     read,
@@ -47,17 +47,6 @@ async def test_many_processes_may_create_a_tenant_at_once(store_url: str):
         for _ in range(4):
             group.start_soon(create)
     assert rows(store_url, "SELECT count(*) FROM tenant_crowd.schema_migration") == [(len(migrations()),)]
-
-
-def make_as_of_version(store_url: str, version: int) -> None:
-    """Make the store's schema what the program of an earlier version left."""
-    execute(store_url, f"DROP SCHEMA {SCHEMA} CASCADE")
-    execute(store_url, f"CREATE SCHEMA {SCHEMA}")
-    record_of_steps = "version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()"
-    execute(store_url, f"CREATE TABLE schema_migration ({record_of_steps})")
-    for step in migrations()[:version]:
-        execute(store_url, step.statements)
-        execute(store_url, f"INSERT INTO schema_migration (version, name) VALUES ({step.version}, '{step.name}')")
 
 
 OPEN_RUN_OF_NAMED_KEYS = """
