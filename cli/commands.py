@@ -17,7 +17,8 @@ import typer.core
 import typer.main
 
 from cli.invocation import shared_options
-from cli.misspelt_words import as_typed, command_meant, options_meant, showable, with_long_dash
+from cli.misspelt_words import as_typed, options_meant, showable, with_long_dash
+from cli.refused_words import no_command, refused_value, too_many
 
 
 class Command(NamedTuple):
@@ -286,9 +287,9 @@ class CommandGroup(typer.core.TyperGroup):
         return _parsed(super().parse_args, self, ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Find a command by name as typer does, with its suggestions, and load it."""
-        if args[0] not in self.commands and (meant := command_meant(args[0], self.commands)):
-            ctx.fail(f"No such command {args[0]!r}. Did you mean {meant!r}?")
+        """Find a command by name as typer does, and load it."""
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            ctx.fail(no_command(args[0], self.commands, _long_options(self, ctx)))
         name, found, rest = super().resolve_command(ctx, args)
         return name, found.load() if isinstance(found, Unloaded) else found, rest
 
@@ -320,12 +321,21 @@ def _loaded(listed: Command | Group) -> typer.core.TyperCommand | CommandGroup:
 def _parsed(
     parse: Callable[[Any, list[str]], list[str]], command: PlainCommand | CommandGroup, ctx: Any, args: list[str]
 ) -> list[str]:
-    options = {name for one in command.get_params(ctx) for name in one.opts if name.startswith("--")}
+    options = _long_options(command, ctx)
     typed = list(args)  # the parser takes the words out of its list
     if (found := with_long_dash(typed, options)) is not None:
         ctx.fail(f"No such option: {found[0]}, whose dash is not a hyphen (Possible options: {found[1]})")
+    more_allowed, ctx.allow_extra_args = ctx.allow_extra_args, True  # else typer quotes what is too much
     try:
-        return parse(ctx, args)
+        left = parse(ctx, args)
+    except typer.BadParameter as error:
+        errors = getattr(error.__cause__, "errors", None)
+        wanted = refused_value(errors()) if errors is not None else None
+        if wanted is not None:
+            error.message = wanted
+        elif (help_ := getattr(error.param, "help", None)) and not error.message:
+            error.message = help_  # of a missing argument
+        raise
     except typer.TyperException as error:
         refused = getattr(error, "option_name", None)
         if not hasattr(error, "possibilities") or not isinstance(refused, str):
@@ -336,6 +346,17 @@ def _parsed(
         error.message = f"No such option: {shown}" + (f" (Possible options: {meant})" if meant else "")
         error.possibilities = ()  # they are in the message
         raise
+    ctx.allow_extra_args = more_allowed
+    if left and not more_allowed:
+        takes = [
+            one.metavar or one.name.upper() for one in command.get_params(ctx) if one.param_type_name == "argument"
+        ]
+        ctx.fail(too_many(len(left), takes, options))
+    return left
+
+
+def _long_options(command: PlainCommand | CommandGroup, ctx: Any) -> set[str]:
+    return {name for one in command.get_params(ctx) for name in one.opts if name.startswith("--")}
 
 
 def _without_types(params: list[Any]) -> list[Any]:

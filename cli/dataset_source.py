@@ -9,18 +9,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
+from config.urls import is_served
 from exports.delivery.place_name import destination_of, shown
 from exports.errors import DatasetError
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 60
-
-
-def is_served(where: str) -> bool:
-    """Return whether a web server has it, so that others may read it there as well."""
-    return urlsplit(where).scheme in {"http", "https"}
 
 
 def dataset_at(where: str) -> tuple[str, Callable[[str], Iterator[bytes]]]:
@@ -40,7 +36,7 @@ def dataset_at(where: str) -> tuple[str, Callable[[str], Iterator[bytes]]]:
 
 def _over_http(url: str) -> Iterator[bytes]:
     """Read a file from a server; gzip is understood where the server says so."""
-    if urlsplit(url).scheme not in {"http", "https"}:
+    if not is_served(url):
         raise DatasetError("a page refers to a URL that is neither http nor https")
     request = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})  # noqa: S310 - checked above
     try:

@@ -45,6 +45,7 @@ from cli.supervise import supervise
 from cli.type_words import OnlyTypesOption, checked_types
 from cli.warehouse import SchemaOption, ToOption, checked_warehouse, run_load, show_loaded
 from config.settings import Settings
+from config.urls import is_served
 from exports.delivery.place_name import destination_of
 from exports.formats.file_formats import DATABASES, FORMATS, TABLES, TYPED
 from exports.formats.table_file import check_installed, load_formats
@@ -289,6 +290,8 @@ def _export(
 
 
 def _publish(reading: _Reading, place: str, base_url: str | None) -> int:
+    if base_url is not None and not is_served(base_url):
+        raise typer.BadParameter("--base-url takes an absolute http or https URL")
     wanted = PublishRequest(
         connections=reading.connections, types=reading.types, patients=reading.patients, base_url=base_url
     )

@@ -9,6 +9,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from config.how_many import how_many
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from snapshots.proof import Certificate
     from snapshots.report import Hole, RunReport
@@ -51,9 +53,14 @@ def printable(text: str) -> str:
 
 
 def print_message(text: str) -> None:
-    """Print a line for people on stderr, so that stdout stays clean for machines."""
-    sys.stderr.write(printable(text) + "\n")
-    sys.stderr.flush()
+    """Print a line for people on stderr, so that stdout stays clean for machines.
+
+    If nobody reads stderr any more, or the disk of a log is full, the line is lost and the work goes on: the exit code is the
+    result, and charts are worth more than a line about them.
+    """
+    with suppress(OSError):
+        sys.stderr.write(printable(text) + "\n")
+        sys.stderr.flush()
 
 
 def print_line(text: str = "") -> None:
@@ -65,36 +72,91 @@ def print_line(text: str = "") -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
     """Print a table on stdout; columns whose heading ends with "#" hold numbers and are right-aligned.
 
-    If the terminal is too narrow, columns of only zeros are left out, and so are the table's lines.
+    If the terminal is too narrow, columns of only zeros are left out, and so are the table's lines, then columns whose heading
+    begins with "?"; if words would still be broken, each row becomes a list of its cells.
     """
     from rich.console import Console
     from rich.measure import Measurement
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE)
     freely = console.options.update(width=_WIDEST)
-    listed = [tuple(row) for row in rows]
-    narrow = Measurement.get(console, freely, _table(columns, listed, title)).maximum > console.width
-    if narrow:
+    listed: list[Sequence[object]] = [tuple(row) for row in rows]
+    table = _table(columns, listed, title)
+    if Measurement.get(console, freely, table).maximum > console.width:
         kept = [
             place for place, name in enumerate(columns) if not name.endswith("#") or any(row[place] for row in listed)
         ]
         columns, listed = [columns[place] for place in kept], [tuple(row[place] for place in kept) for row in listed]
-    console.print(_table(columns, listed, title, narrow=narrow))
+        table = _cells(columns, listed, title)
+        while True:
+            narrow = _table(columns, listed, title, narrow=True)
+            if sum(column.min_width or 0 for column in narrow.columns) + len(columns) - 1 <= console.width:
+                table = narrow
+                break
+            spare = next((place for place, name in enumerate(columns) if name.startswith("?")), None)
+            if spare is None:
+                break
+            columns, listed = _without(columns, spare), [_without(row, spare) for row in listed]
+    console.print(table)
+
+
+def _without(row: Sequence[Any], place: int) -> list[Any]:
+    return [*row[:place], *row[place + 1 :]]
 
 
 def _table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None, *, narrow: bool = False
 ) -> Table:
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
+
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=None if narrow else box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=narrow,
+    )
+    texts = [[_text(cell) for cell in row] for row in rows]
+    for place, column in enumerate(columns):
+        is_number = column.endswith("#")
+        cells = [_heading(column), *(row[place].plain for row in texts)]
+        words = cells if is_number else [word for cell in cells for word in cell.split()]  # a number keeps its unit
+        table.add_column(
+            _heading(column),
+            justify="right" if is_number else "left",
+            overflow="fold",
+            no_wrap=words == cells,  # rich makes the widest narrower, though it can break none of their cells
+            min_width=max(map(cell_len, words), default=1),
+        )
+    for row in texts:
+        table.add_row(*row)
+    return table
+
+
+def _cells(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None) -> Table:
+    """A table of two columns: what a cell is, and the cell; an empty line after each row."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        for column, cell in zip(columns, row, strict=True):
+            table.add_row(_heading(column), _text(cell))
+        table.add_row()
+    return table
+
+
+def _heading(column: str) -> str:
+    return column.removesuffix("#").removeprefix("?")
+
+
+def _text(cell: object) -> Text:
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=None if narrow else box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell if isinstance(cell, str) else number(cell))) for cell in row))
-    return table
+    return Text(printable(cell if isinstance(cell, str) else number(cell)))
 
 
 def number(value: object) -> str:
@@ -190,8 +252,8 @@ def _holes_by_reason(report: RunReport) -> list[str]:
 
 
 RUN_COLUMNS = (
-    "connection", "run#", "status", "mode", "patients#", "resources#", "new#", "changed#", "unchanged#", "deleted#",
-    "holes#", "requests#", "retries#", "seconds#",
+    "connection", "run#", "status", "?mode", "patients#", "resources#", "new#", "changed#", "unchanged#", "deleted#",
+    "holes#", "?requests#", "?retries#", "?seconds#",
 )  # fmt: skip
 
 

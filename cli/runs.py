@@ -85,7 +85,9 @@ def read_words(words: list[str]) -> tuple[int | None, bool]:
     if discards and not numbers:
         raise typer.BadParameter("which run? `chartferry runs` lists them; then: `chartferry runs discard RUN`")
     if len(numbers) > 1 or not all(number.isascii() and number.isdigit() and int(number) < MOST for number in numbers):
-        raise typer.BadParameter(f"{' '.join(words)}: give a run's number, or `discard` and a run's number")
+        raise typer.BadParameter(
+            "give a run's number, or `discard` and a run's number; --connection NAME lists one connection's runs"
+        )
     return (int(numbers[0]) if numbers else None), discards
 
 

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
 from cli.choosing import choose_receiver
 from cli.configuration import settings_of
-from cli.dataset_source import dataset_at, is_served
+from cli.dataset_source import dataset_at
 from cli.exit_codes import ExitCode
 from cli.invocation import Invocation, invocation_of
 from cli.log_lines import start_logging
@@ -25,6 +24,7 @@ from cli.wiring import submit_to
 from config.how_many import how_many
 from config.receivers import Receiver
 from config.settings import Settings
+from config.urls import is_served
 from connectors.fhir.submit.submit import Submitted
 from exports.delivery.files import AtomicFile
 from exports.publishing.dataset_state import DatasetState, read_state
@@ -96,7 +96,7 @@ def submit(
         )
     base_url = fhir_base_url or _base_url(settings, receiver, state)
     for name, url in (("--manifest-url", served_at), ("--fhir-base-url", base_url)):
-        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+        if not is_served(url):
             raise typer.BadParameter(f"{name} takes an absolute http or https URL")
     start_logging(invocation)
     with _kept(outcomes) as keep:

@@ -72,9 +72,10 @@ async def _supervised(command: Callable[[], Awaitable[Result]], resume: str) -> 
         loop.add_signal_handler(number, stop, number)
     try:
         return await task
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, Exception) as error:
+        # what is cancelled in the middle may fail while it closes: psycopg gives up a session that is cancelled twice
         if received:
-            raise InterruptedBySignalError(received[0], resume) from None
+            raise InterruptedBySignalError(received[0], resume) from error
         raise
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):

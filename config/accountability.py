@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from config.errors import Problem
+from config.quoted_values import shown
 
 
 class AuditRules(BaseModel):
@@ -37,5 +38,5 @@ def role_problems(table: Mapping[str, object]) -> tuple[dict[str, tuple[str, ...
         elif isinstance(names, list) and all(isinstance(name, str) for name in names):
             roles[role] = tuple(names)
         else:
-            problems.append(Problem(f"roles.{role}", f"a {type(names).__name__}", 'a list of users: ["ana", "ben"]'))
+            problems.append(Problem(f"roles.{role}", shown(role, names), 'a list of users: ["ana", "ben"]'))
     return roles, problems

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
 from config.resource_types import RESOURCE_TYPES
+from config.urls import parts_of
 
 _DOCUMENT = re.compile(r"/(metadata|\.well-known(/.*)?|\$[a-z-]+)$")
 _TYPE = re.compile(r"/(?P<type>[A-Z][A-Za-z]+)(/[^/]+)?(/(_history(/[^/]+)?|\$[a-z-]+))?$")
@@ -18,7 +18,7 @@ _LOGIN = re.compile(
 
 def base_url_problem(url: str) -> str | None:
     """Return what is wrong with a base URL, with the URL that was probably meant; None if it is acceptable."""
-    parts = urlsplit(url)
+    parts = parts_of(url)
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or "") or re.search(r"\S\s+\S", url):
         return 'must be a complete URL such as "https://ehr.example.org/api/FHIR/R4"'
     if "@" in url:  # anywhere in the URL: a password that contains / ends the host early

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from config.bulk_options import BulkOptions, ResourceType
@@ -61,6 +61,14 @@ def _schedule(value: object) -> object:
     return value
 
 
+def _some(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError(
+            "must name at least one type; leave the key out to get every type that the vendor's profile names"
+        )
+    return value
+
+
 class Connection(FhirServer):
     """One EHR endpoint of one tenant. Frozen; refuses unknown keys."""
 
@@ -71,7 +79,7 @@ class Connection(FhirServer):
     group: Annotated[Plain | None, BeforeValidator(_group)] = None
     cohort: Annotated[Path | Literal["store"] | None, BeforeValidator(_cohort)] = None
     cohort_system: Plain | None = None
-    types: tuple[ResourceType, ...] = ()
+    types: Annotated[tuple[ResourceType, ...], AfterValidator(_some)] = ()
     bulk: BulkOptions = BulkOptions()
     schedule: Annotated[str | None, BeforeValidator(_schedule)] = None
     validate_resources: Annotated[Literal["off", "sample", "all"], Field(alias="validate")] = "off"

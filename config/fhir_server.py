@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -17,6 +16,7 @@ from config.base_urls import base_url_problem
 from config.errors import Problem
 from config.secret_refs import SecretRef
 from config.source import Source
+from config.urls import is_served
 
 Auth = Literal["smart", "secret", "bearer", "none"]
 
@@ -54,10 +54,8 @@ def _http_url(value: object) -> object:
 
 
 def _proxy(value: object) -> object:
-    if isinstance(value, str):
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError('must be a complete URL such as "http://proxy.example.org:3128"')
+    if isinstance(value, str) and not is_served(value):
+        raise ValueError('must be a complete URL such as "http://proxy.example.org:3128"')
     return value
 
 

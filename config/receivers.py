@@ -6,12 +6,12 @@ It is declared like a connection, with its own login. `connectors.fhir.submit` t
 from __future__ import annotations
 
 from typing import Annotated, ClassVar
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from config.fhir_server import FhirServer, secret_ref
 from config.secret_refs import SecretRef
+from config.urls import is_served, parts_of
 
 SUBMITTER_RULE = (
     'must be "SYSTEM|VALUE", the identifier by which the receiver knows us, such as '
@@ -27,8 +27,7 @@ def _submitter(text: str) -> str:
 
 
 def _url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+    if not is_served(value) or parts_of(value).username:
         raise ValueError("must be an absolute http or https URL")
     return value
 

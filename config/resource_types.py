@@ -52,6 +52,6 @@ def type_problem(word: str) -> str | None:
         return None
     several = [part for part in re.split(r"[,;\s]+", word) if part]
     if several and several != [word]:
-        return f"not one resource type; in a list, put each type in its own quotes: {as_list(several)}"
+        return f"must be one resource type; in a list, put each type in its own quotes: {as_list(several)}"
     guess = nearest(word, RESOURCE_TYPES)
-    return "not a FHIR resource type" + (f"; did you mean {guess}?" if guess else ' of R4, such as "Observation"')
+    return "must be a resource type of FHIR R4" + (f"; did you mean {guess}?" if guess else ', such as "Observation"')

@@ -272,7 +272,9 @@ def _sources(
     for name, entry in table.items():
         path = f"{model.table}.{name}"
         if not isinstance(entry, dict):
-            problems.append(Problem(path, shown(name, entry), f"a table: [{path}]"))
+            unnamed = name in {field.alias or each for each, field in model.model_fields.items()}
+            rule = f"this key below a table that names the {model.table.removesuffix('s')}: [{model.table}.NAME]"
+            problems.append(Problem(path, shown(name, entry), rule if unnamed else f"a table: [{path}]"))
             continue
         if not re.match(NAME_PATTERN, name):
             problems.append(Problem(path, repr(name), NAME_RULE))

@@ -22,7 +22,8 @@ DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
 _ESCAPE = re.compile(r'\\(["\\bfnrt]|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})')
 _HEADER = re.compile(r"\s*\[(?P<array>\[?)\s*(?P<name>[\w.\"' -]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"\s*(?P<name>[\w.-]+)\s*=")
-# of a line without its strings and comment
+_OPEN_TABLE = re.compile(r"[^{]*=\s*\{[^}]*\Z")
+# of a line without its comment and what its strings hold
 _SLIPS = (
     (
         re.compile(r"\s*\[+[\w.-]*[ \t]+[\w.-]+[^\]=]*\]"),
@@ -30,11 +31,23 @@ _SLIPS = (
         "a name without blanks, such as [connections.mercy-epic]",
     ),
     (
-        re.compile(r"[^{]*=\s*\{[^}]*\Z"),
+        _OPEN_TABLE,
         "an inline table { … } that goes on in the next line",
         "one line; or a table of its own, such as [connections.NAME.profile]",
     ),
+    (
+        re.compile(r"\s*\{\s*([\"']|\Z)"),
+        "a { where a line begins, as in JSON",
+        "[connections.NAME], and below it key = value",
+    ),
     (re.compile(r"\s*[\w.-]+\s*:"), "a colon after a key", "an equals sign: key = value"),
+    (re.compile(r".*\b(True|False)\b"), "True or False with a capital", "true or false"),
+    (re.compile(r"\s*[\w.-]+\s*=[^\[{]*,\s*\Z"), "a comma after a value", "the value alone: each key has its own line"),
+    (
+        re.compile(r"(?:[^\"']|\"\"|'')*[\"']\Z"),
+        "text that no quote ends in its line",
+        'a quote at both ends: key = "value"',
+    ),
     (
         re.compile(r"\s*[\w.-]+\s*=\s*(?!(?:true|false|inf|nan)\s*\Z)[A-Za-z_/~$<.\\@%*]"),
         "a value without quotes",
@@ -120,11 +133,13 @@ def _slips(text: str) -> Iterator[Problem]:
         for pattern, found, allowed in _SLIPS:
             if pattern.match(code):
                 yield Problem(f"line {number}", found, allowed)
+                if pattern is _OPEN_TABLE:
+                    return  # what follows would be judged as if it were outside
                 break
 
 
 def _scanned(line: str) -> tuple[str, bool]:
-    """Return a line without its strings and its comment, and whether a double-quoted string has an invalid escape.
+    """Return a line without its comment and what its strings hold, and whether a double-quoted string has an invalid escape.
 
     A path to a folder has one too: its last backslash escapes the quote, and the string never ends.
     """
@@ -138,6 +153,7 @@ def _scanned(line: str) -> tuple[str, bool]:
             quote = sign if sign in "\"'" else ""
             code += sign
         elif sign == quote:
+            code += sign
             quote = ""
         elif sign == "\\" and quote == '"':
             escape = _ESCAPE.match(line, at - 1)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
+from config.urls import parts_of
 from exports.delivery.place_name import shown
 from exports.errors import DatasetError
 from exports.publishing.chain import ROOT, name_in
@@ -76,5 +77,5 @@ def read_state(root: str, read: Read) -> DatasetState:
 
 def _served_at(links: list[str]) -> str | None:
     """Where the manifest is served, by the links beside it."""
-    absolute = next((link for link in links if urlsplit(link).scheme in {"http", "https"}), None)
+    absolute = next((link for link in links if parts_of(link).scheme in {"http", "https"}), None)
     return None if absolute is None else urljoin(absolute, ROOT)

@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
 
+from config.urls import parts_of
 from exports.delivery.files import destination_errors
 from exports.delivery.place_name import shown
 from exports.errors import PlanError, WarehouseError
@@ -50,7 +50,7 @@ class DeltaFolder:
     """
 
     def __init__(self, place: str) -> None:
-        scheme = urlsplit(place).scheme if "://" in place else ""
+        scheme = parts_of(place).scheme if "://" in place else ""
         if scheme not in {"", *SCHEMES}:
             raise PlanError(f"no Delta table can be at a {scheme}:// URL; allowed: a folder, or {', '.join(SCHEMES)}")
         self._place = place.rstrip("/")

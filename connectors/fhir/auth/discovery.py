@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urljoin
 
 from connectors.fhir.errors import DiscoveryError, RequestError, TransientFetchError, UnsafeLinkError
 from connectors.fhir.json_answers import UnreadableJsonError, json_from, objects_in
@@ -96,7 +95,7 @@ async def _document(client: EhrClient, path: str, accept: str) -> tuple[dict[str
 
 def _token_url(stated: str, base: FhirBase) -> str:
     try:
-        return base.safe(urljoin(base.url + "/", stated))
+        return base.safe(stated)
     except UnsafeLinkError as error:
         raise DiscoveryError(
             f"the discovered token endpoint is not safe to use: {error}; set profile.login.token_url"

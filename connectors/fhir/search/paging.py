@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from urllib.parse import urljoin, urlsplit
 
 from connectors.fhir.errors import ProtocolError, UnsafeLinkError
 from connectors.fhir.transport.fhir_base import FhirBase
@@ -23,7 +22,7 @@ def follow(base: FhirBase, page_url: str, link: str) -> str:
             "A page's `next` link is empty, or its links cannot be read: there is, or may be, more, but the server does not say "
             "where; sync again; if it happens again, ask the EHR's operator what `link` its search results have."
         )
-    url = base.safe(link if urlsplit(link).scheme else urljoin(page_url, link))
+    url = base.safe(link, page=page_url)
     if origin(url) != origin(base.url):
         raise UnsafeLinkError(
             f"a page's `next` link leads to another origin than the connection's base_url, {origin(url)}; it was not followed; "

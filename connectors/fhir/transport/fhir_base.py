@@ -44,9 +44,9 @@ class FhirBase:
         """Return a link of the EHR as an absolute URL; raises as `links.resolve` does."""
         return resolve(link, self.url, self._moved)
 
-    def safe(self, link: str) -> str:
-        """Return the URL to request for a link of the EHR; raises as `links.safe_url` does."""
-        return safe_url(link, self.url, self._moved)
+    def safe(self, link: str, *, page: str | None = None) -> str:
+        """Return the URL to request for a link of the EHR, relative to `page` if given; raises as `links.safe_url` does."""
+        return safe_url(link, self.url, self._moved, page=page)
 
     def below(self, link: str) -> str | None:
         """What of a link, absolute or relative, follows this base: `Patient/p1`, with its query; None where it lies elsewhere."""

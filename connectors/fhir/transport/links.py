@@ -144,13 +144,13 @@ def _moved(link: str, moved: Mapping[str, str]) -> str:
     return link
 
 
-def safe_url(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED) -> str:
-    """The URL to ask for `link`: resolved, and never weaker than the base.
+def safe_url(link: str, base_url: str, moved: Mapping[str, str] = NOT_MOVED, *, page: str | None = None) -> str:
+    """The URL to ask for `link`: resolved, and never weaker than the base. A relative one is resolved against `page`, if given.
 
     Behind a proxy, servers write `http:` links although they are reached by https (vendor-facts 7): on the base's own
     host those are upgraded; anywhere else a plain http link under an https base raises UnsafeLinkError.
     """
-    url = resolve(link, base_url, moved)
+    url = resolve(link, base_url, moved) if page is None else _joined(page, link, moved)
     try:
         link_origin = origin(url)
     except UnsafeLinkError:

@@ -16,7 +16,7 @@ SITE = '[connections.site]\nvendor = "generic"\nbase_url = "https://ehr.example.
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--types", "Nonsense"], "not a FHIR resource type"),
+        (["--types", "Nonsense"], "must be a resource type of FHIR R4"),
         (["--connection", "sity"], "did you mean site?"),
         (["--tenant", "nosuch"], "there are: default"),
         (["--seed", "3"], "give both"),

@@ -22,6 +22,8 @@ from cli.command_line import call
         (["sync", "\u2013types=Patient"], "--types)"),
         (["runs", "-n", "3"], "No such option: -n"),
         (["SYNC"], "No such command 'SYNC'. Did you mean 'sync'?"),
+        (["export", "--limit", "five"], "must be a whole number"),
+        (["snapshots"], "Missing argument 'CONNECTION'. The patient's connection."),
     ],
 )
 def test_a_misspelt_word_is_reported_with_the_nearest_one(
@@ -46,9 +48,12 @@ def test_after_two_hyphens_a_long_dash_is_an_argument(capsys: pytest.CaptureFixt
         (["erase", "x", "-pDoe1970"], "Doe1970"),
         (["export", "-patients77"], "77"),
         (["audit", "--patient12345678"], "12345678"),
+        (["audit", "12345678"], "12345678"),
+        (["pull", "mercy", "Ann", "Doe1970"], "Doe1970"),
+        (["runs", "7", "Doe1970"], "Doe1970"),
     ],
 )
-def test_what_is_stuck_to_an_option_is_not_shown(
+def test_a_word_that_may_name_a_patient_is_not_shown(
     words: list[str], stuck: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(words) == 2

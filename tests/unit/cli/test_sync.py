@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +69,7 @@ def test_an_unknown_connection_is_reported_with_the_nearest_one(
         (["--mode", "fast"], "one of auto, bulk, crawl"),
         (["--since", "yesterday"], "auto, none, or an instant"),
         (["--since", "2026-01-01T00:00:00"], "which time zone?"),
-        (["--types", "Patient,observation"], "observation: not a FHIR resource type"),
+        (["--types", "Patient,observation"], "observation: must be a resource type of FHIR R4"),
         (["--types", "Pateint"], "did you mean Patient?"),
         (["--tenant", "nosuch"], "there are: default"),
         (["--group", "g"], "apply to one connection"),
@@ -168,6 +171,29 @@ def test_text_from_servers_cannot_control_the_terminal(capsys: pytest.CaptureFix
     for text in (shown.out, shown.err):
         assert "HTTP 500" in text
         assert all(c.isprintable() or c == "\n" for c in text)
+
+
+def test_a_table_on_a_narrow_terminal_breaks_no_word_and_no_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = ("connection", "status", "?mode", "patients#", "resources#", "?requests#")
+    row = ("mercy-epic-production", "complete", "crawl", 12_345, 1_234_567, 98_765)
+    for width in (60, 50, 34):
+        monkeypatch.setattr(render, "WIDTH_ELSEWHERE", width)
+        print_table(columns, [row])
+        shown = capsys.readouterr().out
+        assert {"mercy-epic-production", "complete", "12,345", "1,234,567"} <= {*shown.split()}
+        assert max(map(len, shown.splitlines())) <= width
+
+
+def test_a_message_that_nobody_can_read_any_more_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", encoding="utf-8") as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+        print_message("a line")
+        with suppress(OSError):
+            closed.close()
 
 
 def test_a_table_too_wide_for_the_terminal_omits_columns_of_zeros(

@@ -15,7 +15,7 @@ def test_the_list_is_that_of_r4_without_the_abstract_ones() -> None:
     ("typo", "meant"), [("Patent", "Patient"), ("Pateint", "Patient"), ("observation", "Observation")]
 )
 def test_a_mistyped_type_is_reported_with_the_nearest_type(typo: str, meant: str) -> None:
-    assert type_problem(typo) == f"not a FHIR resource type; did you mean {meant}?"
+    assert type_problem(typo) == f"must be a resource type of FHIR R4; did you mean {meant}?"
 
 
 def test_an_r4_type_is_accepted_and_a_name_like_no_type_is_reported_with_an_example() -> None:

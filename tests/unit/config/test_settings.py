@@ -174,7 +174,10 @@ def test_a_base_url_with_more_than_an_address_is_refused_without_being_quoted(tm
 
 def test_a_mistyped_resource_type_is_reported_with_the_nearest_one(tmp_path: Path) -> None:
     found = problems_in(tmp_path, SMALLEST + 'types = ["Patient", "Patent"]')
-    assert found["connections.site.types.1"] == ("'Patent'", "not a FHIR resource type; did you mean Patient?")
+    assert found["connections.site.types.1"] == (
+        "'Patent'",
+        "must be a resource type of FHIR R4; did you mean Patient?",
+    )
 
 
 @pytest.mark.parametrize("tail", ["/metadata", "/metadata/", "/.well-known/smart-configuration", "/.well-known"])

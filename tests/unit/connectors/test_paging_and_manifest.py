@@ -41,7 +41,7 @@ def test_a_next_link_is_followed_byte_for_byte_and_never_below_tls(link: str, ur
 @pytest.mark.parametrize(
     "link",
     ["https://evil.example.net/R4?x", "https://ehr.example.org:8443/R4", "https://ehr.example.org@evil.example.net/", "ftp://ehr.example.org/",
-     "//evil.example.net/x", "https://ehr.example.org.evil.example.net/"],
+     "//evil.example.net/x", "https://ehr.example.org.evil.example.net/", "//[ehr.example.org/x"],
 )  # fmt: skip
 def test_a_next_link_to_another_origin_is_refused(link: str) -> None:
     with pytest.raises(UnsafeLinkError):

@@ -1,0 +1,53 @@
+"""What to say of a word of the command line that a command cannot take. Pure; `commands` answers with it.
+
+The word itself is not quoted where it may be a patient's id: what is printed ends in logs. `misspelt_words` finds what is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from cli.misspelt_words import command_meant
+from config.how_many import how_many
+
+# by pydantic's kind of error: typer reads values with it, and shows its sentences
+_WANTED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    "finite_number": "must be a number that is not infinite",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "value_error": "{error}",
+}
+
+
+def too_many(count: int, names: Sequence[str], options: Collection[str]) -> str:
+    """Say that `count` words more came than a command takes; `names` are those that it takes, `options` its long options."""
+    takes = f"this command takes {' and '.join(names)}" if names else "this command takes options only"
+    named = "; name a connection with --connection" if not names and "--connection" in options else ""
+    hidden = "not shown, because they may name a patient"
+    return f"{how_many(count, 'word')} too many ({hidden}): {takes}{named}. Put a value with blanks in it in quotes."
+
+
+def no_command(word: str, known: Iterable[str], options: Collection[str]) -> str:
+    """Say that a group has no such command, and what is meant: one of the `known`, or a patient."""
+    names = sorted(known)
+    meant = [one] if (one := command_meant(word, names)) else get_close_matches(word, names)
+    shown = (
+        f" {word!r}"
+        if meant or word.replace("-", "").isalpha()
+        else ": the word is not shown, because it may name a patient"
+    )
+    hint = f" Did you mean {', '.join(map(repr, meant))}?" if meant else f" There are: {', '.join(names)}."
+    patient = " Name a patient with --patient." if not meant and "--patient" in options else ""
+    return f"No such command{shown}.{hint}{patient}"
+
+
+def refused_value(errors: Iterable[Mapping[str, Any]]) -> str | None:
+    """Say what a value must be, from pydantic's errors; None if there is an unknown one among them."""
+    kinds = [(_WANTED.get(one["type"]), one.get("ctx", {})) for one in errors]
+    if not kinds or any(text is None for text, _ in kinds):
+        return None
+    return "; ".join(dict.fromkeys(text.format(**context).rstrip(".") for text, context in kinds if text))
