@@ -1,4 +1,4 @@
-"""Decides what is believed of rows that a run missed, or heard of: the table of docs/completeness.md. Pure.
+"""Decides what is believed of rows that a run missed, or heard of: the table of docs/completeness-rules.md. Pure.
 
 `judgement` finds the circumstances in the store, and does what is decided here.
 """

@@ -1,8 +1,8 @@
 """Requests by id the rows that a listing no longer had: a second check before anything counts as gone.
 
 `snapshots.evidence` chooses the rows, `snapshots.fates` decides what to believe. This module reads them, and also some listed
-rows of the same types as controls: a 404 means something only if an existing row can be read. docs/completeness.md has the whole
-rule.
+rows of the same types as controls: a 404 means something only if an existing row can be read.
+docs/completeness-rules.md has the whole rule.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A gateway in front of an EHR that is away, restarting or moved answers 404 too, with its own page. An EHR answers with an
 OperationOutcome. Some EHRs send no body at all; then a read of an id that cannot exist must get the same answer.
-docs/completeness.md has the rule; `endings` says what follows from an answer.
+docs/completeness-rules.md has the rule; `endings` says what follows from an answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is believed of rows that a run missed: each row of the table in docs/completeness.md, and who can miss what."""
+"""What is believed of rows that a run missed: each row of the table in docs/completeness-rules.md, and who can miss what."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def between(before: State, after: State) -> dict[Key, str]:
 
 WHO = st.sampled_from(PATIENTS)
 OBSERVED = st.builds(Content, st.integers(1, 2), WHO, st.none() | WHO, st.none() | WHO)
-# a Patient of whom rows still come is not believed to be deleted (completeness.md): here Patients stay
+# a Patient of whom rows still come is not believed to be deleted (completeness-rules.md): here Patients stay
 NIGHT = st.fixed_dictionaries(
     {
         key: st.none() | st.just("gone") | OBSERVED

@@ -1,4 +1,4 @@
-"""What is believed of missed rows: the decision table of docs/completeness.md, line by line."""
+"""What is believed of missed rows: the decision table of docs/completeness-rules.md, line by line."""
 
 from __future__ import annotations
 
