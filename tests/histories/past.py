@@ -53,7 +53,10 @@ class Past:
         self._note_missed(watch)
         self._note_witnessed(watch)
         if green:
-            self._surely.setdefault(watch.reach, set()).update(watch.visible)
+            listed = {
+                key for key in watch.visible if not watch.leaves_out(key[0])
+            }  # a narrowed export can miss nothing
+            self._surely.setdefault(watch.reach, set()).update(listed)
         if watch.full and green:
             self.listed.setdefault((watch.ask, watch.reach), set()).update(watch.visible)
             self.last_full[watch.ask, watch.reach] = set(watch.visible)

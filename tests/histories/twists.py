@@ -135,13 +135,12 @@ class _Twisting:
     def _slipped(self) -> None:
         """While pages of the first night are read, the first of a patient's rows goes, so that another slips through."""
         rng, number = self._rng, len(self.steps)
-        run = self.steps[self._first - 1]
-        assert isinstance(run, s.Run)
+        at, run = next((at, step) for at, step in enumerate(self.steps) if isinstance(step, s.Run))
         kind, patient = rng.choice(s.CHARTS), rng.choice(self._patients)
         rows = [s.Add(kind, f"{prefix}{number}", patient) for prefix in ("a", "zy", "zz")]
         goes = (rng.randint(4, 25), s.Drop(kind, rows[0].id))
         self.site = self._site._replace(page=1, totals=rng.random() < 0.8)
-        self.steps[self._first - 1 : self._first] = [*rows, run._replace(during=(*run.during, goes))]
+        self.steps[at : at + 1] = [*rows, run._replace(during=(*run.during, goes))]
         self._first += len(rows)
 
     def _out_and_back(self) -> None:
