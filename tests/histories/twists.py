@@ -316,6 +316,7 @@ class _Twisting:
         self.steps[at] = run._replace(since=self._rng.choice(("1h", "36h", "100h")))
         self.steps.insert(at, s.Show(kind, late))
         self.steps.insert(before, s.Add(kind, late, patient, shown=False))
+        self._first += before < self._first
         (gap, near), joins = self._of_home("gap", "near")  # what is near moves the watermark of a crawl
         self.steps += [
             *(s.Becomes("incremental", True), gap, near, *joins, s.Wait(1), home._replace(since="none")),
