@@ -109,6 +109,7 @@ class Green:
             whose = watch.before.live[key].get("subject", {}).get("reference", "").removeprefix("Patient/")
             is_asked = whose in members and (s.PATIENT, whose) in watch.visible and not watch.leaves_out(key[0])
             is_asked = is_asked and not watch.tells_of(watch.heard.refused, self._ehr.rows[key])
+            is_asked = is_asked and not any(kind == key[0] and one == whose for _, kind, one in watch.heard.refused)
             if is_asked and self._ehr.read_status(key) == 200 and after.live[key] != watch.readable[key]:
                 left.append(key)
         return Failure(f"a: a row that is no longer listed was not read ({how[2:]})", some(left)) if left else None

@@ -22,6 +22,9 @@ class Past:
         self.witnessed: set[Key] = set()  # by any run
         self.missed: set[Key] = set()  # by lists of the last run, where no read is served that could tell more
         self._taken: dict[Key, int] = {}  # others' rows that went with an erased patient, after how many runs
+        self._cut: set[str] = (
+            set()
+        )  # types of which a killed run was given files, which the run that goes on needs no more
         self.had_astray = False  # whether rows came of whom nobody asked
         self._reached: dict[str, set[Key]] = {}  # what runs of each reach listed, or would have, had nothing been wrong
         self._surely: dict[str, set[Key]] = {}  # what green ones listed
@@ -41,6 +44,7 @@ class Past:
 
     def was_killed(self, watch: Watch) -> None:
         """A run's process has ended; it may not have come to what it would have listed."""
+        self._cut |= watch.heard.filed
         before = self.missed
         self._note_missed(watch)
         self.missed |= before
@@ -49,6 +53,8 @@ class Past:
     def has_ended(self, watch: Watch, live: Collection[Key], *, green: bool) -> None:
         """A run has ended. `live`: the rows of the store."""
         self.runs.append(watch)
+        watch.heard.filed |= self._cut
+        self._cut = set()
         self._taken = {key: number for key, number in self._taken.items() if key not in live}
         self._note_missed(watch)
         self._note_witnessed(watch)
