@@ -74,6 +74,13 @@ class Green:
                     left.append(key)
         # no export can name a patient whom the server does not have: the store counts his rows among those that nothing lists
         nobodys = {key for key in left if (s.PATIENT, self._ehr.dropped[key][0].patient) not in self._ehr.rows}
+        # nor does anything tell who is in a Group that cannot be read, of which no Patients are exported: he may have left it
+        if (
+            watch.reach == "group"
+            and not self._ehr.site.readable_groups
+            and s.PATIENT not in (watch.ask.types or (s.PATIENT,))
+        ):
+            nobodys.update(left)
         unlisted = self._view.unwitnessed(self._ehr.true_time()) if nobodys else set()
         left = [key for key in left if key not in nobodys or key not in unlisted]
         return Failure(f"a: a dead row is live after a green run ({how[2:]})", some(left)) if left else None
