@@ -365,7 +365,7 @@ SELECT resource_type, sum(changed)::int, sum(unchanged)::int, array_agg(touched)
 -- name: note_words
 -- Note what the EHR said of resources that it did not return; the end of the run decides what to believe. For a resource that is not
 -- stored, or is a tombstone, there is nothing to decide. A list of deletions that is older than what is known of a row says nothing about
--- it: the row is requested by its id.
+-- it: the row is requested by its id. That a read does not find it either, as that of a mention, takes nothing back from such a list.
 INSERT INTO absence AS a (run, resource_type, id, way, patient_id, said)
 SELECT DISTINCT ON (s.resource_type, s.id) %(run)s, s.resource_type, s.id, s.way, r.patient_id, CASE
     WHEN s.said = 'deleted' AND r.last_changed_run <> %(run)s AND (
@@ -381,7 +381,8 @@ CROSS JOIN LATERAL (
     ) OFFSET 0
 ) r
 ORDER BY s.resource_type, s.id, s.n DESC
-ON CONFLICT (run, resource_type, id) DO UPDATE SET said = coalesce(excluded.said, a.said), way = coalesce(a.way, excluded.way)
+ON CONFLICT (run, resource_type, id) DO UPDATE SET way = coalesce(a.way, excluded.way),
+    said = CASE WHEN a.said = 'deleted' AND excluded.said IN ('not-found', 'gone') THEN a.said ELSE coalesce(excluded.said, a.said) END
 
 -- name: refused
 -- Which of these texts do not become jsonb, by position, and the SQLSTATE of each.

@@ -197,6 +197,22 @@ async def test_a_deletion_stated_by_the_ehr_is_believed_at_once(store: Store, st
     assert (word.id in live(store_url), report.deleted) == (False, 1)
 
 
+@pytest.mark.parametrize("read", [Said.NOT_FOUND, Said.GONE])
+async def test_a_deletion_is_believed_though_a_mention_of_the_row_is_read_and_not_found(
+    store: Store, store_url: str, read: Said
+):
+    await weighed(store, ALL, ASKED)
+    ended = [settled(R1, records=1), settled(P1, records=2)]
+    words = [*deleted("b1"), Deletion("Observation", "b1", read, way=None)]
+    async with await store.begin_run(scope()) as run:
+        await run.plan([R1, P1])
+        await run.write(Batch(records=[ONE, A1, A2], deletions=words[:1]))
+        await run.write(Batch(deletions=words[1:], results=ended))
+        await run.evidence.note_missed()
+        report = await run.finish(watermark=None)
+    assert ("b1" in live(store_url), report.deleted) == (False, 1)
+
+
 async def test_a_410_for_a_row_proves_nothing_without_a_control(store: Store, store_url: str):
     await weighed(store, ALL, ASKED)
     report = await weighed(store, LESS, ASKED, answers={"a2": Said.GONE}, controlled=False)
