@@ -29,6 +29,8 @@ from snapshots.tenants import Tenants, open_tenants
 _VERSION = re.compile(rb"\(PostgreSQL\) (\d+)")
 _SCHEMA = re.compile(rf"^\d+; \d+ \d+ SCHEMA - {tenant_schema('x')[:-1]}([a-z][a-z0-9_-]*) ", re.MULTILINE)
 _LOCK_WAIT = "60s"
+# secrets of a libpq URL for which libpq reads no environment variable
+_HAVE_NO_VARIABLE = frozenset({"sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
 
 
 class _Login(NamedTuple):
@@ -145,6 +147,11 @@ async def _program(name: str, url: str, there: Tenants, programs: Path | None) -
 def _login(url: str, tenant: str | None = None) -> _Login:
     parts = conninfo.conninfo_to_dict(full_conninfo(url))
     secret = {"PGPASSWORD": str(parts.pop("password"))} if "password" in parts else {}
+    if shown := sorted(_HAVE_NO_VARIABLE & parts.keys()):
+        raise StoreError(
+            f"store.url has {', '.join(shown)}, which would be an argument of pg_dump or pg_restore, and every account of this "
+            "machine can read those; nothing was written. Use a client key without a passphrase for this command."
+        )
     if tenant is not None:
         parts["options"] = f"{parts.get('options', '')} -c app.current_tenant_id={tenant}".strip()
     return _Login(conninfo.make_conninfo("", **parts), secret)

@@ -151,6 +151,18 @@ async def test_an_export_that_fails_is_in_the_audit_and_leaves_no_file(store_url
         assert await actions(store) == ["backup"]
 
 
+async def test_a_secret_that_only_an_argument_could_hand_to_pg_dump_is_refused_without_being_quoted(
+    store_url: str, tmp_path: Path
+) -> None:
+    async with opened_store(store_url, "mover"):
+        pass
+    url = conninfo.make_conninfo(store_url, sslpassword="open-sesame")
+    with pytest.raises(StoreError, match="sslpassword") as refused:
+        await export_tenant(url, "mover", tmp_path / "mover.dump", TESTER, programs_of(store_url))
+    assert "open-sesame" not in str(refused.value)
+    assert files(tmp_path) == []
+
+
 async def test_what_is_no_tenants_file_is_not_imported(store_url: str, tmp_path: Path) -> None:
     file = tmp_path / "mover.dump"
     await anyio.Path(file).write_bytes(b"PGDMP and nothing more")
