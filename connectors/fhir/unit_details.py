@@ -39,8 +39,16 @@ class SearchDetail(Detail, frozen=True, kw_only=True):
     path: str
     expected: bool = False  # the type must be there: that it is not served is a hole
     expect: int = 0  # how many must come
-    known: bool = False  # the store has the Patient: that the EHR does not is news, and no hole
+    known: bool = False  # the store has the Patient, or a merge names it: that the EHR does not is news, and no hole
     store: bool = True  # False: it is only looked whether it is there
+
+
+class CohortDetail(Detail, frozen=True, kw_only=True):
+    """A patient whom an export names, or a member of its Group: units of kind "cohort"."""
+
+    survivor: bool = (
+        False  # only an earlier run's merge names this patient: that the EHR does not know the id is no hole
+    )
 
 
 class FileDetail(Detail, frozen=True, kw_only=True):

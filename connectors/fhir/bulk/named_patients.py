@@ -26,6 +26,7 @@ from connectors.fhir.search.gathering import PageGatherer
 from connectors.fhir.search.search import SearchFetcher
 from connectors.fhir.search.since import FULL
 from connectors.fhir.search.units import UnitPlan
+from connectors.fhir.unit_details import CohortDetail
 from snapshots.patient import Alias
 from snapshots.record import Batch, Record
 from snapshots.unit import Ending, Unit, UnitKind, UnitResult, UnitState, unit_key
@@ -76,8 +77,12 @@ async def named_patients(run: EhrRun, level: BulkLevel) -> NamedPatients:
         raise PlanError(_NOBODY)
     # a merged patient is named by both ids; at the end, the patient's own id is checked
     everyone, led_on = with_survivors(patients, await run.store.roster.aliases())
-    keys = [_key(patient) for patient in everyone] + ([unit_key("cohort", "unresolved")] if unresolved else [])
-    await run.store.plan(_unit(key, patient) for key, patient in zip(keys, (*everyone, None), strict=False))
+    named = frozenset(patients)
+    await run.store.plan(_unit(one, survivor=one not in named) for one in everyone)
+    if unresolved:
+        await run.store.plan(
+            [Unit(key=unit_key("cohort", "unresolved"), kind=UnitKind.COHORT, resource_type="Patient")]
+        )
     others = tuple(one for one in everyone if one not in led_on)
     if others and len(everyone) > run.request.profile.bulk.patients_max:
         return NamedPatients(others)
@@ -106,15 +111,15 @@ class _Answers:
         return replace(result, key=_key(patient), complete_listing=False, records=0)
 
 
-async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], members: Collection[str] = ()) -> _Answers:
+async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], unnamed: Collection[str] = ()) -> _Answers:
     """Read Patients by their ids, as a crawl does. Only a clear answer counts: a patient who cannot be read has none.
 
-    `members` belong to a Group that the EHR keeps: if one of them does not exist, no cohort is wrong and nothing is missing.
+    The `unnamed` are named by the EHR's own Group or merges: if one does not exist, no cohort is wrong and nothing is missing.
     """
     profile, roster = run.request.profile, run.store.roster
     found = _Answers()
     formers = frozenset(alias.former_id for alias in await roster.aliases() if alias.gone)
-    stored = {*members, *(one.id for one in await roster.stored_patients())}
+    stored = {*unnamed, *(one.id for one in await roster.stored_patients())}
     limit = anyio.CapacityLimiter(profile.limits.max_concurrency)
     plan = UnitPlan(("Patient",), profile, capability, FULL, known=stored)
     gatherer = PageGatherer(run.client, capability=capability, formers=formers)
@@ -161,7 +166,8 @@ async def known_patients(
         PlanError: it knows none of them, and the store had none either.
     """
     run.show("finding the patients that the server does not know")
-    answers = await _ask(run, capability, patients)
+    units = await run.store.pending(kinds=(UnitKind.COHORT,))
+    answers = await _ask(run, capability, patients, _survivors(units))
     merged = {alias.surviving_id for alias in answers.aliases if alias.gone}
     survivors = tuple(sorted(merged.difference(patients))) if full else ()
     named = (*patients, *survivors)
@@ -174,7 +180,7 @@ async def known_patients(
         raise PlanError(_NOBODY)
     results = [replace(result, reason=f"not exported: {result.reason}") for result in judged]
     deletions = [one for one in answers.deletions if one.id in answers.results]
-    await run.store.plan(_unit(_key(one), one) for one in survivors)
+    await run.store.plan(_unit(one) for one in survivors)
     await run.store.write(Batch(results=results, deletions=deletions, aliases=answers.aliases))
     _count(run, results)
     if not known:
@@ -208,7 +214,7 @@ async def not_exportable(
     if members is None:
         return NotExportable(refused, set())
     if refused:
-        await run.store.plan(_unit(_key(one), one) for one in sorted(refused))
+        await run.store.plan(_unit(one) for one in sorted(refused))
     results = ((one, answers.judged(one, members)) for one in new)
     absent = {one for one, result in results if result is not None and result.state is UnitState.SETTLED}
     unknown = {one for one in absent if answers.results[one].ended is not Ending.MERGED}
@@ -237,10 +243,10 @@ async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) ->
         members = await roster.unmet_members()
     elif run.is_full:
         members = await jobs.patients_without_rows(await roster.uncovered_members())
-    await run.store.plan(_unit(_key(one), one) for one in members)
+    await run.store.plan(_unit(one) for one in members)
     if run.is_full and run.request.cohort is not None and run.request.cohort.stored:  # a deleted patient may be back
         dead = [one.id for one in await roster.stored_patients() if not one.has_chart]
-        await run.store.plan(_unit(_key(one), one) for one in dead)
+        await run.store.plan(_unit(one) for one in dead)
     units = await run.store.pending(kinds=(UnitKind.COHORT,))
     if not units:
         return
@@ -254,7 +260,7 @@ async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) ->
         absent |= formers.intersection(named)  # rows do not tell whether they are patients again
     if not run.is_full:
         absent -= (alive if exported else alive | await roster.covered()) - formers
-    answers = await _ask(run, capability, sorted(absent), members) if absent else _Answers()
+    answers = await _ask(run, capability, sorted(absent), {*members, *_survivors(units)}) if absent else _Answers()
     survivors = sorted({alias.surviving_id for alias in answers.aliases})
     present = {*named} | {*survivors}.difference(await jobs.patients_without_data(survivors))
     results = [_result(unit, absent, answers, present, formers, exported=exported) for unit in units]
@@ -311,8 +317,14 @@ def _count(run: EhrRun, results: Sequence[UnitResult]) -> None:
     run.failed_units -= sum(result.state is UnitState.FAILED for result in results)
 
 
-def _unit(key: str, patient: str | None) -> Unit:
-    return Unit(key=key, kind=UnitKind.COHORT, resource_type="Patient", patient_id=patient)
+def _unit(patient: str, *, survivor: bool = False) -> Unit:
+    detail = CohortDetail(survivor=survivor).packed
+    return Unit(key=_key(patient), kind=UnitKind.COHORT, resource_type="Patient", patient_id=patient, detail=detail)
+
+
+def _survivors(units: Iterable[Unit]) -> set[str]:
+    """Return the patients whom only an earlier run's merge names."""
+    return {one.patient_id for one in units if one.patient_id and one.detail and CohortDetail.of(one).survivor}
 
 
 def _key(patient: str) -> str:

@@ -6,7 +6,7 @@ its units in the store. What a fetch reveals (merged patients, Patients missing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
@@ -146,15 +146,17 @@ class _Crawl:
         listed = listing.unit if listing else None
         # a patient who is not listed need not be gone: indexes forget patients whom the server still serves (HAPI)
         unlisted = self._unlisted(cohort.patients) if listing else ()
-        patients, led_on = with_survivors((*cohort.patients, *unlisted), self.aliases)
+        named = (*cohort.patients, *unlisted)
+        patients, led_on = with_survivors(named, self.aliases)
+        survivors = frozenset(patients).difference(named)
         await self._describe(cohort, patients, led_on, listing)
         patients = self.since_by_patient.behind(patients, run.store.id)
-        units = await self._units(tuple(t for t in self.plan.types if not (listed and t == "Patient")))
+        units = await self._units(tuple(t for t in self.plan.types if not (listed and t == "Patient")), survivors)
         further = await self._units(("Patient",))
         directory = () if request.kind == "pull" else self.plan.directory
         # a patient whom a list or a Group names is searched for even if deleted: rows may still come under that id
-        named = frozenset(cohort.patients if cohort.of_group else request.named_patients)
-        dead = frozenset(one.id for one in self.stored.values() if not one.has_chart) - named
+        sought = frozenset(cohort.patients if cohort.of_group else request.named_patients)
+        dead = frozenset(one.id for one in self.stored.values() if not one.has_chart) - sought
         await run.keep_notes()
         run.progress.units = await run.store.plan(
             chain(
@@ -170,7 +172,7 @@ class _Crawl:
         await run.store.write(Batch(results=results))
         run.settled(results, 0)
 
-    async def _units(self, types: Sequence[str]) -> UnitPlan:
+    async def _units(self, types: Sequence[str], survivors: Container[str] = ()) -> UnitPlan:
         request = self.run.request
         return UnitPlan(
             types,
@@ -179,6 +181,7 @@ class _Crawl:
             self.since_by_patient,
             expected={*request.types, *await self.run.store.knowledge.received_types()},
             known=self.stored,
+            survivors=survivors,
             check_patients=request.cohort is not None or request.group is not None,
         )
 

@@ -35,9 +35,12 @@ class UnitPlan:
         *,
         expected: Container[str] = (),
         known: Container[str] = (),
+        survivors: Container[str] = (),
         check_patients: bool = False,
     ) -> None:
         """`known` are patients whose Patient is stored: if the server no longer has one, that is a change and no hole.
+
+        Nor is it for `survivors`, whom only an earlier run's merge names. No batch asks for them.
 
         `check_patients` requests each Patient even if that type is not requested; then it is not stored.
 
@@ -49,6 +52,7 @@ class UnitPlan:
         self._owed = since_by_patient
         self._expected = expected
         self._known = known
+        self._survivors = survivors
         self._ways = {split: search_way(split) for splits in profile.search.splits.values() for split in splits}
         self._ways[""] = search_way("")
         self._asks_patient = check_patients or _PATIENT in types
@@ -65,7 +69,9 @@ class UnitPlan:
         if not self._asks_patient:
             return
         size = self._batch_size()
-        waiting = iter(patients)
+        everyone = list(patients)
+        yield from (self.patient(one) for one in everyone if one in self._survivors)
+        waiting = (one for one in everyone if one not in self._survivors)
         number = 0
         while ids := list(islice(waiting, size)):
             number += 1
@@ -102,7 +108,7 @@ class UnitPlan:
             detail=SearchDetail(
                 path=f"Patient/{quoted}" if read else f"Patient?_id={quoted}",
                 expect=1,
-                known=patient in self._known,
+                known=patient in self._known or patient in self._survivors,
                 store=self._stores_patient if store is None else store,
             ).packed,
         )

@@ -299,6 +299,24 @@ async def test_a_replaced_patient_leads_to_its_survivor(kept: KeptRows) -> None:
         assert not any("_lastUpdated" in target for target in nights.targets("Observation", "pat-3"))
 
 
+async def test_a_survivor_whom_the_server_does_not_know_is_a_hole_only_when_the_merge_is_new_or_the_cohort_names_it(
+    kept: KeptRows,
+) -> None:
+    link = [{"other": {"reference": "Patient/absent"}, "type": "replaced-by"}]
+    types = ("Patient", "Observation")
+    with ehr("cerner", [row("Patient", "pat-1", "pat-1", link=link), *people("pat-2"), *hours("pat-1")]) as served:
+        nights = Nights(served, kept)
+        first = await nights.sync("pat-1", "pat-2", types=types)
+        second = await nights.sync("pat-1", "pat-2", types=types)
+        named = await nights.sync("pat-1", "pat-2", "absent", types=types)
+        assert [one.status for one in (first, second, named)] == ["partial", "complete", "partial"]
+        served.dataset.replace(row("Patient", "absent", "absent"))
+        served.dataset.replace(row("Observation", "back", "absent"))
+        back = await nights.sync("pat-1", "pat-2", types=types)
+        assert back.status == "complete"
+        assert here(kept, *types) == source(served, *types)
+
+
 async def test_a_deleted_patient_is_a_tombstone_with_all_of_its_chart(kept: KeptRows) -> None:
     types = ("Patient", "Observation")
     with ehr("epic") as served:

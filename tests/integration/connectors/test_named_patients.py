@@ -101,6 +101,27 @@ async def test_an_unknown_patient_is_not_named_again_but_a_merged_patients_forme
     assert report.status == "partial"
 
 
+async def test_a_survivor_whom_the_server_does_not_know_is_left_out_of_the_export_without_a_hole(
+    store: KeptRows,
+) -> None:
+    link = '{"resourceType":"Patient","id":"p1","link":[{"other":{"reference":"Patient/absent"},"type":"replaced-by"}]}'
+    async with export_server() as server:
+        server.pages["/fhir/Patient/p1"] = [Answer(200, link)]
+        server.files["Patient"] = [ndjson()]
+        await server.sync(store, BY_NAME, **cohort("p1"))  # the export does not have p1, whose read shows the merge
+        server.files["Patient"] = [ndjson(link)]
+        before = len(server.kicked_off)
+        server.kickoffs = [outcome(404, "not-found"), accepted()]
+        report = await server.sync(store, BY_NAME, **cohort("p1"))
+        assert named(server)[before:] == [["p1", "absent"], ["p1"]]
+        assert (report.status, list(report.holes)) == ("complete", [])
+        server.kickoffs = [accepted()]  # a server may pass over whom it does not know
+        report = await server.sync(store, BY_NAME, **cohort("p1"))
+        assert (report.status, list(report.holes)) == ("complete", [])
+        report = await server.sync(store, BY_NAME, **cohort("p1", "absent"))
+    assert report.status == "partial"
+
+
 @pytest.mark.parametrize("former_rows", [False, True], ids=["rows name the new id", "rows still name the former id"])
 async def test_a_cohorts_only_patient_who_was_merged_into_one_never_stored_is_exported_under_the_new_id(
     store: KeptRows, former_rows: bool
