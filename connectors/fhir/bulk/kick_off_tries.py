@@ -58,11 +58,15 @@ class KickOffTries:
         return unchecked
 
     def name_only(self, known: tuple[str, ...]) -> bool:
-        """Name only the patients whom the server knows; return False if that changes nothing, or leaves nobody."""
+        """Name only the patients whom the server knows; return False if that changes nothing, or leaves nobody.
+
+        Among them may be new ones, into whom others were merged.
+        """
         if not known or known == self.parameters.patients:
             return False
         if self._whole is not None:
-            self._whole = _without(self._whole, {*self.parameters.patients}.difference(known))
+            kept = _without(self._whole, {*self.parameters.patients}.difference(known))
+            self._whole = replace(kept, patients=tuple(dict.fromkeys((*kept.patients, *known))))
         self.parameters, self.first = replace(self.parameters, patients=known), None
         self._tried.append((self.parameters, self.form))
         return True

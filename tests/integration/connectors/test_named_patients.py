@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from config.bulk_options import BulkOptions
 from connectors.fhir.run import CohortSource
 from tests.integration.connectors.kept_rows import KeptRows
 from tests.integration.connectors.scripted_export import (
@@ -120,6 +121,23 @@ async def test_a_survivor_whom_the_server_does_not_know_is_left_out_of_the_expor
         assert (report.status, list(report.holes)) == ("complete", [])
         report = await server.sync(store, BY_NAME, **cohort("p1", "absent"))
     assert report.status == "partial"
+
+
+async def test_a_survivor_found_after_a_refusal_is_named_in_each_further_form_of_the_request_too(
+    store: KeptRows,
+) -> None:
+    asked = cohort("p1", "p2", "p3", types=("Observation",), bulk=BulkOptions(organize_by="Patient"))
+    async with export_server() as server:
+        server.pages["/fhir/Patient/p2"] = [Answer(302, "", {"Location": "{origin}/fhir/Patient/p1"})]
+        for one in ("p1", "p3", "p9"):
+            server.pages[f"/fhir/Patient/{one}"] = [Answer(200, PATIENT.replace("p1", one))]
+        await server.sync(store, BY_NAME, **asked)
+        before = len(server.kicked_off)
+        server.pages["/fhir/Patient/p3"] = [Answer(302, "", {"Location": "{origin}/fhir/Patient/p9"})]
+        server.kickoffs = [outcome(400, "invalid"), outcome(404, "not-found"), outcome(400, "invalid"), accepted()]
+        await server.sync(store, BY_NAME, **asked)
+        requested = named(server)[before:]
+    assert requested == [["p1", "p2", "p3"], ["p1", "p3"], ["p1", "p9"], ["p1", "p2", "p9"]]
 
 
 @pytest.mark.parametrize("former_rows", [False, True], ids=["rows name the new id", "rows still name the former id"])

@@ -17,6 +17,7 @@ from psycopg import sql
 from snapshots.errors import ConnectionBusyError, RunNotFoundError, UnitConflictError
 from snapshots.export_job import BulkJob
 from snapshots.ledger import OpenRun
+from snapshots.migrate import migrations
 from snapshots.record import Batch, Quarantined
 from snapshots.report import RunScope
 from snapshots.store import Store
@@ -457,6 +458,23 @@ async def test_dates_hold_a_watermark_back_only_if_all_sessions_of_the_run_that_
         await run.knowledge.speak_for("all, crawled", [])
         assert await run.knowledge.watermarks(held_back=True) == held_back
         assert await run.knowledge.watermarks() == {"Observation": T1}
+
+
+async def test_a_crawl_that_an_earlier_version_left_open_noted_no_dates_whoever_resumes_it(
+    store: Store, store_url: str
+):
+    async with await store.begin_run(scope()) as run:
+        await run.knowledge.speak_for("all, crawled", [])
+        await run.plan([P1])
+    (step,) = [one for one in migrations() if one.name == "open_crawls_noted_no_dates"]
+    execute(store_url, step.statements)
+    async with await store.begin_run(scope()) as run:
+        await run.knowledge.speak_for("all, crawled", [], notes_dates=True)
+        await run.write(Batch(records=[record("a", 1)], results=[settled(P1, records=1)]))
+        await run.finish(watermark=T1)
+    async with await store.begin_run(scope()) as run:
+        await run.knowledge.speak_for("all, crawled", [])
+        assert await run.knowledge.watermarks(held_back=True) == {}
 
 
 async def test_only_a_connections_first_run_reports_similar_names(store: Store):
