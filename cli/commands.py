@@ -7,8 +7,10 @@ the whole from here; what a command is, its own module says.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
@@ -18,7 +20,10 @@ import typer.main
 
 from cli.invocation import shared_options
 from cli.misspelt_words import as_typed, options_meant, showable, with_long_dash
-from cli.refused_words import no_command, refused_value, too_many
+from cli.refused_words import lacking_value, no_command, no_stream, refused_value, too_many
+
+
+_STREAM = Path("-")  # stdin or stdout, where a command has them: then its value is text
 
 
 class Command(NamedTuple):
@@ -325,6 +330,8 @@ def _parsed(
     typed = list(args)  # the parser takes the words out of its list
     if (found := with_long_dash(typed, options)) is not None:
         ctx.fail(f"No such option: {found[0]}, whose dash is not a hyphen (Possible options: {found[1]})")
+    if lacking := lacking_value(_words_of(command, typed), _flags(command, ctx), options):
+        ctx.fail(lacking)
     more_allowed, ctx.allow_extra_args = ctx.allow_extra_args, True  # else typer quotes what is too much
     try:
         left = parse(ctx, args)
@@ -342,11 +349,15 @@ def _parsed(
             raise  # of another kind than an unknown option, whose class typer does not export
         word = as_typed(typed, refused)
         meant = ", ".join(options_meant(word, options))
-        shown = showable(word if meant else refused)  # what looks like no option may be an id or a name
+        shown = showable(word, refused, options)
         error.message = f"No such option: {shown}" + (f" (Possible options: {meant})" if meant else "")
         error.possibilities = ()  # they are in the message
         raise
     ctx.allow_extra_args = more_allowed
+    for one in command.get_params(ctx):
+        value = ctx.params.get(one.name)
+        if _STREAM in (value if isinstance(value, list) else [value]):
+            ctx.fail(no_stream(one.opts[0] if one.param_type_name == "option" else one.metavar or one.name))
     if left and not more_allowed:
         takes = [
             one.metavar or one.name.upper() for one in command.get_params(ctx) if one.param_type_name == "argument"
@@ -355,8 +366,18 @@ def _parsed(
     return left
 
 
+def _words_of(command: PlainCommand | CommandGroup, typed: list[str]) -> list[str]:
+    """The words that this command reads: a group leaves those behind a command's name to that command."""
+    commands = getattr(command, "commands", {})
+    return list(itertools.takewhile(lambda word: word not in commands, typed))
+
+
 def _long_options(command: PlainCommand | CommandGroup, ctx: Any) -> set[str]:
     return {name for one in command.get_params(ctx) for name in one.opts if name.startswith("--")}
+
+
+def _flags(command: PlainCommand | CommandGroup, ctx: Any) -> set[str]:
+    return {name for one in command.get_params(ctx) if getattr(one, "is_flag", False) for name in one.opts}
 
 
 def _without_types(params: list[Any]) -> list[Any]:

@@ -38,7 +38,7 @@ from cli.narrowing import FreezeOption, LimitOption, SampleOption, SeedOption, W
 from cli.patient_file import read_patients
 from cli.progress import file_progress
 from cli.publish import run_publish, show_published
-from cli.query import ParamOption, checked_params
+from cli.query import STDOUT, ParamOption, checked_params
 from cli.render import emit_json
 from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
 from cli.supervise import supervise
@@ -190,7 +190,7 @@ def export(
     if base_url is not None:
         raise typer.BadParameter("--base-url needs --publish")
     moment = checked_moment(as_of)
-    if to is not None or {*DATABASES} & {*split_words(formats)}:
+    if to is not None or {*DATABASES} & {*split_words("--format", formats)}:
         _refuse_combination(context, _WITH_TO, f"--format {' or '.join(DATABASES)}, which load views into tables")
         wanted = _to_database(reading, to, schema=schema, formats=formats, views=views, strict=strict)
         return _load(reading, wanted, as_of=moment, changed_since=changed_since)
@@ -235,7 +235,7 @@ def _reading(
     invocation: Invocation, types: list[str] | None, connections: list[str] | None, patients: str | None
 ) -> _Reading:
     settings = settings_of(invocation)
-    names = split_words(connections)
+    names = split_words("--connection", connections)
     choose_connections(settings, invocation.tenant, list(names))
     return _Reading(
         settings=settings,
@@ -313,7 +313,7 @@ def _to_database(
     strict: bool,
 ) -> WarehouseRequest:
     return WarehouseRequest(
-        into=checked_warehouse(to, schema, split_words(formats)),
+        into=checked_warehouse(to, schema, split_words("--format", formats)),
         views=tuple(views or reading.settings.export.views),
         types=reading.types,
         connections=reading.connections,
@@ -366,16 +366,21 @@ def _refuse_combination(context: typer.Context, allowed: frozenset[str], what: s
 
 
 def _place(out: str | None, settings: Settings) -> str:
-    place = out or settings.export.out
+    place = settings.export.out if out is None else out
     if place is None:
         raise typer.BadParameter("give --out DIR or --out URL, or set `out` in [export] of the configuration")
+    if str(place) == STDOUT:
+        raise typer.BadParameter(
+            "--out -: an export is several files, so name a folder or a URL. To write one file to stdout: "
+            "`chartferry pull CONNECTION - --out -` for one patient's chart, `chartferry query FILE` for a query's rows"
+        )
     return str(place)
 
 
 def _formats(
     formats: list[str] | None, views: list[str] | None, queries: list[Path] | None, settings: Settings
 ) -> tuple[str, ...]:
-    words = split_words(formats)
+    words = split_words("--format", formats)
     for word in words:
         if word not in FORMATS:
             why = f"{LATER[word]}; " if word in LATER else ""

@@ -115,6 +115,9 @@ def program() -> str:
     return shlex.quote(str(ours))
 
 
-def split_words(values: list[str] | None) -> tuple[str, ...]:
-    """Read an option that may be repeated and may hold commas: `--types A,B --types C`."""
-    return tuple(word.strip() for value in values or () for word in value.split(",") if word.strip())
+def split_words(option: str, values: list[str] | None) -> tuple[str, ...]:
+    """Read an option that may be repeated and may hold commas: `--types A,B --types C`; a usage error for commas alone."""
+    words = tuple(word.strip() for value in values or () for word in value.split(",") if word.strip())
+    if values and not words:
+        raise typer.BadParameter(f"{option} names nothing; leave it out for the default")
+    return words

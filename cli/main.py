@@ -5,7 +5,9 @@ Imports next to nothing: until `command_line` is imported, which takes a third o
 
 from __future__ import annotations
 
+import codecs
 import gc
+import io
 import os
 import signal
 import sys
@@ -30,9 +32,29 @@ def _open_closed_streams() -> None:
             setattr(sys, name, open(number, how, encoding="utf-8", closefd=False))  # noqa: SIM115 - as long as the process
 
 
+_IN_ASCII = {"…": "...", "×": "x", "→": "->", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "µ": "u"}  # noqa: RUF001
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Return for what an encoding lacks: our punctuation in ASCII, any other character as its escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_IN_ASCII.get(one) or one.encode("ascii", "backslashreplace").decode() for one in lacking), error.end
+
+
+def _print_in_any_encoding() -> None:
+    """Let no command fail at a letter that the encoding of the terminal or of cron (ASCII, Latin-1) lacks."""
+    codecs.register_error("chartferry", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="chartferry")
+
+
 def main() -> None:
     """Run the command line and exit with its code. Before and after the command, Ctrl-C ends the process at once."""
     _open_closed_streams()
+    _print_in_any_encoding()
     gc.set_threshold(_COLLECT_EVERY)
     during = signal.getsignal(signal.SIGINT)
     # the parent may have it ignored (nohup)

@@ -24,9 +24,19 @@ def as_typed(words: Iterable[str], refused: str) -> str:
     return found.partition("=")[0]
 
 
-def showable(word: str) -> str:
-    """What may be shown of a misspelt option: its letters and dashes, since a patient's id may be stuck to it (`-p12345`)."""
-    return "".join(takewhile(lambda each: each.isalpha() or each in f"_{_DASHES}", word))
+def showable(word: str, refused: str, known: Collection[str]) -> str:
+    """What may be shown of a misspelt option, since a patient's id or name may be stuck to it (`-p12345`, `--patientDoe`).
+
+    An option but for its dashes and case is shown whole, of others that begin with one hyphen what the parser refused, and else
+    the letters, up to the end of a known option.
+    """
+    letters = "".join(takewhile(lambda each: each.isalpha() or each in f"_{_DASHES}", word))
+    if _as_option(word) in known:
+        return letters
+    if not word.startswith("--"):
+        return refused
+    stuck = max((each for each in known if letters.lower().startswith(each)), key=len, default=None)
+    return letters if stuck is None else f"{stuck}…"
 
 
 def options_meant(word: str, known: Collection[str]) -> list[str]:

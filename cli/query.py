@@ -91,7 +91,7 @@ def query(
     if out == STDOUT and invocation.json:
         raise typer.BadParameter("--out -: stdout takes the rows, without --json")
     settings = settings_of(invocation)
-    names = split_words(connections)
+    names = split_words("--connection", connections)
     choose_connections(settings, invocation.tenant, list(names))
     selection = Selection(
         connections=names, patients=tuple(read_patients(patients)) if patients else None, as_of=checked_moment(as_of)

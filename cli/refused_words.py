@@ -31,6 +31,28 @@ def too_many(count: int, names: Sequence[str], options: Collection[str]) -> str:
     return f"{how_many(count, 'word')} too many ({hidden}): {takes}{named}. Put a value with blanks in it in quotes."
 
 
+def lacking_value(words: Sequence[str], flags: Collection[str], options: Collection[str]) -> str | None:
+    """Say which word is empty, as an unset variable of a script is, or stands where a value is due; None if all is well.
+
+    An empty value is no default: `--patients ""` must not mean everybody. `flags` are those of the `options` that take no value.
+    """
+    before = ""
+    for word in words[: words.index("--")] if "--" in words else words:
+        option, equals, value = word.partition("=")
+        if not word.strip() or (option in options and equals and not value.strip()):
+            where = f"{option} is" if equals else f"the word behind {before} is" if before else "a word is"
+            return f"{where} empty, as an unset variable of a script is; give a value, or leave it out"
+        if before and before not in flags and option in options:
+            return f"{before} needs a value, but {option} follows it"
+        before = word if word in options else ""
+    return None
+
+
+def no_stream(name: str) -> str:
+    """Say that `-` is no path for this option or argument."""
+    return f"{name} -: this is neither read from stdin nor written to stdout; name a file or a folder"
+
+
 def no_command(word: str, known: Iterable[str], options: Collection[str]) -> str:
     """Say that a group has no such command, and what is meant: one of the `known`, or a patient."""
     names = sorted(known)

@@ -20,9 +20,7 @@ OnlyTypesOption = Annotated[
 
 def checked_types(types: list[str] | None) -> tuple[str, ...]:
     """Return the resource types of a repeatable, comma-separated option."""
-    words = split_words(types)
-    if types and not words:  # such as an empty variable of a script
-        raise typer.BadParameter("--types names no resource type; leave it out for all")
+    words = split_words("--types", types)
     for word in words:
         if wrong := type_problem(word):
             raise typer.BadParameter(f"--types {word}: {wrong}")

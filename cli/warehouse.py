@@ -16,6 +16,7 @@ import typer
 
 from cli.exit_codes import ExitCode
 from cli.progress import file_progress
+from cli.refused_words import no_stream
 from cli.render import emit_json, number, print_line, print_table
 from config.how_many import how_many
 from config.secret_refs import SecretRef
@@ -57,17 +58,17 @@ def checked_warehouse(to: str | None, schema: str | None, formats: Sequence[str]
         SecretUnreadableError: `env:NAME` or `file:PATH` cannot be read.
         PlanError: it is no such place, or nothing is installed that writes there.
     """
-    if to is None or not to.strip():  # libpq would take nothing for its default database
+    if to is None:
         found = "a folder or a URL" if "delta" in formats else "the database, as --to env:NAME or --to service=NAME"
         raise typer.BadParameter(f"--format {','.join(formats)} needs --to: {found}")
     if len({*formats}) != 1 or not {*formats} <= {*DATABASES}:
         raise typer.BadParameter(f"--to needs --format {' or '.join(DATABASES)}, and no other format")
+    if to == "-":
+        raise typer.BadParameter(no_stream("--to"))
     if "delta" in formats:
         if schema is not None:
             raise typer.BadParameter("--schema needs --format postgres; with --format delta each table is a folder")
         return delta_folder(SecretRef.parse(to, Path.cwd()).read(os.environ).reveal() if to.startswith("env:") else to)
-    if schema is not None and not schema.strip():
-        raise typer.BadParameter(f"--schema is empty; without the option it is {DEFAULT_SCHEMA}")
     return PostgresSchema(_url(to), schema or DEFAULT_SCHEMA)
 
 

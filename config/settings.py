@@ -59,6 +59,8 @@ def _out(value: object, info: ValidationInfo) -> object:
         raise ValueError("a folder or a URL, in quotes")
     if value is None or "://" in value:
         return value
+    if value.strip() in ("", "-"):
+        raise ValueError("a folder or a URL: an export is several files")
     base = (info.context or {}).get("base", Path.cwd())
     return (base / Path(value).expanduser()).resolve()
 

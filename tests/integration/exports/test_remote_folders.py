@@ -306,6 +306,8 @@ def test_a_file_url_is_a_local_folder_and_a_malformed_url_is_refused(tmp_path: P
             destination_of(place)
     with pytest.raises(PlanError, match="s3:/bucket/charts is neither a folder nor a URL; a URL starts with s3://"):
         destination_of("s3:/bucket/charts")
+    with pytest.raises(PlanError, match="- would be stdin or stdout, which is one file; name a folder"):
+        destination_of("-")
     with pytest.raises(PlanError, match="is not a URL"):
         destination_of("sftp://carrier:hunter2@[x/charts")
 

@@ -22,6 +22,9 @@ SITE = '[connections.site]\nvendor = "generic"\nbase_url = "https://ehr.example.
         (["--seed", "3"], "give both"),
         (["--encrypt-to", "nobody"], "recipient 1 is not a public key"),
         (["--encrypt-to", "file:nowhere"], "--encrypt-to file:nowhere: cannot be read: No such file"),
+        (["--connection", ","], "--connection names nothing; leave it out for the default"),
+        (["--format", " , "], "--format names nothing"),
+        (["--out", "-"], "--out -: an export is several files, so name a folder or a URL"),
         (["--publish", "set", "--limit", "3", "--csv", "excel"], "--out, --csv, --limit: not with --publish"),
     ],
 )

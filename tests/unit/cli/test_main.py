@@ -143,6 +143,21 @@ def test_parsing_a_command_line_loads_no_heavy_library() -> None:
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.parametrize(("encoding", "umlaut"), [("ascii", "\\xfc"), ("latin-1", "ü")])
+def test_a_terminal_whose_encoding_lacks_a_letter_gets_its_like_in_ascii(
+    encoding: str, umlaut: str, tmp_path: Path
+) -> None:
+    (tmp_path / "chartferry.toml").write_text(
+        f'[connections.site]\nvendor = "generic"\nbase_url = "https://ehr.example.org"\nkid = "{"ü" * 201}"\n', "utf-8"
+    )
+    run = [str(Path(sys.executable).with_name("chartferry")), "config", "check", "--show"]
+    environ = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(run, capture_output=True, env=environ, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    shown = done.stdout.decode(encoding)
+    assert f"{umlaut}... (201 characters)" in " ".join(shown.split())
+
+
 @pytest.mark.parametrize(
     "words",
     [

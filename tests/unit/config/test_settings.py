@@ -239,6 +239,12 @@ def test_a_password_is_masked_anywhere_in_a_url(url: str, masked: str) -> None:
     assert masked_url(url) == masked
 
 
+@pytest.mark.parametrize("out", ["", " ", "-"])
+def test_an_export_needs_a_folder_or_a_url(out: str, tmp_path: Path) -> None:
+    found = problems_in(tmp_path, f'[export]\nout = "{out}"\n')
+    assert found == {"export.out": (repr(out), "a folder or a URL: an export is several files")}
+
+
 def test_the_store_url_may_come_from_the_environment(tmp_path: Path) -> None:
     text = '[store]\nurl = "env:STORE"'
     assert load(tmp_path, text, {"STORE": "postgresql://h/db\n"}).store_url == "postgresql://h/db"
