@@ -22,7 +22,6 @@ from cli.invocation import shared_options
 from cli.misspelt_words import as_typed, options_meant, showable, with_long_dash
 from cli.refused_words import lacking_value, no_command, no_stream, refused_value, too_many
 
-
 _STREAM = Path("-")  # stdin or stdout, where a command has them: then its value is text
 
 

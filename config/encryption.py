@@ -12,10 +12,11 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
 from config.errors import ConfigError, Problem, SecretUnreadableError
 from config.secret_refs import SecretRef
+from config.text_shapes import shaped
 
 KEY_BYTES = 32
 ALLOWED = f"{KEY_BYTES} random bytes as base64, as `openssl rand -base64 {KEY_BYTES}` prints them"
@@ -37,7 +38,7 @@ def _element_path(value: str) -> str:
 
 
 ElementPath = Annotated[str, AfterValidator(_element_path)]
-KeyId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,16}$")]
+KeyId = Annotated[str, shaped(r"[A-Za-z0-9_-]{1,16}", "a key's name of at most 16 letters, digits, - and _")]
 KeyRef = Annotated[SecretRef, BeforeValidator(_ref)]
 
 

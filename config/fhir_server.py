@@ -41,6 +41,10 @@ def secret_ref(value: object, info: ValidationInfo) -> object:
 def file_path(value: object, info: ValidationInfo) -> object:
     """Read a file's name, with or without `file:`, relative to the configuration."""
     if isinstance(value, str):
+        if not value.removeprefix("file:").strip():
+            raise ValueError(
+                "must be the path of a file, relative to the configuration file; leave it out if there is none"
+            )
         return (base_of(info) / Path(value.removeprefix("file:")).expanduser()).resolve()
     return value
 
@@ -60,7 +64,9 @@ def _proxy(value: object) -> object:
 
 
 def _plain(value: str) -> str:
-    """Refuse a reference where the value itself belongs: it would be sent to the EHR as it is written."""
+    """Refuse an empty value, and a reference where the value itself belongs: both would be sent to the EHR."""
+    if not value.strip():
+        raise ValueError("must not be empty; leave it out if there is none")
     if re.match(r"(env|file):", value):
         raise ValueError(
             "must be the value itself: env: and file: are read in key, key_passphrase, client_secret and bearer_token"
@@ -129,14 +135,14 @@ class FhirServer(Source):
     base_url: Annotated[str, BeforeValidator(_http_url)]
 
     auth: Auth = "none"
-    client_id: Annotated[Plain, Field(min_length=1)] | None = None
+    client_id: Plain | None = None
     key: OptionalRef = None
     key_passphrase: OptionalRef = None
     client_secret: OptionalRef = None
     bearer_token: OptionalRef = None
     kid: Annotated[Plain | None, BeforeValidator(_kid)] = None
     alg: Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"] | None = None
-    scopes: tuple[str, ...] = ()
+    scopes: tuple[Plain, ...] = ()
 
     ca_bundle: OptionalFile = None
     client_cert: OptionalFile = None

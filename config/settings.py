@@ -321,7 +321,9 @@ def problems_of(
         if not one["loc"] and one["type"] == "value_error":
             continue  # an incomplete login: `auth_problems` names the missing keys
         key = str(one["loc"][0]) if one["loc"] else ""
-        where = ".".join([path, *(str(part) for part in one["loc"])])
+        where = ".".join(
+            [path, *(str(part) for part in one["loc"] if part != "[key]")]
+        )  # the table's key itself is wrong
         context = one.get("ctx", {})
         found = "nothing" if one["type"] == "missing" else shown(key, one["input"])
         match one["type"]:
@@ -341,8 +343,6 @@ def problems_of(
                 yield Problem(where, found, f"one of: {', '.join(options)}{hint}")
             case "value_error":
                 yield Problem(where, found, str(context["error"]))
-            case "string_pattern_mismatch" if key in ("name", "tenant"):
-                yield Problem(where, found, NAME_RULE)
             case "tuple_type" if isinstance(one["input"], str):
                 words = [word for word in re.split(r"[,;\s]+", one["input"]) if word]
                 yield Problem(where, found, f"a list: {as_list(words)}")

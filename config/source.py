@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from config.errors import Problem
 from config.secret_refs import SecretRef
+from config.text_shapes import shaped
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # also a file name, a schema name and a log field
 NAME_RULE = "lower-case letters, digits, - and _, at most 63 characters, starting with a letter or digit"
@@ -24,8 +25,8 @@ class Source(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
     table: ClassVar[str]  # of the configuration, in which such sources are named
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN)]
-    tenant: Annotated[str, Field(pattern=NAME_PATTERN)] = "default"
+    name: Annotated[str, shaped(NAME_PATTERN, NAME_RULE)]
+    tenant: Annotated[str, shaped(NAME_PATTERN, NAME_RULE)] = "default"
 
     @classmethod
     def missing(cls, table: Mapping[str, Any], path: str) -> Iterator[Problem]:

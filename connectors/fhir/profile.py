@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from config.text_shapes import shaped
 from connectors.fhir.former_keys import placed
 
 Mode = Literal["auto", "bulk", "crawl"]
@@ -23,11 +24,15 @@ IssueGrade = Literal[
 ]
 
 _TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d", re.ASCII)
-Word = Annotated[str, Field(pattern=r"^[A-Za-z]+$")]
+_HOST = r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+_ORIGIN = 'must be an origin, which is scheme, host and port without a path, such as "https://ehr.example.org:8443"'
+Word = Annotated[str, shaped(r"[A-Za-z]+", 'must be a resource type, such as "Observation"')]
 # "https://host:443:443" too: what a server writes need be no origin that a client could ask
-WrittenOrigin = Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})*/?$")]
-Origin = Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?$")]
-ElementPath = Annotated[str, Field(pattern=r"^[A-Za-z]+(\.[A-Za-z]+)*$")]
+WrittenOrigin = Annotated[str, shaped(rf"{_HOST}(:\d{{1,5}})*/?", _ORIGIN)]
+Origin = Annotated[str, shaped(rf"{_HOST}(:\d{{1,5}})?/?", _ORIGIN)]
+ElementPath = Annotated[
+    str, shaped(r"[A-Za-z]+(\.[A-Za-z]+)*", 'must be an element\'s path, such as "subject.identifier"')
+]
 
 NO_SPLIT: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 

@@ -19,7 +19,9 @@ def destination_of(place: str) -> Destination:
         DestinationError: the place cannot be reached.
     """
     if place == "-":
-        raise PlanError("- would be stdin or stdout, which is one file; name a folder, or a URL such as s3://bucket/charts")
+        raise PlanError(
+            "- would be stdin or stdout, which is one file; name a folder, or a URL such as s3://bucket/charts"
+        )
     if "://" not in place:
         scheme = place.partition(":/")[0]
         if scheme in REMOTE_SCHEMES and scheme != place:

@@ -137,6 +137,9 @@ def test_public_small_and_locked_keys_are_problems_and_a_key_with_its_passphrase
     assert call(write(tmp_path, opened)) == 0
 
 
+ORIGIN = 'must be an origin, which is scheme, host and port without a path, such as "https://ehr.example.org:8443"'
+
+
 @pytest.mark.parametrize(
     ("override", "allowed"),
     [
@@ -149,6 +152,9 @@ def test_public_small_and_locked_keys_are_problems_and_a_key_with_its_passphrase
         ("retry.base_s = [1]", "a number, without quotes"),
         ("http.cookies = 3", "true or false, without quotes"),
         ("links.rewrite_origins = 1", "a table, such as { key = value }"),
+        ("links.rewrite_origins = { 'http://a' = 'b' }", ORIGIN),
+        ("links.rewrite_origins = { 'http://a/fhir' = 'https://b' }", ORIGIN),
+        ("references.paths = { 'En counter' = {} }", 'must be a resource type, such as "Observation"'),
     ],
 )
 def test_an_override_of_the_wrong_type_is_reported_in_toml_terms(

@@ -64,6 +64,13 @@ def test_a_wrong_value_is_reported_once_with_the_likely_correction(
     assert answer in found[path][1]
 
 
+@pytest.mark.parametrize("key", ["client_id", "kid", "cohort_system", "ca_bundle", "client_cert", "cohort"])
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_value_is_refused_where_it_stands(tmp_path: Path, key: str, value: str) -> None:
+    found = found_in(tmp_path, f'{SITE}{key} = "{"file:" if key == "cohort" else ""}{value}"')
+    assert "leave it out if there is none" in found[f"connections.site.{key}"][1]
+
+
 @pytest.mark.parametrize(
     ("line", "where", "answer"),
     [
