@@ -253,7 +253,10 @@ def _store_url(table: dict[str, Any], base: Path, environ: Mapping[str, str], pr
     if url.startswith("embedded:") and url.removeprefix("embedded:"):
         return f"embedded:{(base / Path(url.removeprefix('embedded:')).expanduser()).resolve()}"
     if url != "embedded" and not re.match(r"postgres(ql)?://", url):
-        problems.append(Problem("store.url", shown("url", masked_url(url)), STORE_RULE))
+        # without :// nobody can tell which part of it is a password
+        quotable = "://" in url or "@" not in url
+        found = shown("url", masked_url(url)) if quotable else "no URL; it is not shown because of its @"
+        problems.append(Problem("store.url", found, STORE_RULE))
     return url
 
 

@@ -29,11 +29,11 @@ _DEFAULTS = {"application_name": "chartferry", "connect_timeout": "10", "keepali
 # at login, because reading everything else depends on it; a statement sets the rest, because poolers refuse `options`
 _PINNED = {"client_encoding": "utf8"}
 _MAINTENANCE = "postgres"  # the database that every cluster has
-_UNREACHED = "Check host, port and sslmode in store.url, and that the server is up."
+_UNREACHED = "Check host, port and the ssl… parameters in store.url, and that the server is up."
 _BY_PING: Mapping[Ping, str] = {
     Ping.OK: (
-        "The server is up, but does not serve this login: check user, password, database and target_session_attrs in "
-        "store.url, how many connections the role, the database and the server allow, and pg_hba.conf."
+        "The server is up, but does not serve this login: check user, password (in store.url or ~/.pgpass), database and "
+        "target_session_attrs, how many connections the role, the database and the server allow, and pg_hba.conf."
     ),
     Ping.REJECT: "The server is starting, stopping or recovering: run the command again later.",
 }

@@ -92,7 +92,8 @@ async def inquire(
         yield _failed("token", error, "")
         return
     yield Step(name="token", verdict="ok", found=_LOGGED_IN if client.tokens is not None else _NO_LOGIN)
-    yield _scopes(readable, wanted, referred)
+    if client.tokens is not None:
+        yield _scopes(readable, wanted, referred)
     if mode == "bulk" and request.group is not None:
         yield Step(
             name="search",

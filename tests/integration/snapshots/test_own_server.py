@@ -191,7 +191,7 @@ async def test_a_refused_login_is_distinguished_from_an_unreachable_server(store
     given = url_of(store_server, "postgres", user=role, password=role)
     with pytest.raises(StoreUnavailableError, match=r"server is up, but does not serve this login: .* connections"):
         await sessions.connect(given)
-    with pytest.raises(StoreUnavailableError, match=r"Check host, port and sslmode in store\.url"):
+    with pytest.raises(StoreUnavailableError, match=r"Check host, port and the ssl… parameters in store"):
         await sessions.connect("postgresql://somebody@127.0.0.1:1/postgres")
 
 

@@ -134,7 +134,7 @@ async def test_an_unreachable_server_is_named_without_its_password():
         async with opened_store("postgresql://me:hunter2@127.0.0.1:1/x"):
             pass
     assert "127.0.0.1:1, database x, user me" in str(caught.value)
-    assert "Connection refused. Check host, port and sslmode in store.url" in str(caught.value)
+    assert "Connection refused. Check host, port and the ssl… parameters in store.url" in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
 

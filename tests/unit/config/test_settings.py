@@ -217,6 +217,9 @@ def test_passwords_are_masked_in_reprs(tmp_path: Path) -> None:
         "Server=db;User Id=me;Password=x hunter2;",
         "jdbc:postgresql://db/x?user=me&password=hunter2",
         "mysql://me:hunt/er2@db/x",
+        "postgres//me:hunter2@db/x",
+        "postgresql:/me:hunter2@db/x",
+        "me:hunter2@db",
     ],
 )
 def test_a_store_url_of_another_kind_is_refused_without_its_password(tmp_path: Path, url: str) -> None:
