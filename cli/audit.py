@@ -147,10 +147,12 @@ def _verified_as_json(found: Verified) -> dict[str, object]:
 
 def _print_verified(found: Verified) -> None:
     print_line(
-        f"{number(found.events)} events under {number(found.seals)} seals, {number(found.unsealed)} not sealed yet"
+        f"{how_many(found.events, 'event')} under {how_many(found.seals, 'seal')}, {number(found.unsealed)} not sealed yet"
     )
     if found.unused:
-        print_line(f"{number(found.unused)} numbers were never used: reads that failed or were stopped")
+        print_line(
+            f"{how_many(found.unused, 'number')} never used: of reads that failed or were stopped, or skipped by Postgres after a crash"
+        )
     if found.pruned_through:
         print_line(f"events up to {found.pruned_through} were pruned, because their retention had ended")
     for one in found.faults[:SHOWN_FAULTS]:
@@ -216,5 +218,9 @@ def prune(context: typer.Context) -> int:
     if invocation.json:
         emit_json({"status": "complete" if count else "nothing", "events": count, "before": before})
     else:
-        print_line(f"{number(count)} events were older than {years} years" + (", and are deleted" if count else ""))
+        print_line(
+            f"deleted {how_many(count, 'event')} older than {years} years"
+            if count
+            else f"no event is older than {years} years"
+        )
     return ExitCode.COMPLETE if count else ExitCode.NOTHING

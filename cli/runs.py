@@ -138,7 +138,9 @@ def what_next(report: RunReport) -> str:
         case "partial" if not report.units_pruned:
             return f"{again} {'tries again' if pulled else 'requests the holes first'}"
         case "interrupted":
-            return f"{again}, with the options that it had, resumes it; `chartferry runs discard {report.id}` gives it up"
+            return (
+                f"{again}, with the options that it had, resumes it; `chartferry runs discard {report.id}` gives it up"
+            )
         case "failed":
             return f"fix the cause, then {again}; `chartferry config check` checks the configuration"
     return ""

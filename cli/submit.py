@@ -175,7 +175,7 @@ def _show(done: Submitted, state: DatasetState, receiver: Receiver, *, json: boo
     if issues:
         print_table(("severity", "code", "issues#"), [(*issue, number(count)) for issue, count in issues])
     if done.unread:
-        print_line(f"{number(done.unread)} outcomes are missing or cannot be read: they may be refusals")
+        print_line(f"{how_many(done.unread, 'outcome')} missing or unreadable: they may be refusals")
     verb = "submitted" if done.sent else "nothing was sent again: submitted before,"
     ended = "the receiver took everything" if done.is_whole else f"the receiver refused {number(done.refused)}"
     print_line(

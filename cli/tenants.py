@@ -70,7 +70,7 @@ def list_tenants(context: typer.Context) -> int:
 
 def _state(tenant: Tenant) -> str:
     if not tenant.is_current:
-        return "to be migrated"
+        return "migrate is due"
     return "opened" if tenant.breaches else ""
 
 

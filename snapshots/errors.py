@@ -184,7 +184,9 @@ def _translated(error: psycopg.Error, doing: str) -> StoreError:
             f"{doing}: the connection to Postgres failed: {answer}. What was committed is safe; "
             "check that the server is up and run the same command again."
         )
-    if state == "42501":  # before the rights of a command are checked, and in views that refer to what is not the tenant's
+    if (
+        state == "42501"
+    ):  # before the rights of a command are checked, and in views that refer to what is not the tenant's
         answer += ". Run this as the login that owns the tables, or `chartferry config check --connect`, which names the GRANT"
     return StoreQueryError(f"{doing}: Postgres refused the statement: {answer}.", sqlstate=state)
 

@@ -57,7 +57,7 @@ def check(library: Library) -> Checked:
     except postgast.PgQueryError as error:
         raise QueryError(f"{library.origin}: {_without_quotes(error.message)} at character {error.cursorpos}") from None
     if len(tree.stmts) != 1:
-        raise QueryError(f"{library.origin}: expected one statement, found {len(tree.stmts)}")
+        raise QueryError(f"{library.origin}: expected one statement, a SELECT, found {len(tree.stmts) or 'none'}")
     walk = _Walk(library.origin)
     walk.node(tree.stmts[0], frozenset(one.label for one in library.dependencies))
     if unused := sorted(declared - set(parameters)):
@@ -66,8 +66,8 @@ def check(library: Library) -> Checked:
 
 
 def _without_quotes(message: str) -> str:
-    """The parser quotes the query, which may hold what somebody pasted into it."""
-    return message.partition(' "')[0]
+    """The parser quotes the query, which may hold what somebody pasted into it: `syntax error at or near "selct"`."""
+    return message.partition(' "')[0].removesuffix(" at or near")
 
 
 def _split(library: Library, declared: Collection[str]) -> tuple[list[str], list[str]]:
@@ -142,7 +142,8 @@ class _Walk:
         if node.schemaname or node.catalogname or name not in tables:
             shown = f"{node.schemaname}.{name}" if node.schemaname else name
             raise self._refused(
-                f"table {shown} is not declared: declare it, such as -- @relatedDependency: observation as {name}"
+                f"table {shown} is not declared: begin the file with -- @relatedDependency: VIEW as {name}, where VIEW is a view's name, "
+                "file or URL (`chartferry views list` lists the built-in ones)"
             )
 
     def _function(self, name: list[str]) -> None:

@@ -143,9 +143,9 @@ def _of_json(text: str, origin: str) -> Library:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        raise QueryError(f"{origin} is not JSON") from None
+        raise QueryError(f"{origin} is not JSON; a query in SQL needs a file name that ends in .sql") from None
     if not isinstance(document, dict) or document.get("resourceType") != "Library":
-        raise QueryError(f"{origin} is not a FHIR Library")
+        raise QueryError(f"{origin} is not a FHIR Library; expected a SQLQuery as a Library in JSON, or annotated SQL")
     codes = {one.get("code") for one in _objects(document.get("type"), "coding")}
     kinds = [kind for code, kind in _KINDS.items() if code in codes]
     if len(kinds) != 1:
@@ -205,5 +205,8 @@ def _parameter(name: Any, type_: Any, origin: str) -> Parameter:
 
 def _dependency(resource: Any, label: Any, origin: str) -> Dependency:
     if not isinstance(resource, str) or not resource or not isinstance(label, str) or not _LABEL.fullmatch(label):
-        raise QueryError(f"{origin}: a dependency is a URL, or a view's name or file, and a label that is an SQL name")
+        raise QueryError(
+            f"{origin}: a dependency needs two things: a view's name, file or URL, and a label, its table's name in the SQL, as in "
+            "-- @relatedDependency: patient as patient"
+        )
     return Dependency(resource, label.lower())

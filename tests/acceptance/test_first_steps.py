@@ -86,6 +86,23 @@ def test_a_stopped_sync_says_how_to_continue_and_the_next_one_does(
         assert (report["id"], report["status"]) == (first, "complete")
 
 
+def test_a_stopped_proof_changes_nothing_and_says_so(site: Site) -> None:
+    config = MockConfig(vendor="epic", patients=3, jwks=key_pair("epic").jwks, latency_s=0.05)
+    with serve(config) as served:
+        name = site.connect(served)
+        site.sync(name)
+        searches = len(served.log.of("search"))
+        process = site.start("prove", name, "--json")
+        until(lambda: len(served.log.of("search")) > searches, process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert process.returncode == 130, err
+    assert "stopped by SIGINT; nothing was changed: run the same command again" in err
+    assert json.loads(out)["exit_code"] == 130
+    (run_,) = site.run("runs", "--json").json["runs"]
+    assert (run_["status"], run_["certificates"]) == ("complete", [])
+
+
 def test_a_second_sync_of_a_busy_connection_names_the_active_run(site: Site) -> None:
     config = MockConfig(vendor="epic", patients=3, jwks=key_pair("epic").jwks, latency_s=1)
     with serve(config) as served:

@@ -62,7 +62,7 @@ def test_an_interrupted_runs_clock_stops_and_it_says_how_to_continue(site: Site)
     (run,) = site.run("runs", "--json").json["runs"]
     assert (run["status"], run["seconds"] < 3600) == ("interrupted", True)
     shown = site.run("runs", str(run["id"])).stdout
-    assert "resumes it" in shown
+    assert "with the options that it had, resumes it" in shown
     assert f"chartferry runs discard {run['id']}" in shown
 
 

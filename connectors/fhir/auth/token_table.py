@@ -11,7 +11,7 @@ from urllib.parse import unquote, urljoin
 
 from connectors.fhir.errors import TokenRefusedError
 from connectors.fhir.json_answers import UnreadableJsonError, json_from
-from connectors.fhir.transport.call import Reply, Token
+from connectors.fhir.transport.call import REDIRECTS, Reply, Token
 from connectors.fhir.transport.links import header_link, written_origin
 
 Meaning = Literal["granted", "refused", "scope", "outage", "stop"]
@@ -43,7 +43,6 @@ _ABOUT: Mapping[Blame, re.Pattern[str]] = {
 # RFC 6749 4.1.2.1; servers send them with 400 from here too
 _DOWN = frozenset({"server_error", "temporarily_unavailable"})
 _DPOP = frozenset({"use_dpop_nonce", "invalid_dpop_proof"})  # RFC 9449
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BEARER = frozenset({"bearer", "bearertoken"})  # the latter: Apigee by default
 GRANTED = frozenset({200, 201})  # the latter: frameworks that answer every POST so
 _READ_CHARACTERS = 2_000
@@ -85,7 +84,7 @@ def judge_token(reply: Reply, *, now: float) -> TokenAnswer:
         token = _token(fields, now)
         if token is not None or code is None:
             return TokenAnswer("granted" if token else "stop", reply.status, code, token)
-    if reply.status in _REDIRECTS:
+    if reply.status in REDIRECTS:
         return TokenAnswer("stop", reply.status, code, led_to=_led_to(reply))
     if reply.status in _OUTAGE or code in _DOWN:
         return TokenAnswer("outage", reply.status, code)

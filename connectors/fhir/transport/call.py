@@ -17,6 +17,7 @@ Purpose = Literal["discovery", "token", "search", "read", "kickoff", "status", "
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 OK = frozenset({200})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True)

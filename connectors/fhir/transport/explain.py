@@ -16,7 +16,7 @@ from connectors.fhir.errors import (
     UntrustedServerError,
 )
 from connectors.fhir.issue_types import shown
-from connectors.fhir.transport.call import Call, Purpose
+from connectors.fhir.transport.call import REDIRECTS, Call, Purpose
 from connectors.fhir.transport.retry_table import (
     NEVER_SENT,
     NOBODY_THERE,
@@ -138,6 +138,10 @@ _LINK_REFUSED = (
     "the link has expired, or requires a login anyway"
 )
 _NO_ANSWER = "check base_url and what this EHR declares"
+_REDIRECT_TO_NOWHERE = (
+    "check base_url (https, and the path as the EHR's operator gave it), and ask the operator what answers there: most likely a "
+    "gateway or a log-in page in front of the EHR"
+)
 _NO_FILE = "sync again soon; if it happens again, ask the EHR's administrators what the export's links answer"
 _LINK_ELSEWHERE = "the EHR's link leads there, to another origin than base_url's"
 _STATUS_OF_A_GATEWAY = (
@@ -213,8 +217,10 @@ def error_for(
         text = f"{problem}; check that base_url is a FHIR R4 endpoint that speaks JSON, and profile.http.accept"
         return failed(ProtocolError, text)
     if verdict.action == "protocol":
-        text = f"{problem}, which is no answer to this request; {_NO_ANSWER_OF.get(call.purpose, _NO_ANSWER)}"
-        return failed(ProtocolError, text)
+        nowhere = seen.status in REDIRECTS  # others are followed
+        what = "a redirect that does not say where to (Location)" if nowhere else "which is no answer to this request"
+        advice = _NO_ANSWER_OF.get(call.purpose, _REDIRECT_TO_NOWHERE if nowhere else _NO_ANSWER)
+        return failed(ProtocolError, f"{problem}, {what}; {advice}")
     if call.purpose == "status" and seen.codes and seen.status not in _NOT_THE_JOBS_END:
         why = f"status {seen.status}, issue codes {', '.join(shown(seen.codes))}"
         text = f"{call.template}: the server's export failed ({why}); sync again to start a new one"

@@ -20,7 +20,7 @@ from connectors.fhir.errors import ProtocolError, UnsafeLinkError
 from connectors.fhir.profile import VendorProfile
 from connectors.fhir.transport.addresses import AddressGuard
 from connectors.fhir.transport.body import BodyReader
-from connectors.fhir.transport.call import Call, Endpoint, Token, Tokens
+from connectors.fhir.transport.call import REDIRECTS, Call, Endpoint, Token, Tokens
 from connectors.fhir.transport.content_coding import BombError, ContentCodingError, UnrequestedCodingError
 from connectors.fhir.transport.fhir_base import FhirBase
 from connectors.fhir.transport.links import NOT_FOLLOWED, elsewhere, header_link, origin, redirect_target
@@ -38,7 +38,6 @@ from connectors.fhir.transport.verbatim import (
 
 MAX_REDIRECTS = 5
 MAX_REDIRECT_BYTES = 64 << 10
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PARTIAL, _SEE_OTHER = 206, 303
 _PROXY_LOGIN, _SERVER_ERROR = 407, 500
 _MAY_LEAVE = frozenset({"file", "discovery"})  # files lie in object stores (Cerner), discovery holds no secret
@@ -160,7 +159,7 @@ class Sender:
             headers |= self._client_id
         for _ in range(MAX_REDIRECTS + 1):
             response = await self.exchange(call, method, url, headers, body)
-            location = header_link(response.headers.get("location")) if response.status_code in _REDIRECTS else None
+            location = header_link(response.headers.get("location")) if response.status_code in REDIRECTS else None
             if location is None or response.status_code in call.ok:
                 continues = call.continues if response.status_code == _PARTIAL else None
                 reader = self._reader(call, response, continues)

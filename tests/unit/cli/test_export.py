@@ -20,6 +20,8 @@ SITE = '[connections.site]\nvendor = "generic"\nbase_url = "https://ehr.example.
         (["--connection", "sity"], "did you mean site?"),
         (["--tenant", "nosuch"], "there are: default"),
         (["--seed", "3"], "give both"),
+        (["--base-url", "https://x.example"], "--base-url needs --publish"),
+        (["--types", ","], "--types names nothing"),
         (["--encrypt-to", "nobody"], "recipient 1 is not a public key"),
         (["--encrypt-to", "file:nowhere"], "--encrypt-to file:nowhere: cannot be read: No such file"),
         (["--connection", ","], "--connection names nothing; leave it out for the default"),

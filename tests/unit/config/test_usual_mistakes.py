@@ -64,6 +64,24 @@ def test_a_wrong_value_is_reported_once_with_the_likely_correction(
     assert answer in found[path][1]
 
 
+@pytest.mark.parametrize(
+    ("line", "path", "allowed"),
+    [
+        (
+            "vendor = 'generic'",
+            "connections.vendor",
+            "this key below a table that names the connection: [connections.NAME]",
+        ),
+        ("mode = {}", "connections.mode.vendor", "required"),
+        ("sites = 1", "connections.sites", "a table: [connections.sites]"),
+    ],
+)
+def test_a_key_directly_in_connections_is_answered_with_the_table_that_it_belongs_to(
+    tmp_path: Path, line: str, path: str, allowed: str
+) -> None:
+    assert found_in(tmp_path, f"[connections]\n{line}\n")[path][1] == allowed
+
+
 @pytest.mark.parametrize("key", ["client_id", "kid", "cohort_system", "ca_bundle", "client_cert", "cohort"])
 @pytest.mark.parametrize("value", ["", " "])
 def test_an_empty_value_is_refused_where_it_stands(tmp_path: Path, key: str, value: str) -> None:

@@ -27,6 +27,18 @@ def test_xml_in_place_of_json_is_reported_as_xml():
     assert "the answer was 200 with XML instead of JSON; check that base_url is" in str(raised)
 
 
+@pytest.mark.parametrize(
+    ("status", "purpose", "advice"),
+    [
+        (302, "search", "a redirect that does not say where to (Location); check base_url (https, and the path"),
+        (302, "file", "a redirect that does not say where to (Location); sync again soon"),
+        (304, "search", "which is no answer to this request; check base_url and what"),
+    ],
+)
+def test_a_redirect_without_a_location_is_named(status: int, purpose: str, advice: str):
+    assert f"the answer was {status}, {advice}" in str(error(purpose=purpose, status=status))
+
+
 def test_a_kick_off_for_a_missing_group_names_the_group_setting():
     assert "`group` setting" in str(error(GROUP, "kickoff", status=404))
     assert "base_url" in str(error("GET /$export", "kickoff", status=404))
