@@ -150,9 +150,7 @@ def _print_verified(found: Verified) -> None:
         f"{how_many(found.events, 'event')} under {how_many(found.seals, 'seal')}, {number(found.unsealed)} not sealed yet"
     )
     if found.unused:
-        print_line(
-            f"{how_many(found.unused, 'number')} never used: of reads that failed or were stopped, or skipped by Postgres after a crash"
-        )
+        print_line(f"{how_many(found.unused, 'number')} never used: reads failed or were stopped, or Postgres crashed")
     if found.pruned_through:
         print_line(f"events up to {found.pruned_through} were pruned, because their retention had ended")
     for one in found.faults[:SHOWN_FAULTS]:

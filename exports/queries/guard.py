@@ -142,7 +142,7 @@ class _Walk:
         if node.schemaname or node.catalogname or name not in tables:
             shown = f"{node.schemaname}.{name}" if node.schemaname else name
             raise self._refused(
-                f"table {shown} is not declared: begin the file with -- @relatedDependency: VIEW as {name}, where VIEW is a view's name, "
+                f"table {shown} is not declared: begin with -- @relatedDependency: VIEW as {name}, where VIEW is a view's name, "
                 "file or URL (`chartferry views list` lists the built-in ones)"
             )
 

@@ -206,7 +206,7 @@ def _parameter(name: Any, type_: Any, origin: str) -> Parameter:
 def _dependency(resource: Any, label: Any, origin: str) -> Dependency:
     if not isinstance(resource, str) or not resource or not isinstance(label, str) or not _LABEL.fullmatch(label):
         raise QueryError(
-            f"{origin}: a dependency needs two things: a view's name, file or URL, and a label, its table's name in the SQL, as in "
-            "-- @relatedDependency: patient as patient"
+            f"{origin}: a dependency needs two things: a view's name, file or URL, and a label, its table's name in the SQL, "
+            "as in -- @relatedDependency: patient as patient"
         )
     return Dependency(resource, label.lower())
