@@ -20,6 +20,7 @@ from cli.one_patient import PATIENT_HELP, one_patient
 from cli.render import emit_json, number, print_line, print_message, print_table
 from config.how_many import how_many
 from exports.audit_file import write_audit
+from exports.chart import check_place
 from exports.formats.audit_lines import AUDIT_FORMATS, read_as_json
 from snapshots.audit_event import FAULTS, Action, ReadEvent, Verified
 from snapshots.audit_reader import AuditReader
@@ -185,6 +186,8 @@ def export(
     invocation = invocation_of(context)
     if out == STDOUT and invocation.json:
         raise typer.BadParameter("--out - writes the lines to stdout, so leave out --json")
+    if out != STDOUT:
+        check_place(out)
     tenant = choose_tenant(settings_of(invocation), invocation.tenant)
     between = _between(since, until)
     lines = _of_audit(invocation, lambda kept: _export(kept, tenant, out=out, format_=format_, between=between))

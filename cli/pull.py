@@ -130,7 +130,7 @@ def pull(
         as_of=checked_moment(as_of),
     )
     if request.out != STDOUT and format_ != "csv":
-        check_place(Path(request.out))
+        check_place(request.out)
     with run_progress(terminal=invocation.terminal and not stored) as show:
         report, files = supervise(
             lambda: _pull(settings, request, invocation, show), resume="run the same command again"

@@ -20,6 +20,7 @@ from cli.patient_file import read_patients
 from cli.render import emit_json, print_message
 from cli.selection import OnlyConnectionsOption, OnlyPatientsOption
 from config.how_many import how_many
+from exports.chart import check_place
 from exports.delivery.files import DeliveredFile
 from exports.queries.run import Limits, run_query
 from exports.queries.statement import Statement
@@ -90,6 +91,8 @@ def query(
     invocation = invocation_of(context)
     if out == STDOUT and invocation.json:
         raise typer.BadParameter("--out -: stdout takes the rows, without --json")
+    if out != STDOUT:
+        check_place(out)
     settings = settings_of(invocation)
     names = split_words("--connection", connections)
     choose_connections(settings, invocation.tenant, list(names))

@@ -18,6 +18,7 @@ from snapshots.given_up import Discarded
 from snapshots.report import RunReport
 from snapshots.store import Store
 from snapshots.traffic import Down
+from snapshots.unit import Ending
 
 EXAMPLES = (
     "chartferry runs",
@@ -69,7 +70,7 @@ def runs(
     elif not reports:
         print_line("no runs yet: `chartferry sync` starts the first")
     else:
-        print_table(RUN_COLUMNS, map(run_row, reports))
+        _print_runs(reports)
         if run is not None:
             _print_details(reports[0])
         for one in down:
@@ -120,6 +121,16 @@ async def _read(
     return reports, [one for one in await store.down() if one.until > now and connection in (None, one.connection)]
 
 
+def _print_runs(reports: list[RunReport]) -> None:
+    """Print the table of runs. A pull among them looks like a sync of one patient, so then a column says which is which."""
+    rows = [run_row(report) for report in reports]
+    if all(report.kind == "sync" for report in reports):
+        print_table(RUN_COLUMNS, rows)
+        return
+    with_kind = [(*row[:2], report.kind, *row[2:]) for row, report in zip(rows, reports, strict=True)]
+    print_table((*RUN_COLUMNS[:2], "kind", *RUN_COLUMNS[2:]), with_kind)
+
+
 def _print_details(report: RunReport) -> None:
     if report.resources:
         print_table(("type", "resources#"), sorted(report.resources.items()))
@@ -135,6 +146,8 @@ def what_next(report: RunReport) -> str:
     pulled = report.kind == "pull"
     again = f"`chartferry pull {report.connection} -`" if pulled else f"`chartferry sync {report.connection}`"
     match report.status:
+        case "partial" if pulled and any(hole.ending is Ending.NOT_FOUND for hole in report.holes):
+            return f"check the patient's id, then {again}"
         case "partial" if not report.units_pruned:
             return f"{again} {'tries again' if pulled else 'requests the holes first'}"
         case "interrupted":

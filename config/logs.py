@@ -21,7 +21,6 @@ QUIET_LIBRARIES = (
     "hypothesis",
     "asyncio",
     "psycopg",
-    "psycopg.pool",
     "uvicorn",
     "authlib",
 )
@@ -124,3 +123,5 @@ def configure_logging(*, json: bool, level: str | int, stream: TextIO) -> None:
     root.setLevel(level)
     for library in QUIET_LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)
+    # it warns of each session that was lost, by an address in memory; what then fails is reported by whoever needed the session
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

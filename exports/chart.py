@@ -35,13 +35,14 @@ async def deliver_chart(snapshot: Snapshot, out: Path | BinaryIO, format: str) -
     return await deliver_late(content, out, end=snapshot.end, kind=format)
 
 
-def check_place(out: Path) -> None:
-    """Refuse a place where no file can be made, before a chart is fetched for it.
+def check_place(place: str) -> None:
+    """Refuse a place where no file can be made, before a chart is fetched for it or a query runs.
 
     Raises:
         DestinationError: it is a folder, or its folder is not there or may not be written.
     """
-    if out.is_dir():
+    out = Path(place)
+    if out.is_dir() or place.endswith("/"):
         raise DestinationError(f"cannot write {out}: it is a folder; name a file in it")
     if not out.parent.is_dir():
         raise DestinationError(f"cannot write {out}: there is no folder {out.parent}; create it, or name another place")

@@ -33,8 +33,14 @@ def choose_mode(
     """Bulk or crawl: as requested, else as the profile says, else as the server declares.
 
     Raises:
-        PlanError: bulk was requested, and the profile knows no level that this request can use.
+        PlanError: bulk was requested, and the profile knows no level that this request can use; or a Group is named, and no login
+            could read it.
     """
+    if group is not None and not has_cohort and profile.login.token_per_patient:
+        raise PlanError(
+            f"A Group is named, but {profile.label} gives a token for one patient at a time, and none reads a Group: leave out "
+            '`group` and --group, and name patients with `cohort = "file:…"` or --patients.'
+        )
     if wanted == "crawl" or (wanted == "auto" and profile.mode == "crawl"):
         return "crawl"
     if wanted == "bulk":
@@ -62,7 +68,8 @@ def _no_level(profile: VendorProfile, group: str | None) -> str:
 
 
 def _no_list(profile: VendorProfile) -> str:
-    return f"{profile.label} exports no named patients as far as we know: set `group`, or crawl the cohort with --mode crawl."
+    by_group = "set `group`, or " if "group" in profile.bulk.levels else ""
+    return f"{profile.label} exports no named patients as far as we know: {by_group}crawl the cohort with --mode crawl."
 
 
 def bulk_levels(

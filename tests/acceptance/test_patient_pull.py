@@ -68,12 +68,18 @@ def test_an_unknown_patient_is_reported_in_one_line(site: Site, vendor: str) -> 
         line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("hole", "note", f"{name}: the"))
     ]
     assert lines == [f"{name}: the EHR does not know this patient; check the id (a FHIR id, not an MRN)"]
+    listed = site.run("runs").stdout.split()
+    assert listed[:3] == ["connection", "run", "kind"]
+    assert listed.count("pull") == 2
+    (last, *_) = site.run("runs", "--json").json["runs"]
+    assert f"check the patient's id, then `chartferry pull {name} -`" in site.run("runs", str(last["id"])).stdout
 
 
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (("",), 2, "the id is empty"),
+        (("",), 2, "a word is empty"),
+        (("p1", "--out", "charts/"), 5, "it is a folder"),
         (("Patient/",), 2, "the id is empty"),
         (("p1", "--out", "nowhere/chart.ndjson"), 5, "there is no folder nowhere"),
         (("p1", "--out", "."), 5, "it is a folder"),

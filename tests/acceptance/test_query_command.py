@@ -7,6 +7,8 @@ import io
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.user_site import Site, csv_rows, mock, source
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/views.md"
@@ -45,3 +47,12 @@ def test_an_invalid_query_is_refused_before_the_store_is_read(site: Site) -> Non
     assert "Quill" not in done.stderr
     assert site.run("query", "q.sql", "--param", "code").code == 2
     assert "cannot be read" in site.run("query", "nowhere.sql").stderr
+
+
+@pytest.mark.parametrize(("out", "says"), [("rows/", "it is a folder"), ("nowhere/rows.csv", "there is no folder")])
+@pytest.mark.parametrize("words", [("query", "q.sql"), ("audit", "export")], ids=" ".join)
+def test_a_place_where_no_file_can_be_made_is_refused_before_anything_is_read(
+    tmp_path: Path, words: tuple[str, ...], out: str, says: str
+) -> None:
+    done = Site(tmp_path, "postgresql://127.0.0.1:9/nowhere").run(*words, "--out", out)
+    assert (done.code, says in done.stderr) == (5, True), done.stderr

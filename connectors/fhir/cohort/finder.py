@@ -137,7 +137,8 @@ class CohortFinder:
             reply = await self._client.send(call)
         except TerminalFetchError as error:
             raise PlanError(
-                f'Reading the Group\'s members failed ({error.answer}): name patients with `cohort = "file:…"` instead.'
+                f"Reading the Group's members failed ({error.answer}): check its id (`group`, or --group), or name patients with "
+                '`cohort = "file:…"` instead.'
             ) from error
         try:
             found = json_from(reply.body)

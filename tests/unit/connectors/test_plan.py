@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from connectors.core.errors import PlanError
@@ -85,6 +87,19 @@ def test_the_mode_is_the_requested_one_or_the_profiles_or_what_the_server_declar
 def test_an_impossible_mode_is_refused_with_the_next_step(vendor: str, wanted: str) -> None:
     with pytest.raises(PlanError, match=r"group|--mode crawl"):
         choose_mode(wanted, PROFILES[vendor], Capability(), group=None, has_cohort=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wanted", ["auto", "crawl", "bulk"])
+def test_a_group_that_no_login_could_read_is_refused(wanted: Literal["auto", "crawl", "bulk"]) -> None:
+    with pytest.raises(PlanError, match="gives a token for one patient at a time, and none reads a Group"):
+        choose_mode(wanted, PROFILES["va"], Capability(), group="g", has_cohort=False)
+    if wanted != "bulk":
+        assert choose_mode(wanted, PROFILES["va"], Capability(), group="g", has_cohort=True) == "crawl"
+
+
+def test_an_ehr_without_exports_is_not_told_to_name_a_group() -> None:
+    with pytest.raises(PlanError, match="exports no named patients as far as we know: crawl the cohort"):
+        choose_mode("bulk", PROFILES["va"], Capability(), group=None, has_cohort=True)
 
 
 def test_levels_are_tried_in_the_profiles_order_and_declarations_matter_only_without_a_request() -> None:
