@@ -11,7 +11,7 @@ from cli.acting import actor_of
 from cli.configuration import settings_of
 from cli.exit_codes import ExitCode
 from cli.invocation import Invocation, invocation_of
-from cli.render import emit_json, print_line
+from cli.render import emit_json, print_line, size
 from cli.supervise import supervise_blocking
 from snapshots.backup import back_up, restore, upgrade
 from snapshots.errors import StoreError
@@ -20,7 +20,6 @@ from snapshots.store_url import embedded_directory
 BACKUP_EXAMPLES = ("chartferry store backup --out /backup/charts.dump",)
 RESTORE_EXAMPLES = ("chartferry store restore /backup/charts.dump --config new.toml",)
 UPGRADE_EXAMPLES = ("chartferry store upgrade", "chartferry store upgrade --programs /usr/lib/postgresql/17/bin")
-_MB = 1_000_000
 
 
 def backup(
@@ -37,11 +36,11 @@ def backup(
     invocation = invocation_of(context)
     directory = _directory(invocation)
     actor = actor_of(invocation, settings_of(invocation), reads_charts=True, opens_values=False)
-    size = supervise_blocking(lambda: back_up(directory, out.absolute(), actor), resume="nothing was written")
+    written = supervise_blocking(lambda: back_up(directory, out.absolute(), actor), resume="nothing was written")
     if invocation.json:
-        emit_json({"status": "complete", "file": str(out), "bytes": size})
+        emit_json({"status": "complete", "file": str(out), "bytes": written})
     else:
-        print_line(f"{out}: {size / _MB:,.1f} MB, the store in {directory}")
+        print_line(f"{out}: {size(written)}, the store in {directory}")
     return ExitCode.COMPLETE
 
 

@@ -40,6 +40,18 @@ def values(directory: Path) -> list[str]:
         return [str(value) for (value,) in conn.execute("SELECT value FROM chart")]
 
 
+def test_programs_of_another_postgres_than_the_stores_are_refused_by_version(directory: Path, tmp_path: Path) -> None:
+    (directory / "data").mkdir(parents=True)
+    (directory / "data" / "PG_VERSION").write_text("17\n")
+    program = tmp_path / "postgres"
+    program.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)'\n")
+    program.chmod(0o755)
+    with pytest.raises(
+        StoreUnavailableError, match=r"written by Postgres 17, but the programs in .* are of Postgres 15: name"
+    ):
+        upgrade(directory, tmp_path)
+
+
 @older
 def test_a_store_of_an_older_postgres_is_refused_until_it_is_upgraded_and_keeps_its_former_data(
     directory: Path,

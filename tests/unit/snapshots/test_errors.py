@@ -84,6 +84,20 @@ def test_a_data_error_is_translated_without_its_text():
     assert caught.value.sqlstate == "22P02"
 
 
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        (psycopg.errors.InsufficientPrivilege, "`chartferry config check --connect`, which names the GRANT."),
+        (psycopg.errors.UndefinedTable, "restore a backup (docs/store.md); else this is a bug in chartferry."),
+        (psycopg.errors.UndefinedColumn, "restore a backup (docs/store.md); else this is a bug in chartferry."),
+    ],
+)
+def test_a_refused_statement_says_what_to_do(kind: type[psycopg.Error], advice: str):
+    with pytest.raises(StoreQueryError) as caught, store_border("listing runs"):
+        raise kind("no")
+    assert str(caught.value).endswith(advice)
+
+
 def test_a_lost_connection_is_the_server_being_unavailable():
     with (
         pytest.raises(StoreUnavailableError, match=r"merging: the connection to the server was lost"),
