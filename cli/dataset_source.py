@@ -15,21 +15,23 @@ from config.urls import is_served
 from exports.delivery.place_name import destination_of, shown
 from exports.errors import DatasetError
 
+_MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 60
 
 
 def dataset_at(where: str) -> tuple[str, Callable[[str], Iterator[bytes]]]:
-    """Return what its root is called, and what reads a file by its URL.
+    """Return what its root is called, and what reads a file by its URL. `where`: its folder, or its manifest in it.
 
     Raises:
         PlanError, DestinationError: no destination has such a name, or it cannot be reached.
     """
     if is_served(where):
         return where, _over_http
-    destination = destination_of(where)
+    folder, slash, last = where.rpartition("/")
+    destination = destination_of((folder or slash or ".") if last == _MANIFEST else where)
     # wherever its pages say that it will be served, its files lie beside each other
-    return f"{str(destination).rstrip('/')}/manifest.json", lambda url: destination.chunks(
+    return f"{str(destination).rstrip('/')}/{_MANIFEST}", lambda url: destination.chunks(
         Path(unquote(url.rpartition("/")[2])).name
     )
 
@@ -51,7 +53,9 @@ def _over_http(url: str) -> Iterator[bytes]:
                 raise FileNotFoundError from None
             raise DatasetError(f"the server answers {error.code} for {shown(url)}") from None
     except OSError as error:
-        raise DatasetError(f"{shown(url)} cannot be read: {getattr(error, 'reason', error)}") from None
+        reason = getattr(error, "reason", error)  # urllib keeps the system's error in it
+        why = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
+        raise DatasetError(f"{shown(url)} cannot be read: {why}; check the URL, and that its server is up") from None
     except (EOFError, zlib.error, HTTPException) as error:  # whose texts may quote what was sent
         raise DatasetError(
             f"{shown(url)} cannot be read ({type(error).__name__}): check the URL, and what the server answers"

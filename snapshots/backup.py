@@ -18,7 +18,16 @@ import anyio
 
 from snapshots.actor import Actor
 from snapshots.dump_file import file_border, part_of, require_dump
-from snapshots.embedded import DATA, FORMER, MAJOR, embedded_postgres, programs_of, stop_abandoned, unused
+from snapshots.embedded import (
+    DATA,
+    FORMER,
+    MAJOR,
+    check_version,
+    embedded_postgres,
+    programs_of,
+    stop_abandoned,
+    unused,
+)
 from snapshots.errors import StoreError
 from snapshots.tenants import open_tenants
 
@@ -90,6 +99,8 @@ def upgrade(directory: Path, programs: Path | None = None) -> Path | None:
     version = (data / "PG_VERSION").read_text().strip()
     if version == MAJOR:
         return None
+    if programs is not None:
+        check_version(programs, version)
     former = directory / f"{FORMER}{version}"
     making = directory.with_name(directory.name + _MAKING)
     with _alone_in(making):

@@ -136,22 +136,23 @@ def _installation(major: str, programs: Path | None = None) -> _Installation:
             f"`chartferry store upgrade --programs DIR`, DIR being the folder of those of Postgres {major}, such as "
             f"/usr/lib/postgresql/{major}/bin; or back it up with the chartferry that wrote it, and restore that with this one."
         )
-    if not bundled and (theirs := _version_of(programs)) != major:
-        raise StoreUnavailableError(
-            f"the embedded store was written by Postgres {major}, but the programs in {programs} are of Postgres {theirs}: name the "
-            f"folder of those of Postgres {major} (Debian's are in /usr/lib/postgresql/{major}/bin)."
-        )
     user = _server_account()
     if user is not None:
         _open_way(programs / "postgres")
     return _Installation(programs, user, bundled)
 
 
-def _version_of(programs: Path) -> str:
-    """The major version that a folder's programs say they are of: `postgres (PostgreSQL) 17.2 (Debian 17.2-1)`."""
+def check_version(programs: Path, major: str) -> None:
+    """Refuse a folder whose `postgres` is not there, or says another version (`postgres (PostgreSQL) 17.2 (Debian 17.2-1)`)."""
+    _installation(major, programs)
     said = subprocess.run([str(programs / "postgres"), "--version"], capture_output=True, check=False).stdout  # noqa: S603
     found = re.search(rb"\) (\d+)", said)
-    return found[1].decode() if found else "an unknown version"
+    theirs = found[1].decode() if found else "an unknown version"
+    if theirs != major:
+        raise StoreUnavailableError(
+            f"the embedded store was written by Postgres {major}, but the programs in {programs} are of Postgres {theirs}: name "
+            f"the folder of those of Postgres {major} (Debian's are in /usr/lib/postgresql/{major}/bin)."
+        )
 
 
 def programs_of(directory: Path) -> Path:

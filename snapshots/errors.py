@@ -189,7 +189,7 @@ def _translated(error: psycopg.Error, doing: str) -> StoreError:
     ):  # before the rights of a command are checked, and in views that refer to what is not the tenant's
         answer += ". Run this as the login that owns the tables, or `chartferry config check --connect`, which names the GRANT"
     if state in {"42P01", "42703"}:  # a table or a column that is not there
-        answer += ". If somebody has changed the store's tables, restore a backup (docs/store.md); else this is a bug in chartferry"
+        answer += ". If somebody changed the store's tables, restore a backup (docs/store.md); else this is a bug in chartferry"
     return StoreQueryError(f"{doing}: Postgres refused the statement: {answer}.", sqlstate=state)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from exports.delivery.files import LEFTOVER_SUFFIX, AtomicFile, DeliveredFile, Staged, destination_errors, output_folder
+from exports.errors import DestinationError
 
 _CHUNK_BYTES = 1 << 20
 REMOTE_SCHEMES = ("s3", "gs", "az", "sftp")  # `remote_folder` reaches them; each is an extra of that name
@@ -93,9 +94,11 @@ class LocalFolder:
                     yield chunk
         except FileNotFoundError:
             raise
-        except OSError:
-            with destination_errors(self._folder / name):
-                raise
+        except OSError as error:
+            where = self._folder / name
+            raise DestinationError(
+                f"cannot read {where}: {error.strerror}; check the path, and who may read it"
+            ) from None
 
     def names(self) -> frozenset[str]:
         """Return the names of the existing files, without those that are being written."""

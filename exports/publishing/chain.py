@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from exports.delivery.destination import Destination, read_small
+from exports.delivery.place_name import shown
 from exports.errors import DatasetError, DestinationError
 from exports.publishing.manifest_page import CLOSED, PENDING, FileEntry, Moment, Page, read_page, request_of
 
@@ -46,6 +47,11 @@ class Chain:
         pages = [self.root, *[page for _, page in self.pages]]
         files = [entry.url for page in pages for entry in (*page.output, *page.deleted, *page.outcome)]
         return frozenset({ROOT, *[name for name, _ in self.pages], *map(name_in, files)})
+
+
+def no_manifest(root: str) -> str:
+    """Say that nothing is published there, and what to name."""
+    return f"there is no manifest at {shown(root)}; name the folder of a published dataset, or the URL of its manifest"
 
 
 def name_in(url: str) -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from urllib.parse import urljoin
 
 from config.urls import parts_of
 from exports.delivery.place_name import shown
 from exports.errors import DatasetError
-from exports.publishing.chain import ROOT, name_in
-from exports.publishing.manifest_page import CLOSED, PENDING, Page, connection_of, read_page
+from exports.publishing.chain import ROOT, name_in, no_manifest
+from exports.publishing.manifest_page import CLOSED, PENDING, Page, connection_of, followed, read_page
 
 # gives a file in chunks; FileNotFoundError if there is none
 Read = Callable[[str], Iterator[bytes]]
@@ -49,8 +48,8 @@ def read_state(root: str, read: Read) -> DatasetState:
         try:
             content = b"".join(read(url))
         except FileNotFoundError:
-            raise DatasetError(f"there is no {'page' if pages else 'manifest at'} {shown(url)}") from None
-        page = read_page(content, name_in(url))
+            raise DatasetError(f"there is no page {shown(url)}" if pages else no_manifest(url)) from None
+        page = read_page(content, name_in(url) or shown(url))
         digest.update(len(content).to_bytes(8, "big") + content)
         pages.append(page)
         if page.next == CLOSED:
@@ -59,7 +58,7 @@ def read_state(root: str, read: Read) -> DatasetState:
             )
         if page.next in {None, PENDING}:
             break
-        url = urljoin(url, page.next)
+        url = followed(url, page.next)
     output = [entry for page in pages for entry in page.output]
     deleted = [entry for page in pages for entry in page.deleted]
     first = pages[0]
@@ -78,4 +77,4 @@ def read_state(root: str, read: Read) -> DatasetState:
 def _served_at(links: list[str]) -> str | None:
     """Where the manifest is served, by the links beside it."""
     absolute = next((link for link in links if parts_of(link).scheme in {"http", "https"}), None)
-    return None if absolute is None else urljoin(absolute, ROOT)
+    return None if absolute is None else followed(absolute, ROOT)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from urllib.parse import urljoin
 
 from exports.delivery.manifest import BULK_PUBLISH, instant
 from exports.errors import DatasetError
@@ -98,6 +99,18 @@ def dataset_members(moment: Moment, *, version: str, connection: str, request: s
     }
 
 
+def followed(page: str, link: str) -> str:
+    """Return the URL that a link of a page means; `page` is the page's own URL.
+
+    Raises:
+        DatasetError: it is no URL.
+    """
+    try:
+        return urljoin(page, link)
+    except ValueError:
+        raise DatasetError("a page refers to something that is no URL") from None
+
+
 def read_page(content: bytes, name: str) -> Page:
     """Read a page of anybody's dataset; `name` is for the message.
 
@@ -107,7 +120,7 @@ def read_page(content: bytes, name: str) -> Page:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
-        raise DatasetError(f"{name} is not JSON") from None
+        raise DatasetError(f"{name} is not JSON, so it is no page of a published dataset") from None
     if not isinstance(document, dict):
         raise DatasetError(f"{name} is not a JSON object")
     if document.get("manifestType") != BULK_PUBLISH:

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from urllib.parse import urljoin
 
 from config.how_many import how_many
 from exports.delivery.place_name import shown
 from exports.errors import DatasetError
-from exports.publishing.chain import checksum_in, name_in
-from exports.publishing.manifest_page import CLOSED, PENDING, FileEntry, Page, read_page
+from exports.publishing.chain import checksum_in, name_in, no_manifest
+from exports.publishing.manifest_page import CLOSED, PENDING, FileEntry, Page, followed, read_page
 
 # gives a file in chunks, decoded where it was sent with a content coding; FileNotFoundError if there is none
 Read = Callable[[str], Iterator[bytes]]
@@ -51,9 +50,9 @@ def verify(root: str, read: Read) -> Verified:
     found = Verified()
     url, seen = root, set[str]()
     try:
-        first = page = read_page(b"".join(read(url)), name_in(url))
+        first = page = read_page(b"".join(read(url)), name_in(url) or shown(url))
     except FileNotFoundError:
-        raise DatasetError(f"there is no manifest at {shown(root)}") from None
+        raise DatasetError(no_manifest(root)) from None
     found.transaction_time = str(first.members["transactionTime"])
     if first.next == PENDING:
         found.note(f"{name_in(root)} is pending itself: a chain starts with its own page")
@@ -65,7 +64,11 @@ def verify(root: str, read: Read) -> Verified:
         if following in {None, PENDING, CLOSED}:
             found.ends = following
             return found
-        url = urljoin(url, following)
+        try:
+            url = followed(url, following)
+        except DatasetError as error:
+            found.note(f"{name_in(url)}: {error}")
+            return found
         if url in seen:
             found.note(f"{name_in(url)}: the pages form a loop")
             return found
@@ -102,7 +105,7 @@ def _verify_file(
     digest = hashlib.sha256()
     lines = 0
     try:
-        for line in _lines(read(urljoin(page, entry.url)), digest.update):
+        for line in _lines(read(followed(page, entry.url)), digest.update):
             lines += 1
             problem = _problem(line, problem_of)
             if problem is not None:
@@ -110,6 +113,9 @@ def _verify_file(
     except FileNotFoundError:
         found.note(f"{name}: there is no such file")
         return 0
+    except DatasetError as error:
+        found.note(f"{name}: {error}")
+        return lines
     if entry.count is not None and entry.count != lines:
         found.note(f"{name} has {how_many(lines, 'line')}; its page says {entry.count}")
     if checksum_in(name) not in {None, digest.hexdigest()[:32]}:

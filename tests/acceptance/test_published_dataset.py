@@ -34,6 +34,7 @@ def test_a_follower_equals_the_ehr_each_morning(site: Site) -> None:
             assert (done.code, done.stderr) == (0, ""), done.stderr
             assert "the dataset can be followed" in done.stdout
         assert site.run("export", "--publish", "dataset").stdout.count("nothing has changed") == 1
+    assert site.run("verify", "dataset/manifest.json").stdout == site.run("verify", "dataset").stdout
     damaged = next(dataset.glob("Patient-*"))
     damaged.write_bytes(damaged.read_bytes()[1:])
     done = site.run("verify", "dataset", "--json")
@@ -51,6 +52,8 @@ def test_options_that_a_dataset_cannot_have_are_refused(site: Site, words: tuple
 
 def test_verifying_an_empty_place_says_that_there_is_nothing(site: Site) -> None:
     assert "no manifest" in site.run("verify", "nowhere").stderr
+    (site.folder / "file").write_text("")
+    assert "cannot read file/manifest.json: Not a directory" in site.run("verify", "file").stderr
     with static(site.folder / "empty") as url:
         done = site.run("verify", url)
     assert (done.code, "no manifest" in done.stderr) == (5, True)
