@@ -205,6 +205,19 @@ SEVERAL: list[tuple[str, Json, Json]] = [
         },
         {"city": "Here", "phone": "2"},
     ),
+    ("goal", {"target": [{"detailQuantity": {"comparator": "<", "value": 7}}]}, {"target_comparator": "<"}),
+    ("goal", {"target": [{"detailRange": {"high": {"value": 7, "unit": "%"}}}]}, {"target_unit": "%"}),
+    ("condition", {"onsetAge": {"comparator": ">", "value": 60}}, {"onset_age_comparator": ">"}),
+    ("medication_request", {"dispenseRequest": {"expectedSupplyDuration": {"value": 3, "unit": "months"}}},
+     {"days_supply_unit": "months"}),
+    ("smoking_status", {"code": {"coding": [{"system": "http://loinc.org", "code": "72166-2"}]},
+                        "valueQuantity": {"comparator": ">", "value": 20}}, {"value_comparator": ">"}),
+    ("questionnaire_answer", {"item": [{"answer": [{"valueQuantity": {"comparator": "<", "value": 3}}]}]},
+     {"answer_comparator": "<"}),
+    ("blood_pressure", {"code": {"coding": [{"system": "http://loinc.org", "code": "85354-9"}]}, "component": [
+        {"code": {"coding": [{"system": "http://loinc.org", "code": "8480-6"}]},
+         "valueQuantity": {"comparator": ">", "value": 300}}]},
+     {"systolic_comparator": ">", "diastolic_comparator": None}),
 ]  # fmt: skip
 
 
@@ -213,6 +226,32 @@ def test_the_columns_of_one_item_stay_together(name: str, content: Json, wanted:
     view = load_view(name)
     (row, *_) = run_view(view.definition, [{"resourceType": view.resource, "id": "r", **content}])
     assert {column: row[column] for column in wanted} == wanted
+
+
+def test_each_row_shows_in_which_unit_a_number_is_and_whether_it_is_a_bound(run_view: RunView) -> None:
+    below = {"comparator": "<", "value": 8, "unit": "mg"}
+    values: list[tuple[Json, Json]] = [
+        (
+            {"valueRatio": {"numerator": {"value": 1, "unit": "g"}, "denominator": below}},
+            {
+                "value_numerator": 1,
+                "value_numerator_comparator": None,
+                "value_numerator_unit": "g",
+                "value_denominator": 8,
+                "value_denominator_comparator": "<",
+                "value_denominator_unit": "mg",
+            },
+        ),
+        ({"valueRange": {"low": {"value": 3, "unit": "mg"}}}, {"value_low": 3, "value_range_unit": "mg"}),
+        ({"valueRange": {"high": {"value": 5, "unit": "mg"}}}, {"value_high": 5, "value_range_unit": "mg"}),
+        ({"referenceRange": [{"high": {"value": 5, "unit": "mg"}}]}, {"reference_high": 5, "reference_unit": "mg"}),
+    ]
+    laboratory = {"category": [{"coding": [{"code": "laboratory"}]}], "resourceType": "Observation", "id": "o"}
+    for name in ("observation", "laboratory_result"):
+        for content, wanted in values:
+            observed = {**laboratory, **content, "component": [content]}
+            for row in run_view(load_view(name).definition, [observed]):
+                assert {column: row[column] for column in wanted} == wanted
 
 
 @pytest.mark.parametrize(
