@@ -8,10 +8,10 @@ from typing import Any
 import typer
 from pydantic import ValidationError
 
+from cli.refused_words import no_such
 from config.connections import Connection, keys_of_connection
 from config.errors import Problem
 from config.fhir_server import FhirServer
-from config.near_words import nearest
 from config.receivers import Receiver
 from config.settings import Settings, problems_of, refused
 from connectors.fhir.profile import VendorProfile
@@ -27,11 +27,8 @@ def choose_connections(settings: Settings, tenant: str | None, names: list[str])
     known = settings.of_tenant(tenant)
     for name in names:
         if name not in known:
-            guess = nearest(name, known)
-            whose = f" of tenant {tenant}" if tenant else ""
-            hint = f"did you mean {guess}? " if guess else ""
-            found = ", ".join(known) or "none"
-            raise typer.BadParameter(f"no connection {name!r}{whose} in {settings.source}; {hint}there are: {found}")
+            whose = f"of tenant {tenant} " if tenant else ""
+            raise typer.BadParameter(no_such("connection", name, known, f"{whose}in {settings.source}"))
     chosen = [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
     if problems := [problem for each in chosen for problem in problems_of_profile(each)]:
         raise refused(settings.source, problems)
@@ -46,10 +43,8 @@ def choose_receiver(settings: Settings, tenant: str | None, name: str) -> Receiv
     checked_tenant(settings, tenant)
     known = {each.name: each for each in settings.receivers.values() if tenant in (None, each.tenant)}
     if name not in known:
-        guess = nearest(name, known)
-        hint = f"did you mean {guess}? " if guess else ""
-        found = ", ".join(known) or "none; declare one as [receivers.NAME]"
-        raise typer.BadParameter(f"no receiver {name!r} in {settings.source}; {hint}there are: {found}")
+        declare = "" if known else "; declare one as [receivers.NAME]"
+        raise typer.BadParameter(no_such("receiver", name, known, f"in {settings.source}") + declare)
     if problems := list(problems_of_profile(known[name])):
         raise refused(settings.source, problems)
     return known[name]
@@ -79,11 +74,7 @@ def checked_tenant(settings: Settings, tenant: str | None) -> None:
     """Raise a usage error that lists the tenants if the configuration does not know this one."""
     known = {"default", *settings.tenants, *(each.tenant for each in settings.connections.values())}
     if tenant is not None and tenant not in known:
-        guess = nearest(tenant, known)
-        hint = f"did you mean {guess}? " if guess else ""
-        raise typer.BadParameter(
-            f"no tenant {tenant!r} in {settings.source}; {hint}there are: {', '.join(sorted(known))}"
-        )
+        raise typer.BadParameter(no_such("tenant", tenant, sorted(known), f"in {settings.source}"))
 
 
 def choose_tenant(settings: Settings, tenant: str | None) -> str:

@@ -340,7 +340,7 @@ def _parsed(
         if wanted is not None:
             error.message = wanted
         elif (help_ := getattr(error.param, "help", None)) and not error.message:
-            error.message = help_  # of a missing argument
+            error.message = help_.replace("\\[", "[")  # of a missing argument; \\[ is for the screen of --help
         raise
     except typer.TyperException as error:
         refused = getattr(error, "option_name", None)

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from config.urls import is_served
 from exports.delivery.place_name import destination_of, shown
-from exports.errors import DatasetError
+from exports.errors import DatasetError, PlanError
 
 _MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 20
@@ -28,6 +28,10 @@ def dataset_at(where: str) -> tuple[str, Callable[[str], Iterator[bytes]]]:
     """
     if is_served(where):
         return where, _over_http
+    if where.lower().startswith(("http://", "https://")):
+        raise PlanError(
+            "the dataset's URL is not a complete one: check its host and its port, and write a blank as %20"
+        )
     folder, slash, last = where.rpartition("/")
     destination = destination_of((folder or slash or ".") if last == _MANIFEST else where)
     # wherever its pages say that it will be served, its files lie beside each other
@@ -39,7 +43,7 @@ def dataset_at(where: str) -> tuple[str, Callable[[str], Iterator[bytes]]]:
 def _over_http(url: str) -> Iterator[bytes]:
     """Read a file from a server; gzip is understood where the server says so."""
     if not is_served(url):
-        raise DatasetError("a page refers to a URL that is neither http nor https")
+        raise DatasetError("a page refers to something else than a complete http or https URL")
     request = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})  # noqa: S310 - checked above
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - checked above

@@ -11,6 +11,7 @@ from typing import Any
 
 from cli.misspelt_words import command_meant
 from config.how_many import how_many
+from config.near_words import nearest
 
 # by pydantic's kind of error: typer reads values with it, and shows its sentences
 _WANTED = {
@@ -27,7 +28,7 @@ def too_many(count: int, names: Sequence[str], options: Collection[str]) -> str:
     """Say that `count` words more came than a command takes; `names` are those that it takes, `options` its long options."""
     takes = f"this command takes {' and '.join(names)}" if names else "this command takes options only"
     named = "; name a connection with --connection" if not names and "--connection" in options else ""
-    hidden = "not shown, because they may name a patient"
+    hidden = f"not shown, since {'it' if count == 1 else 'they'} may name a patient"
     return f"{how_many(count, 'word')} too many ({hidden}): {takes}{named}. Put a value with blanks in it in quotes."
 
 
@@ -57,14 +58,21 @@ def no_command(word: str, known: Iterable[str], options: Collection[str]) -> str
     """Say that a group has no such command, and what is meant: one of the `known`, or a patient."""
     names = sorted(known)
     meant = [one] if (one := command_meant(word, names)) else get_close_matches(word, names)
-    shown = (
-        f" {word!r}"
-        if meant or word.replace("-", "").isalpha()
-        else ": the word is not shown, because it may name a patient"
-    )
     hint = f" Did you mean {', '.join(map(repr, meant))}?" if meant else f" There are: {', '.join(names)}."
     patient = " Name a patient with --patient." if not meant and "--patient" in options else ""
-    return f"No such command{shown}.{hint}{patient}"
+    return f"No such command{_shown(word, bool(meant))}.{hint}{patient}"
+
+
+def no_such(kind: str, word: str, known: Collection[str], where: str) -> str:
+    """Say that there is no connection, receiver or tenant of this name `where`, and which is meant, or which there are."""
+    guess = nearest(word, known)
+    hint = f"did you mean {guess}? " if guess else ""
+    return f"no {kind}{_shown(word, guess is not None)} {where}; {hint}there are: {', '.join(known) or 'none'}"
+
+
+def _shown(word: str, resembles: bool) -> str:
+    """Quote a word only if it resembles what may stand there: else it may be a patient's id or name in the wrong place."""
+    return f" {word!r}" if resembles else " of this name (not shown, since it may name a patient)"
 
 
 def refused_value(errors: Iterable[Mapping[str, Any]]) -> str | None:

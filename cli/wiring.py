@@ -59,7 +59,7 @@ def _cohort(connection: Connection, options: RunOptions) -> CohortSource | None:
             values=tuple(options.patients), identifier_system=system, lines=lines, name=options.patients_name
         )
     if connection.cohort is not None and options.group is None:
-        found = read_patients(str(connection.cohort))
+        found = read_patients(str(connection.cohort), called=f"cohort file {connection.cohort}")
         return CohortSource(values=tuple(found), identifier_system=system, lines=tuple(found.values()), name="cohort")
     return None
 

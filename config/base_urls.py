@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from config.resource_types import RESOURCE_TYPES
-from config.urls import parts_of
+from config.urls import has_port, parts_of
 
 _DOCUMENT = re.compile(r"/(metadata|\.well-known(/.*)?|\$[a-z-]+)$")
 _TYPE = re.compile(r"/(?P<type>[A-Z][A-Za-z]+)(/[^/]+)?(/(_history(/[^/]+)?|\$[a-z-]+))?$")
@@ -23,9 +23,7 @@ def base_url_problem(url: str) -> str | None:
         return 'must be a complete URL such as "https://ehr.example.org/api/FHIR/R4"'
     if "@" in url:  # anywhere in the URL: a password that contains / ends the host early
         return "must not contain a user name or password: use client_id and key, or bearer_token"
-    try:
-        _ = parts.port
-    except ValueError:
+    if not has_port(parts):
         return "must have a port from 1 to 65535, or none"
     path = parts.path.rstrip("/")
     meant = _meant(path)

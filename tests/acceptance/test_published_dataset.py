@@ -52,6 +52,9 @@ def test_options_that_a_dataset_cannot_have_are_refused(site: Site, words: tuple
 
 def test_verifying_an_empty_place_says_that_there_is_nothing(site: Site) -> None:
     assert "no manifest" in site.run("verify", "nowhere").stderr
+    for url in ("http://127.0.0.1:99999/manifest.json", "http://[::1", "https://h/a b/manifest.json"):
+        refused = site.run("verify", url)
+        assert (refused.code, "check its host and its port" in " ".join(refused.stderr.split())) == (2, True)
     (site.folder / "file").write_text("")
     assert "cannot read file/manifest.json: Not a directory" in site.run("verify", "file").stderr
     with static(site.folder / "empty") as url:

@@ -32,6 +32,7 @@ from cli.command_line import call
         (["SYNC"], "No such command 'SYNC'. Did you mean 'sync'?"),
         (["export", "--limit", "five"], "must be a whole number"),
         (["snapshots"], "Missing argument 'CONNECTION'. The patient's connection."),
+        (["submit", "x"], "Missing argument 'TARGET'. A receiver of the configuration: [receivers.TARGET]."),
     ],
 )
 def test_a_misspelt_word_is_reported_with_the_nearest_one(
@@ -60,6 +61,8 @@ def test_after_two_hyphens_a_long_dash_is_an_argument(capsys: pytest.CaptureFixt
         (["audit", "-pTiens"], "iens"),
         (["audit", "--patient", "--as", "Doe"], "Doe"),
         (["audit", "12345678"], "12345678"),
+        (["audit", "Doesmith"], "Doesmith"),
+        (["Doesmith"], "Doesmith"),
         (["pull", "mercy", "Ann", "Doe1970"], "Doe1970"),
         (["runs", "7", "Doe1970"], "Doe1970"),
     ],

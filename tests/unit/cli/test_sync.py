@@ -64,6 +64,20 @@ def test_an_unknown_connection_is_reported_with_the_nearest_one(
 
 
 @pytest.mark.parametrize(
+    "words", [["pull", "Doe1970", "mercy-epic"], ["submit", "Doe1970", "x"], ["--tenant", "Doe1970", "sync"]]
+)
+def test_a_name_of_the_command_line_that_resembles_no_known_one_is_not_shown(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "chartferry.toml"
+    path.write_text(TWO)
+    assert call(["--config", str(path), *words]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "of this name (not shown, since it may name a patient)" in shown
+    assert "Doe1970" not in shown
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--mode", "fast"], "one of auto, bulk, crawl"),
@@ -73,7 +87,7 @@ def test_an_unknown_connection_is_reported_with_the_nearest_one(
         (["--types", "Pateint"], "did you mean Patient?"),
         (["--tenant", "nosuch"], "there are: default"),
         (["--group", "g"], "apply to one connection"),
-        (["other", "--patients", "none.csv"], "No such file"),
+        (["other", "--patients", "Doe1970"], "the file of --patients cannot be read: No such file"),
     ],
 )
 def test_invalid_options_are_refused_with_the_allowed_values(
