@@ -28,7 +28,8 @@ from snapshots.tenancy import TenantSession
 
 _SQL, _LEDGER = load("erasure"), load("ledger")
 _KEYED = (
-    "resource", "resource_history", "rival", "version_by_way", "listed", "evidence", "member", "member_history", "referenced"
+    "resource", "resource_history", "rival", "version_by_way", "subsetted", "listed", "evidence", "member", "member_history",
+    "referenced",
 )  # fmt: skip
 _OF_PATIENT = ("member", "member_history", "roster", "lag", "deferral", "referenced", "patient_index", "patient_token")
 # how a column tells of a patient: by its name, else it is searched for a reference, by its type

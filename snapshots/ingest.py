@@ -85,6 +85,7 @@ class IngestState:
     has_evidence: bool = False
     has_rivals: bool = False
     has_versions_by_way: bool = False
+    has_parts: bool = False  # rows of which only some `_elements` are stored
     formers: frozenset[str] = frozenset()  # ids of Patients that lead to another Patient
     ways: Mapping[Way, int] = field(default_factory=dict)
     sealer: Sealer | None = None  # None: the store is plain
@@ -99,7 +100,7 @@ class IngestState:
 async def prepare(conn: AsyncConnection[Any], state: IngestState) -> None:
     """Look up what is open in the connection, so that batches need not ask."""
     row = await (await conn.execute(_SQL["has_evidence"], state.own)).fetchone()
-    state.has_evidence, state.has_rivals, state.has_versions_by_way = row or (True, True, True)
+    state.has_evidence, state.has_rivals, state.has_versions_by_way, state.has_parts = row or (True,) * 4
     state.all_new = await is_empty(conn, state.connection)
 
 
@@ -136,6 +137,7 @@ async def take_in(
             if state.sealer is not None:
                 await seal_stale(conn, _keys(part, state), state.sealer)
             await _merge(conn, part, intake, state)
+        await _note_parts(conn, batch.records, differing, state)
         changed = [record for record in differing if record.content_hash in intake.merged]
         await _note_beside(conn, batch, differing, changed, state)
     if deletions:
@@ -164,6 +166,19 @@ async def _without_lesser(
         intake.of(resource_type).unchanged += count
     lesser -= {keys_of_lesser[position - 1] for position in kept or ()}
     return [record for record in records if not record.subsetted or (record.resource_type, record.id) in lesser]
+
+
+async def _note_parts(
+    conn: AsyncConnection[Any], records: Sequence[Record], differing: Sequence[Record], state: IngestState
+) -> None:
+    """Note which of the records are parts: no more of their rows is stored. Whole ones that differed have replaced parts."""
+    whole = [record for record in differing if not record.subsetted]
+    if state.has_parts and whole:
+        await conn.execute(_SQL["forget_parts"], _keys(whole, state))
+    parts = [record for record in records if record.subsetted]
+    if parts:
+        await conn.execute(_SQL["note_parts"], _keys(parts, state))
+        state.has_parts = True
 
 
 async def _copied_all(conn: AsyncConnection[Any], records: list[Record], intake: Intake, state: IngestState) -> bool:

@@ -144,8 +144,8 @@ async def _leave_unanswered(run: EhrRun) -> None:
 class _Reader:
     """Reads single rows, and takes every answer literally.
 
-    `in_part`: the run's files have only some elements. What it reads as a control is then not stored: the store could not tell
-    it from the files' part of the same row, and takes whatever it read by id otherwise for whole.
+    `in_part`: the run's files have only some elements. What it reads as a control is then not stored: no later part would replace
+    the whole row, which would stay at this version.
     """
 
     def __init__(self, client: EhrClient, *, in_part: bool) -> None:

@@ -82,10 +82,10 @@ WHERE r.first_way IS DISTINCT FROM s.way
 ON CONFLICT DO NOTHING
 
 -- name: has_evidence
--- Whether anything is open about a row of this connection, and whether several contents of one version are known: from one way together, or
--- from different ways.
+-- Whether anything is open about a row of this connection, whether several contents of one version are known (from one way together, or
+-- from different ways), and whether any row is only a part.
 SELECT EXISTS (SELECT FROM evidence WHERE connection = %(connection)s), EXISTS (SELECT FROM rival WHERE connection = %(connection)s),
-    EXISTS (SELECT FROM version_by_way WHERE connection = %(connection)s)
+    EXISTS (SELECT FROM version_by_way WHERE connection = %(connection)s), EXISTS (SELECT FROM subsetted WHERE connection = %(connection)s)
 
 -- name: clear_evidence
 -- What was received is there: nothing stays open about it, except which ways missed it, until they list it again.
@@ -252,14 +252,9 @@ WITH staged AS (
     ) r
     WHERE r.deleted_at IS NOT NULL OR NOT (
         coalesce(r.body -> 'meta' -> 'tag' @> '[{"code": "SUBSETTED"}]', false)
-        -- servers that trim do not all tag: what the files of an `_elements` export last wrote is not whole either
+        -- servers that trim do not all tag
         OR EXISTS (
-            SELECT FROM bulk_job b JOIN unit u ON u.run = b.run
-            WHERE b.run = r.last_changed_run AND b.elements AND u.kind = 'file' AND u.resource_type = r.resource_type
-        -- but what that run read by id is whole
-        ) AND NOT EXISTS (
-            SELECT FROM unit u WHERE u.run = r.last_changed_run AND u.resource_type = r.resource_type AND u.kind <> 'control'
-                AND u.ids @> ARRAY[r.id]
+            SELECT FROM subsetted p WHERE p.connection = %(connection)s AND p.resource_type = s.resource_type AND p.id = s.id OFFSET 0
         )
     )
 ), noted AS (
@@ -271,6 +266,17 @@ WITH staged AS (
 SELECT
     (SELECT array_agg(n) FROM found),
     (SELECT jsonb_object_agg(resource_type, k) FROM (SELECT resource_type, count(*) AS k FROM noted GROUP BY 1) counted)
+
+-- name: note_parts
+-- Note that these rows are only parts.
+INSERT INTO subsetted (connection, resource_type, id)
+SELECT %(connection)s, resource_type, id FROM unnest(%(types)s, %(ids)s) AS s (resource_type, id)
+ON CONFLICT DO NOTHING
+
+-- name: forget_parts
+-- These rows are whole from now on.
+DELETE FROM subsetted p USING unnest(%(types)s, %(ids)s) AS s (resource_type, id)
+WHERE p.connection = %(connection)s AND p.resource_type = s.resource_type AND p.id = s.id
 
 -- name: copy_new
 -- Store resources that are not stored yet; their JSON is parsed once, on its way into its partition.

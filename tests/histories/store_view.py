@@ -73,6 +73,7 @@ _EMPTIED = (
     "mention",
     "rival",
     "version_by_way",
+    "subsetted",
     "member",
     "member_history",
     "way",

@@ -6,7 +6,7 @@ crawl judges that in the same way. `kick_off` writes the patients into the reque
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -38,6 +38,7 @@ _REFUSED = "the export has no Patient with this id, and the server does not show
 _UNMERGED = (
     "was merged into another patient, and is a separate patient again: the next export is a full one; sync again"
 )
+_BACK = "was deleted, and is there again: the next export names this patient, and is a full one; sync again"
 _MEMBER_NOT_THERE = (
     "a member of the Group whom the server does not have, or has merged: if it has rows of the chart all the same, they may "
     "be missing from the export"
@@ -244,6 +245,7 @@ async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) ->
     elif run.is_full:
         members = await jobs.patients_without_rows(await roster.uncovered_members())
     await run.store.plan(_unit(one) for one in members)
+    dead: list[str] = []  # whom the export does not name
     if run.is_full and run.request.cohort is not None and run.request.cohort.stored:  # a deleted patient may be back
         dead = [one.id for one in await roster.stored_patients() if not one.has_chart]
         await run.store.plan(_unit(one) for one in dead)
@@ -263,7 +265,8 @@ async def check_patients(run: EhrRun, capability: Capability, proofs: Proofs) ->
     answers = await _ask(run, capability, sorted(absent), {*members, *_survivors(units)}) if absent else _Answers()
     survivors = sorted({alias.surviving_id for alias in answers.aliases})
     present = {*named} | {*survivors}.difference(await jobs.patients_without_data(survivors))
-    results = [_result(unit, absent, answers, present, formers, exported=exported) for unit in units]
+    unnamed = {**dict.fromkeys(dead, _BACK), **dict.fromkeys(formers, _UNMERGED)}
+    results = [_result(unit, absent, answers, present, unnamed, exported=exported) for unit in units]
     of_group = {_key(one) for one in members}  # a member who does not exist is no mistake in a cohort
     results = [_of_member(one) if one.key in of_group else one for one in results]
     # a patient who can be read exists again, and the next export names this id
@@ -278,13 +281,13 @@ def _result(
     absent: Container[str],
     answers: _Answers,
     named: Collection[str],
-    formers: Container[str],
+    unnamed: Mapping[str, str],
     *,
     exported: bool,
 ) -> UnitResult:
     """Return how a named patient's unit ends. `exported`: the export lists the Patient of everybody who exists.
 
-    `formers` were merged, so the export named their survivors instead.
+    `unnamed` are patients who were deleted or merged, so that the export did not name them. If one can be read it is a hole: why.
     """
     if unit.patient_id is None:
         reason = "cohort entries named no patient, or several, or could not be looked up: see the run's notes"
@@ -295,8 +298,8 @@ def _result(
     if result is not None:
         return result
     read = any(record.id == unit.patient_id for record in answers.records)
-    if read and unit.patient_id in formers:
-        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=_UNMERGED)
+    if read and unit.patient_id in unnamed:
+        return UnitResult(key=unit.key, state=UnitState.FAILED, reason=unnamed[unit.patient_id])
     if exported and unit.patient_id in answers.refused:
         return UnitResult(key=unit.key, state=UnitState.FAILED, reason=_REFUSED, ending=Ending.RESTRICTED)
     if exported:

@@ -183,6 +183,30 @@ def merge_away(server: ExportServer, *, former_rows: bool) -> None:
     server.files = {"Patient": [ndjson(survivor)], "Observation": [ndjson(rows)]}
 
 
+async def test_a_stored_cohorts_deleted_patient_who_is_back_is_a_hole_of_an_export_without_patients_and_then_named_in_full(
+    store: KeptRows,
+) -> None:
+    news = {**BY_NAME, "changes.incremental": True}
+    second = PATIENT.replace("p1", "p2")
+    async with export_server() as server:
+        for one in ("p1", "p2"):
+            server.pages[f"/fhir/Patient/{one}"] = [Answer(200, PATIENT.replace("p1", one))]
+        server.files["Patient"] = [ndjson(PATIENT, second)]
+        await server.sync(store, news, **cohort("p1", "p2"))
+        server.pages["/fhir/Patient/p2"] = [outcome(410, "deleted")]
+        server.files["Patient"] = [ndjson(PATIENT)]
+        await server.sync(store, news, since="none", **cohort("p1", "p2"))
+        assert ("Patient", "p2") not in store.live()
+        server.pages["/fhir/Patient/p2"] = [Answer(200, second)]
+        server.polls = [manifest("Observation")]
+        asked = {"types": ("Observation",), "cohort": CohortSource(stored=True)}
+        before = len(server.kicked_off)
+        ends = [(await server.sync(store, news, **asked)).status for _ in range(2)]
+        sent = [(who, b"_since" in seen.body) for who, seen in zip(named(server), server.kicked_off, strict=True)]
+    assert ends == ["partial", "complete"]
+    assert sent[before:] == [(["p1"], False), (["p1", "p2"], False)]
+
+
 async def test_a_cohort_of_only_unknown_patients_fails_and_says_so(store: KeptRows) -> None:
     async with export_server(kickoffs=[outcome(404, "processing")]) as server:
         report = await server.sync(store, BY_NAME, **cohort("nobody", "none"))
