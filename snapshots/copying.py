@@ -147,6 +147,9 @@ class Copying:
         """Stop reading, and give the session back."""
         self._unwanted.set()
         self._room.release()
+        await asyncio.wait([self._task], timeout=2 * _STOPS_WITHIN_S)
+        if not self._task.done():  # the server sends that a COPY begins only with its first rows, which may take hours
+            self._task.cancel()
         while not self._task.done():
             await asyncio.wait([self._task])
 

@@ -42,6 +42,14 @@ def test_a_check_of_every_vendors_ehr_and_the_store_succeeds(site: Site, vendor:
     assert site.run("runs", "--json").json["runs"] == []
 
 
+def test_an_ehr_without_a_login_is_not_said_to_have_granted_anything(site: Site) -> None:
+    with mock("generic", open=True) as served:
+        name = site.connect(served)
+        steps = check(site, 0)
+    assert steps[name, "token"]["found"] == "no login is configured"
+    assert (name, "scopes") not in steps
+
+
 def test_an_unreachable_ehr_fails_its_check_and_the_others_are_still_checked(site: Site) -> None:
     with mock("generic") as served:
         good = site.connect(served, "good")

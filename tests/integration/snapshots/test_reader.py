@@ -26,6 +26,7 @@ from tests.integration.snapshots.stored import execute, full_run, record, rows, 
 
 pytestmark = pytest.mark.anyio
 U = search()
+COPYING = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND left(query, 4) = 'COPY'"
 
 
 async def read(stream: CopyStream) -> bytes:
@@ -165,18 +166,35 @@ async def test_a_reader_that_stops_also_stops_the_lent_session(store: Store, sto
         " SELECT connection, resource_type, md5(n::text), 1, 1, content_hash, jsonb_build_object('x', repeat('x', 9000))"
         " FROM resource_stored, generate_series(1, 9000) n",
     )
-    copying = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND left(query, 4) = 'COPY'"
 
     async def broken_off() -> None:
         async with store.snapshot(Selection()) as snapshot, snapshot.beside() as second, second.lent():
             async with aclosing(aiter(snapshot.ndjson("Observation"))) as chunks:
                 assert [await anext(chunks) for _ in range(9)]
-                assert rows(store_url, copying) != [(0,)]
-            assert rows(store_url, copying) == [(0,)]
+                assert rows(store_url, COPYING) != [(0,)]
+            assert rows(store_url, COPYING) == [(0,)]
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await broken_off()
+
+
+async def test_a_reader_that_stops_before_the_first_row_ends_its_statement_at_the_server(
+    store: Store, store_url: str
+) -> None:
+    endless = sql.SQL("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT count(*) FROM n")
+
+    async def waited_for() -> None:
+        async with store.snapshot(Selection()) as snapshot:
+            await read(snapshot.csv(endless))
+
+    reading = asyncio.create_task(waited_for())
+    while rows(store_url, COPYING) == [(0,)]:
+        await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert rows(store_url, COPYING) == [(0,)]
 
 
 async def test_a_second_session_cannot_write(store: Store):
