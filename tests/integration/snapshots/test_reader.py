@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
@@ -190,7 +191,7 @@ async def test_a_reader_that_stops_before_the_first_row_ends_its_statement_at_th
 
     reading = asyncio.create_task(waited_for())
     while rows(store_url, COPYING) == [(0,)]:
-        await asyncio.sleep(0)
+        await checkpoint()
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
