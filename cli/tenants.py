@@ -82,11 +82,16 @@ def add(
     Exit codes: 0 created, 4 it exists already, 5 failed.
     """
     invocation = invocation_of(context)
-    made = _on_tenants(invocation, lambda tenants: tenants.add(name))
+
+    async def work(tenants: Tenants) -> tuple[bool, list[str]]:
+        return await tenants.add(name), await tenants.without_walls([name])
+
+    made, without_walls = _on_tenants(invocation, work)
     if invocation.json:
-        emit_json({"status": "complete" if made else "nothing", "tenant": name})
+        emit_json({"status": "complete" if made else "nothing", "tenant": name, "without_walls": without_walls})
     else:
         print_line(f"made tenant {name}" if made else f"tenant {name} exists already")
+        _warn(without_walls)
     return ExitCode.COMPLETE if made else ExitCode.NOTHING
 
 
@@ -100,16 +105,18 @@ def migrate(
     """
     invocation = invocation_of(context)
 
-    async def work(tenants: Tenants) -> list[Migrated]:
-        return [one async for one in tenants.migrate(names or ())]
+    async def work(tenants: Tenants) -> tuple[list[Migrated], list[str]]:
+        done = [one async for one in tenants.migrate(names or ())]
+        return done, await tenants.without_walls([one.name for one in done if one.error is None])
 
-    done = _on_tenants(invocation, work)
+    done, without_walls = _on_tenants(invocation, work)
     failed = [one for one in done if one.error is not None]
     changed = [one.name for one in done if one.changed]
     status = "nothing" if not done else "partial" if failed else "complete"
     if invocation.json:
         failures = [{"tenant": one.name, "error": str(one.error)} for one in failed]
-        emit_json({"status": status, "tenants": len(done), "migrated": changed, "failed": failures})
+        found = {"status": status, "tenants": len(done), "migrated": changed, "failed": failures}
+        emit_json({**found, "without_walls": without_walls})
     else:
         for one in failed:
             print_message(f"{one.name}: {one.error}")
@@ -117,6 +124,7 @@ def migrate(
         print_line(
             f"{how_many(len(done), 'tenant')}: {len(changed)} migrated, {current} up to date, {len(failed)} failed"
         )
+        _warn(without_walls)
     return {"nothing": ExitCode.NOTHING, "partial": ExitCode.PARTIAL}.get(status, ExitCode.COMPLETE)
 
 
@@ -164,15 +172,25 @@ def import_file(
     settings = settings_of(invocation)
     actor = actor_of(invocation, settings, reads_charts=False)
     where = _absolute(programs)
-    names = supervise(
-        lambda: import_tenants(settings.store_url, file.absolute(), actor, where), resume="run the same command again"
+    names, without_walls = supervise(
+        lambda: import_tenants(settings.store_url, file.absolute(), actor, where),
+        resume="run the same command again; if the tenant is there then, `chartferry tenants migrate` finishes the import",
     )
     if invocation.json:
-        emit_json({"status": "complete", "tenants": names})
+        emit_json({"status": "complete", "tenants": names, "without_walls": without_walls})
     else:
         print_line(f"restored {how_many(len(names), 'tenant')} from {file}: {', '.join(names)}")
         print_line("next     `chartferry tenants list` and `chartferry audit verify` check what was restored")
+        _warn(without_walls)
     return ExitCode.COMPLETE
+
+
+def _warn(without_walls: list[str]) -> None:
+    for name in without_walls:
+        print_message(
+            f"tenant {name} has no walls, because this login may not create its roles: `chartferry config check --connect` "
+            "prints what a superuser must run"
+        )
 
 
 def _absolute(programs: Path | None) -> Path | None:

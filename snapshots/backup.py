@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 
 from snapshots.actor import Actor
-from snapshots.dump_file import file_border, part_of, require_dump
+from snapshots.dump_file import file_border, part_of, require_dump, require_new_file
 from snapshots.embedded import (
     DATA,
     FORMER,
@@ -45,6 +45,7 @@ def back_up(directory: Path, file: Path, actor: Actor) -> int:
     """
     if not (directory / DATA / "PG_VERSION").exists():
         raise StoreError(f"there is no embedded store in {directory} to back up.")
+    require_new_file(file)
     with part_of(file) as part:
         with embedded_postgres(directory) as url:
             noted = anyio.run(_note, url, actor, ())

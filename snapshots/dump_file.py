@@ -26,6 +26,13 @@ def require_dump(file: Path, writers: str) -> None:
             raise StoreError(f"{file} is not a backup that {writers} wrote.")
 
 
+def require_new_file(file: Path) -> None:
+    """Raise StoreError if a dump cannot get this name, since a folder has it."""
+    with file_border(file):
+        if file.is_dir():
+            raise StoreError(f"{file} is a folder: name the file to write, and nothing was written.")
+
+
 @contextmanager
 def part_of(file: Path) -> Iterator[Path]:
     """An empty file beside another, for this account only, which is gone at the end unless it was renamed.

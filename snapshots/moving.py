@@ -18,16 +18,20 @@ import anyio
 from psycopg import conninfo
 
 from snapshots.actor import Actor
-from snapshots.dump_file import file_border, part_of, require_dump
+from snapshots.dump_file import file_border, part_of, require_dump, require_new_file
 from snapshots.embedded import programs_of
-from snapshots.errors import StoreError, StoreUnavailableError
+from snapshots.errors import MigrationError, StoreError, StoreUnavailableError
+from snapshots.migrate import migrations
 from snapshots.sessions import full_conninfo
 from snapshots.store_url import embedded_directory
 from snapshots.tenancy import tenant_schema
 from snapshots.tenants import Tenants, open_tenants
 
 _VERSION = re.compile(rb"\(PostgreSQL\) (\d+)")
-_SCHEMA = re.compile(rf"^\d+; \d+ \d+ SCHEMA - {tenant_schema('x')[:-1]}([a-z][a-z0-9_-]*) ", re.MULTILINE)
+_SCHEMA = re.compile(r"^\d+; \d+ \d+ SCHEMA - (\S+) ", re.MULTILINE)  # in pg_restore's list of a file
+_RECORD = re.compile(r"^\d+; \d+ \d+ TABLE DATA (\S+) schema_migration ", re.MULTILINE)
+_MIGRATION = re.compile(rb"^(\d+)\t", re.MULTILINE)  # in that table's rows
+_TENANT = re.compile(rf"{tenant_schema('x')[:-1]}([a-z][a-z0-9_-]*)")
 _LOCK_WAIT = "60s"
 # secrets of a libpq URL for which libpq reads no environment variable
 _HAVE_NO_VARIABLE = frozenset({"sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
@@ -38,6 +42,13 @@ class _Login(NamedTuple):
 
     database: str
     secret: Mapping[str, str]
+
+
+class Imported(NamedTuple):
+    """What an import restored."""
+
+    names: list[str]
+    without_walls: list[str]  # of these tenants: the login may not create their roles
 
 
 async def export_tenant(url: str, name: str, file: Path, actor: Actor, programs: Path | None = None) -> int:
@@ -51,6 +62,7 @@ async def export_tenant(url: str, name: str, file: Path, actor: Actor, programs:
         StoreUnavailableError: there is no server, or no pg_dump of its version.
         MissingRightsError: the login does not own the tenant, or something could hide rows from it.
     """
+    require_new_file(file)
     async with open_tenants(url, actor) as there:
         program = await _program("pg_dump", url, there, programs)
         is_subject = await there.require_whole_dump(name)
@@ -80,15 +92,16 @@ async def export_tenant(url: str, name: str, file: Path, actor: Actor, programs:
     return size
 
 
-async def import_tenants(url: str, file: Path, actor: Actor, programs: Path | None = None) -> list[str]:
-    """Restore the tenants of a file into a store that has none of that name, all or none, and build their walls; return them.
+async def import_tenants(url: str, file: Path, actor: Actor, programs: Path | None = None) -> Imported:
+    """Restore the tenants of a file into a store that has none of that name, all or none, and build their walls.
 
     The login owns what it restores. `programs`: the folder of the server's pg_restore, as in `export_tenant`.
 
     Raises:
-        StoreError: the file has no tenant or is damaged, or the store has a tenant of that name.
+        StoreError: the file is damaged, or has something else than tenants, or the store has a tenant of that name. Or the
+            tenants are restored and cannot be brought up to date; the message says so.
         StoreUnavailableError: there is no server, or no pg_restore of its version.
-        MigrationError: a newer chartferry wrote the tenant; its rows are restored, but nobody can open them yet.
+        MigrationError: a newer chartferry wrote the tenant.
     """
     require_dump(file, "`chartferry tenants export`")
     async with open_tenants(url, actor) as there:
@@ -97,7 +110,8 @@ async def import_tenants(url: str, file: Path, actor: Actor, programs: Path | No
         if existing := sorted(set(names) & set(await there.names())):
             raise StoreError(
                 f"the store already has tenant {', '.join(existing)}, and nothing was changed: an import never writes over one. "
-                "`chartferry tenants drop` deletes a tenant."
+                f"If an import of it was stopped, `chartferry tenants migrate {' '.join(existing)}` finishes it. `chartferry "
+                "tenants drop` deletes a tenant."
             )
         args = ("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges")
         done = await _ran(program, *args, str(file), login=_login(there.server))
@@ -109,17 +123,43 @@ async def import_tenants(url: str, file: Path, actor: Actor, programs: Path | No
             )
         async for one in there.migrate(names):
             if one.error is not None:
-                raise one.error
-    return names
+                raise StoreError(
+                    f"tenant {', '.join(names)} is restored, but {one.name} cannot be opened yet: {one.error} Do not import it "
+                    f"again; when that is mended, run chartferry tenants migrate {' '.join(names)}"
+                )
+        return Imported(names, await there.without_walls(names))
 
 
 async def _tenants_in(program: Path, file: Path) -> list[str]:
+    """Return the tenants of a file.
+
+    Raises:
+        StoreError: the file cannot be read, or has something else than tenants.
+        MigrationError: a newer chartferry wrote a tenant.
+    """
     listed = await _ran(program, "--list", str(file), reads=True)
-    names = sorted(_SCHEMA.findall(listed.stdout.decode(errors="replace"))) if not listed.returncode else []
-    if not names:
+    text = listed.stdout.decode(errors="replace")
+    schemas = [] if listed.returncode else sorted(_SCHEMA.findall(text))
+    if not schemas:
         raise StoreError(
             f"{file} has no tenant that this pg_restore can read: it may be damaged, or a newer Postgres may have written it."
         )
+    recorded = set(_RECORD.findall(text))
+    names = [found[1] for schema in schemas if schema in recorded and (found := _TENANT.fullmatch(schema))]
+    if len(names) != len(schemas):
+        raise StoreError(
+            f"{file} has a schema that is no tenant of chartferry, and nothing was changed. Import a file that `chartferry "
+            "tenants export` wrote, or restore this one with pg_restore."
+        )
+    newest = len(migrations())
+    for name in names:
+        only = ("--data-only", f"--schema={tenant_schema(name)}", "--table=schema_migration", "--file=-")
+        rows = (await _ran(program, *only, str(file), reads=True)).stdout
+        if (version := max(map(int, _MIGRATION.findall(rows)), default=0)) > newest:
+            raise MigrationError(
+                f"tenant {name} of {file} is at migration {version}, but this chartferry knows only {newest}, and nothing was "
+                "changed: a newer one wrote the file. Upgrade this one."
+            )
     return names
 
 
@@ -170,5 +210,4 @@ async def _ran(
             stderr=subprocess.DEVNULL,
             check=False,
             env={**os.environ, **(login.secret if login else {})},
-            umask=0o077,
         )

@@ -17,6 +17,7 @@ from snapshots.tenancy import OWN_RIGHTS, TenantRoles, TenantSession, tenant_sch
 from snapshots.walls import RoleNames, find_walls
 
 _SQL = load("rights")
+_MOST_NAMED = 3
 
 
 class Rights(NamedTuple):
@@ -86,6 +87,7 @@ async def require_making(session: TenantSession, found: Rights) -> None:
         missing.append("GRANT CREATE ON DATABASE {database} TO {login}")
     elif found.there and not found.owns_tables:
         # no GRANT of the owner's role: it would give a login that reads everything, of all tenants
+        await _refuse_others_tables(session, found, "upgrade")
         raise MissingRightsError(
             f"schema {tenant_schema(session.tenant)} of database {found.database} was written by an earlier chartferry, and "
             f"only its owner, {found.owner}, may upgrade it. As that login, run: chartferry tenants migrate {session.tenant}"
@@ -115,10 +117,26 @@ async def require_owning(session: TenantSession, doing: str) -> None:
     _refuse_standby(session.conn)
     schema, found = await _rights_of_session(session)
     if not found.owns_tables:  # no GRANT of the owner's role, as in `require_making`
+        await _refuse_others_tables(session, found, doing)
         raise MissingRightsError(
             f"the login {found.login} may not {doing} schema {schema} of database {found.database}: only its owner, "
             f"{found.owner}, may. Run this again as that login (docs/store.md has the roles)."
         )
+
+
+async def _refuse_others_tables(session: TenantSession, found: Rights, doing: str) -> None:
+    """Raise MissingRightsError if the login owns the schema, and others own tables in it."""
+    if not found.owns_schema:
+        return
+    schema = tenant_schema(session.tenant)
+    with store_border(f"checking rights in schema {schema}"):
+        rows = await (await session.conn.execute(_SQL["tables_of_others"], {"schema": schema})).fetchall()
+    named = ", ".join(f"{table} (of {owner})" for table, owner in rows[:_MOST_NAMED])
+    more = "" if len(rows) <= _MOST_NAMED else f" and {len(rows) - _MOST_NAMED} more"
+    raise MissingRightsError(
+        f"the login {found.login} may not {doing} schema {schema} of database {found.database}, because other roles own tables "
+        f"in it: {named}{more}. Let a superuser move these to another schema, or run ALTER TABLE … OWNER TO {found.login}."
+    )
 
 
 async def require_creating(session: TenantSession) -> None:

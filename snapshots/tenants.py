@@ -119,6 +119,10 @@ class Tenants:
         tenant_schema(name)
         return await self._migrated(name)
 
+    async def without_walls(self, names: Collection[str]) -> list[str]:
+        """Return those of these tenants whose walls do not stand. After `migrate`: the login may not create their roles."""
+        return [name for name in names if not (await self._walls(name)).stand]
+
     async def _migrated(self, name: str) -> bool:
         before = await self._state(name)
         await migrate(self._session(name), with_login=self._with_login)

@@ -50,11 +50,13 @@ class DeltaFolder:
     """
 
     def __init__(self, place: str) -> None:
-        scheme = parts_of(place).scheme if "://" in place else ""
-        if scheme not in {"", *SCHEMES}:
+        scheme = parts_of(place).scheme if "://" in place else None
+        if scheme == "":
+            raise PlanError("the destination is not a URL; give a folder, or a URL such as s3://bucket/charts")
+        if scheme not in {None, *SCHEMES}:
             raise PlanError(f"no Delta table can be at a {scheme}:// URL; allowed: a folder, or {', '.join(SCHEMES)}")
         self._place = place.rstrip("/")
-        self._is_here = not scheme
+        self._is_here = scheme is None
 
     def __str__(self) -> str:
         return shown(self._place)

@@ -25,6 +25,11 @@ SELECT session_user::text, current_database()::text, n.nspowner::regrole::text,
 FROM (SELECT coalesce(%(reader)s, session_user)::name AS role) r CROSS JOIN (SELECT coalesce(%(writer)s, session_user)::name AS role) w
 LEFT JOIN pg_namespace n ON n.nspname = %(schema)s
 
+-- name: tables_of_others
+-- The tables of a tenant's schema that this login does not own, and who does.
+SELECT c.relname::text, c.relowner::regrole::text FROM pg_class c WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace
+    AND c.relkind IN ('r', 'p') AND NOT pg_has_role(session_user, c.relowner, 'USAGE') ORDER BY 1
+
 -- name: quoted
 -- Names as a statement writes them, in their order.
 SELECT array_agg(quote_ident(n.name) ORDER BY n.at) FROM unnest(%(names)s::text[]) WITH ORDINALITY AS n (name, at)

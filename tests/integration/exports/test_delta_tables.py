@@ -148,6 +148,12 @@ async def test_a_load_that_fails_before_its_commits_changes_no_table(store: Stor
     assert not (lake / "zodiac").exists()
 
 
+@pytest.mark.parametrize("place", ["s3://[x", "file:///srv/charts"])
+def test_a_url_that_no_table_can_be_at_is_not_taken_for_a_folder(place: str) -> None:
+    with pytest.raises(PlanError, match="a folder, or"):
+        DeltaFolder(place)
+
+
 async def test_a_foreign_table_and_names_that_are_equal_to_delta_are_refused(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a", gender="male")])
     lake = tmp_path / "lake"

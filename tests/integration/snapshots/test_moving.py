@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from psycopg import conninfo
 
-from snapshots.errors import MissingRightsError, StoreError, StoreKeyError
-from snapshots.moving import export_tenant, import_tenants
+from snapshots.errors import MigrationError, MissingRightsError, StoreError, StoreKeyError
+from snapshots.moving import Imported, export_tenant, import_tenants
 from snapshots.sealed_values import Keyring
 from snapshots.store import Store
 from snapshots.tenants import open_tenants
@@ -79,7 +79,7 @@ async def test_an_imported_tenant_is_what_was_exported_with_its_history_audit_an
     with passing_postgres() as other:
         async with opened_store(other, "there"):
             pass
-        assert await import_tenants(other, file, TESTER, PROGRAMS) == ["mover"]
+        assert await import_tenants(other, file, TESTER, PROGRAMS) == Imported(["mover"], without_walls=[])
         async with open_tenants(other, TESTER) as there:
             assert [(one.name, one.is_current, one.breaches) for one in await there.existing()] == [
                 ("mover", True, ()),
@@ -146,6 +146,8 @@ async def test_an_export_that_fails_is_in_the_audit_and_leaves_no_file(store_url
     pretend(tmp_path, f"echo 'pg_dump (PostgreSQL) {major}.1'; [ $# = 1 ]")
     with pytest.raises(StoreError, match="could not export tenant mover"):
         await export_tenant(store_url, "mover", tmp_path / "mover.dump", TESTER, tmp_path)
+    with pytest.raises(StoreError, match="is a folder: name the file to write"):
+        await export_tenant(store_url, "mover", tmp_path, TESTER, tmp_path)
     assert files(tmp_path) == ["pg_dump"]
     async with opened_store(store_url, "mover") as store:
         assert await actions(store) == ["backup"]
@@ -161,6 +163,118 @@ async def test_a_secret_that_only_an_argument_could_hand_to_pg_dump_is_refused_w
         await export_tenant(url, "mover", tmp_path / "mover.dump", TESTER, programs_of(store_url))
     assert "open-sesame" not in str(refused.value)
     assert files(tmp_path) == []
+
+
+async def test_a_password_is_in_the_environment_of_pg_dump_and_not_among_its_arguments(
+    store_url: str, tmp_path: Path
+) -> None:
+    async with opened_store(store_url, "mover"):
+        pass
+    seen = tmp_path / "seen"
+    version = f"echo 'pg_dump (PostgreSQL) {major_of(store_url)}.1'"
+    pretend(tmp_path, f'{version}; [ $# = 1 ] || {{ echo "$PGPASSWORD"; echo "$@"; }} > {seen}')
+    url = conninfo.make_conninfo(store_url, password="open-sesame")
+    await export_tenant(url, "mover", tmp_path / "mover.dump", TESTER, tmp_path)
+    environment, arguments = (await anyio.Path(seen).read_text()).splitlines()
+    assert environment == "open-sesame"
+    assert "--dbname=" in arguments
+    assert "open-sesame" not in arguments
+
+
+async def exported(url: str, file: Path, *statements: LiteralString) -> Path:
+    """Write a tenant to a file, after these statements of its owner."""
+    async with opened_store(url, "mover") as store:
+        await full_run(await store.begin_run(scope()), [person("p1"), record("a", 1)], [search()])
+    with psycopg.connect(url, autocommit=True) as conn:
+        for statement in statements:
+            conn.execute(statement)
+    await export_tenant(url, "mover", file, TESTER, programs_of(url))
+    return file
+
+
+async def tenants_of(url: str) -> list[str]:
+    async with open_tenants(url, TESTER) as there:
+        return await there.names()
+
+
+async def test_a_file_that_is_cut_restores_nothing(store_url: str, fresh_url: str, tmp_path: Path) -> None:
+    file = await exported(store_url, tmp_path / "mover.dump")
+    content = await anyio.Path(file).read_bytes()
+    await anyio.Path(file).write_bytes(content[:-200])
+    with pytest.raises(StoreError, match=r"could not restore .* and nothing was changed"):
+        await import_tenants(fresh_url, file, TESTER, programs_of(fresh_url))
+    assert query(fresh_url, "SELECT nspname FROM pg_namespace WHERE nspname = 'tenant_mover'") == []
+
+
+async def test_a_tenant_of_a_newer_chartferry_is_refused_before_it_is_restored(
+    store_url: str, fresh_url: str, tmp_path: Path
+) -> None:
+    newer: LiteralString = "INSERT INTO tenant_mover.schema_migration (version, name) VALUES (9999, 'of the future')"
+    file = await exported(store_url, tmp_path / "mover.dump", newer)
+    with pytest.raises(MigrationError, match=r"is at migration 9999, .* and nothing was changed"):
+        await import_tenants(fresh_url, file, TESTER, programs_of(fresh_url))
+    assert "mover" not in await tenants_of(fresh_url)
+
+
+async def test_a_tenant_that_is_restored_and_cannot_be_opened_says_so(
+    store_url: str, fresh_url: str, tmp_path: Path
+) -> None:
+    file = await exported(store_url, tmp_path / "mover.dump", "COMMENT ON SCHEMA tenant_mover IS 'of ours'")
+    with pytest.raises(StoreError, match=r"mover is restored, .* run chartferry tenants migrate mover"):
+        await import_tenants(fresh_url, file, TESTER, programs_of(fresh_url))
+    assert "mover" in await tenants_of(fresh_url)
+    with pytest.raises(StoreError, match="`chartferry tenants migrate mover` finishes it"):
+        await import_tenants(fresh_url, file, TESTER, programs_of(fresh_url))
+
+
+@pytest.mark.parametrize("schema", ["extra", "tenant_junk"])
+async def test_a_file_with_a_schema_that_is_no_tenant_restores_nothing(
+    schema: str, store_url: str, fresh_url: str, tmp_path: Path
+) -> None:
+    async with opened_store(store_url, "mover"):
+        pass
+    with psycopg.connect(store_url, autocommit=True) as conn:
+        conn.execute(f"CREATE SCHEMA {schema}")  # type: ignore[call-overload]
+    file = tmp_path / "mover.dump"
+    schemas = ("--schema=tenant_mover", f"--schema={schema}")
+    program = [str(programs_of(store_url) / "pg_dump"), f"--dbname={store_url}", "--format=custom", f"--file={file}"]
+    await anyio.run_process([*program, *schemas])
+    with pytest.raises(StoreError, match="has a schema that is no tenant of chartferry, and nothing was changed"):
+        await import_tenants(fresh_url, file, TESTER, programs_of(fresh_url))
+    assert "mover" not in await tenants_of(fresh_url)
+
+
+async def test_a_login_that_may_create_no_roles_is_told_that_the_imported_tenant_has_no_walls(
+    store_url: str, tmp_path: Path
+) -> None:
+    file = await exported(store_url, tmp_path / "mover.dump")
+    with passing_postgres() as other:
+        database = str(conninfo.conninfo_to_dict(other)["dbname"])
+        with psycopg.connect(other, autocommit=True) as conn:
+            conn.execute("CREATE ROLE importer LOGIN")
+            conn.execute(f'GRANT CREATE, TEMPORARY ON DATABASE "{database}" TO importer')  # type: ignore[call-overload]
+        url = url_of(other, database, user="importer")
+        assert await import_tenants(url, file, TESTER, PROGRAMS) == Imported(["mover"], without_walls=["mover"])
+
+
+async def test_a_table_of_another_role_in_the_schema_is_named_with_its_owner(store_url: str, tmp_path: Path) -> None:
+    login = f"exporter_{secrets.token_hex(4)}"
+    database = str(conninfo.conninfo_to_dict(store_url)["dbname"])
+    with psycopg.connect(store_url, autocommit=True) as conn:
+        conn.execute(f"CREATE ROLE {login} LOGIN CREATEROLE PASSWORD 'x'")  # type: ignore[call-overload]
+        conn.execute(f'GRANT CREATE, TEMPORARY ON DATABASE "{database}" TO {login} WITH GRANT OPTION')  # type: ignore[call-overload]
+        url = url_of(store_url, database, user=login, password="x")
+        async with opened_store(url, "mover"):
+            pass
+        conn.execute("CREATE TABLE tenant_mover.mine (a int)")
+        (owner,) = conn.execute("SELECT current_user").fetchone() or ("",)
+        with pytest.raises(MissingRightsError, match=rf"other roles own tables in it: mine \(of {owner}\)"):
+            await export_tenant(url, "mover", tmp_path / "mover.dump", TESTER, programs_of(url))
+        conn.execute("DROP TABLE tenant_mover.mine")
+    async with open_tenants(url, TESTER) as there:
+        await there.drop("mover")
+    with psycopg.connect(store_url, autocommit=True) as conn:
+        conn.execute(f"DROP OWNED BY {login}; DROP ROLE {login}")  # type: ignore[call-overload]
 
 
 async def test_what_is_no_tenants_file_is_not_imported(store_url: str, tmp_path: Path) -> None:
