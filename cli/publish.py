@@ -45,6 +45,8 @@ def show_published(done: Published, destination: Destination, *, json: bool) -> 
         print_table(("file", "rows#"), [(entry.url, number(entry.count or 0)) for entry in entries])
     if done.why is not None:
         print_line(f"a new snapshot was made, because {done.why}")
+    for note in done.notes:
+        print_line(note)
     if done.not_included:
         print_line(f"not included: {', '.join(f'run {one.run} of {one.connection}' for one in done.not_included)}")
     if done.moment is None:
@@ -64,6 +66,7 @@ def _as_json(done: Published, destination: Destination) -> dict[str, object]:
         "run": None if done.moment is None else done.moment.run,
         "as_of": None if done.moment is None else instant(done.moment.as_of),
         "why": done.why,
+        "notes": list(done.notes),
         "not_included": [{"run": one.run, "connection": one.connection} for one in done.not_included],
         "output": [{"type": one.type, "url": one.url, "count": one.count} for one in done.output],
         "deleted": [{"url": one.url, "count": one.count} for one in done.deleted],

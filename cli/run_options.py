@@ -1,6 +1,6 @@
 """What the command line sets for a run; `wiring` makes a request of it and the connection's configuration.
 
-All but `kind` and `since` is for EHRs: a source without patients, Groups or types refuses them.
+All but `kind` and `since` are for EHRs: a source without patients, Groups or types refuses them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Says which share of the patients that a selection names is not in the store.
+"""Says how many of the patients that a selection names have no Patient in the store.
 
-Their charts are missing from whatever is read, and nothing else would show it: a file of MRNs in place of ids selects no rows.
+Mostly their charts are missing from whatever is read, and nothing else would show it: a file of MRNs in place of ids selects no
+rows. A chart may be there without its Patient, if the connection fetches other types only.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ async def patient_notes(snapshot: Snapshot) -> tuple[str, ...]:
     missing, named = await snapshot.not_stored()
     if not missing:
         return ()
-    which = f"{missing:,} of the {named:,} patients named" if named > 1 else "the patient named"
-    verb = "have" if missing > 1 else "has"
-    reasons = "unknown to this EHR (an MRN, for example), not synced yet, deleted, or merged into another"
-    return (f"{which} {verb} no Patient in the store at this moment: {reasons}",)
+    whom = f"{missing:,} of the {named:,} patients named" if named > 1 else "the patient named"
+    reasons = (
+        "unknown to this EHR (an MRN, for example), of another connection, not synced yet, deleted, merged into another, or "
+        "synced without the type Patient"
+    )
+    return (f"the store has no Patient for {whom} at this moment: {reasons}",)

@@ -155,7 +155,7 @@ def _computed_slice(node: ComputedSlice, environment: Environment) -> Value:
             path=SQL("'$[$start to last]'" if length is None else "'$[$start to $end]'"),
             start=_subscript(start),
             end=SQL("0") if length is None else _subscript(SQL("({} + {} - 1)").format(start, length)),
-            odd=environment.poison("takes a whole number, and found another one"),
+            odd=environment.poison("takes a whole number, and found a fraction"),
         )
 
     operands = [(items(node.of, environment), "items"), *[(one, "number") for one in numbers]]

@@ -64,7 +64,10 @@ def is_computed(node: Expression) -> bool:
 
 
 def goes_down(node: Expression) -> bool:
-    """Whether a path leads from its focus to what is inside it, so that following it repeatedly comes to an end."""
+    """Whether a path leads from its focus to what is inside it, so that following it repeatedly comes to an end.
+
+    A computed position is none of it: it is computed from the first focus, and `from_any_item` could not move it.
+    """
     down = False
     while isinstance(node, (Child, Filter, At, Slice)):
         down = down or isinstance(node, Child)

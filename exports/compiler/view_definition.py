@@ -237,8 +237,9 @@ class _Reader:
             first = self.path(text, f"{where}[{at}]", begins, each=True)
             doubts.append(self.notes)
             if not goes_down(first):
-                problem = f"{text!r} does not lead from an item to what is in it"
-                self.fail(f"{where}[{at}]", problem, allowed="a path of elements, such as item")
+                problem = f"{text!r} cannot be repeated"
+                allowed = "a path of elements, such as item, also with where(…), ofType(…) or a fixed position"
+                self.fail(f"{where}[{at}]", problem, allowed=allowed)
             paths.append(first)
         self.notes = before
         types = {path.type for path in paths}

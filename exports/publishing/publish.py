@@ -21,6 +21,7 @@ from exports.delivery.manifest import instant
 from exports.errors import PlanError
 from exports.formats.deletions import deletion_bundles
 from exports.formats.ndjson import ndjson_rows
+from exports.named_patients import patient_notes
 from exports.publishing.chain import (
     Chain,
     Journal,
@@ -75,7 +76,10 @@ class PublishRequest:
 
 @dataclass(frozen=True)
 class Published:
-    """What was published. `why`: the reason for a new snapshot in the place of an increment, if there was a dataset already."""
+    """What was published. `why`: the reason for a new snapshot in the place of an increment, if there was a dataset already.
+
+    `notes`: what its files do not show, such as named patients who are not stored.
+    """
 
     what: Literal["snapshot", "increment", "unchanged", "nothing"]
     moment: Moment | None
@@ -83,6 +87,7 @@ class Published:
     deleted: tuple[FileEntry, ...] = ()
     not_included: tuple[UnendedRun, ...] = ()
     why: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 async def publish(
@@ -112,7 +117,8 @@ async def publish(
                         why = ERASED
                     elif snapshot.changed_from == chain.moment.as_of:
                         work = _Work(request, destination, working, snapshot, on_progress)
-                        return await work.increment(chain, chain.moment)
+                        notes = await patient_notes(snapshot)
+                        return replace(await work.increment(chain, chain.moment), notes=notes)
                     else:
                         why = f"the store's run {chain.moment.run} is not the one that was published"
             except HistoryPrunedError:
@@ -121,7 +127,8 @@ async def publish(
                 why = f"the store has no run {chain.moment.run}, which was published"
         async with open_snapshot(None) as snapshot:
             work = _Work(request, destination, working, snapshot, on_progress)
-            return replace(await work.snapshot(chain), why=why)
+            notes = await patient_notes(snapshot)
+            return replace(await work.snapshot(chain), why=why, notes=notes)
 
 
 def _why_restarted(chain: Chain | None, request: PublishRequest) -> str | None:

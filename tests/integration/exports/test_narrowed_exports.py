@@ -69,8 +69,8 @@ async def test_named_patients_who_are_not_stored_are_counted_in_a_note(store: St
     await fill(store, charts())
     for named, note in [
         (("p1", "p2"), None),
-        (("p1", "MRN-7", "MRN-8", "MRN-8"), "2 of the 3 patients named have no Patient in the store"),
-        (("room",), "the patient named has no Patient in the store"),
+        (("p1", "MRN-7", "MRN-8", "MRN-8"), "the store has no Patient for 2 of the 3 patients named"),
+        (("room",), "the store has no Patient for the patient named"),
     ]:
         async with store.snapshot(Selection(patients=named, types=("Observation",))) as snapshot:
             request = ExportRequest(out=LocalFolder(tmp_path), types=("Observation",))

@@ -153,6 +153,14 @@ async def test_a_different_request_makes_a_new_snapshot_and_closes_the_chain(sto
     assert (set(follower.copy), follower.begun) == ({("Patient", "a")}, 2)
 
 
+async def test_named_patients_who_are_not_stored_are_counted_each_time(store: Store, tmp_path: Path) -> None:
+    request = PublishRequest(connections=("site",), patients=("a", "MRN-7"))
+    for person in (patient("a"), patient("a", gender="male")):
+        await fill(store, [person])
+        (note,) = (await published(store, tmp_path, request)).notes
+        assert note.startswith("the store has no Patient for 1 of the 2 patients named")
+
+
 async def test_pages_with_a_base_url_have_absolute_urls(store: Store, tmp_path: Path) -> None:
     await fill(store, [patient("a")])
     with static(tmp_path) as url:

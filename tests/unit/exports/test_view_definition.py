@@ -49,6 +49,7 @@ def path(text: str, **more: Any) -> dict[str, Any]:
         (view({"repeat": ["%resource"], **columns(ID)}), "select[0].repeat[0]"),
         (view({"repeat": ["%resource.link"], **columns(ID)}), "select[0].repeat[0]"),
         (view({"repeat": ["'x'"], **columns(ID)}), "select[0].repeat[0]"),
+        (view({"repeat": ["link[link.count() - 1]"], **columns(ID)}), "select[0].repeat[0]"),
         (view({"repeat": ["link"], "forEach": "link", **columns(ID)}), "select[0]"),
         (view({"foreach": "name", **columns(ID)}), "select[0].foreach"),
         (view(columns({"name": "x"})), "select[0].column[0].path"),
