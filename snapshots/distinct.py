@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from snapshots.instants import is_older
 from snapshots.record import Record
 
+_MANY = 500  # records of one type in a batch: worth a statement of their own
+
 
 def is_superseded(record: Record, last_updated: str | None, version_id: str | None) -> bool:
     """Whether a record is older than a version of the same resource that this run has already received.
@@ -65,3 +67,13 @@ def distinct(records: Sequence[Record]) -> Distinct:
 
 def _is_rival(record: Record, kept: Record) -> bool:
     return is_same_version(record, kept.last_updated, kept.version_id)
+
+
+def by_type(records: Sequence[Record]) -> list[list[Record]]:
+    """Divide records into those of each type that has many of them, and all others together; no part is empty."""
+    types: dict[str, list[Record]] = {}
+    for record in records:
+        types.setdefault(record.resource_type, []).append(record)
+    parts = [some for some in types.values() if len(some) >= _MANY]
+    others = [record for some in types.values() if len(some) < _MANY for record in some]
+    return [*parts, others] if others else parts

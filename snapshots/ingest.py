@@ -20,7 +20,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
-from snapshots.distinct import Distinct, distinct, is_same_version, is_superseded
+from snapshots.distinct import Distinct, by_type, distinct, is_same_version, is_superseded
 from snapshots.record import Record
 from snapshots.sealed_values import Sealer
 from snapshots.sql import load
@@ -29,6 +29,8 @@ from snapshots.wire import bytea_array, copy_rows, encoded, int_array, text_arra
 from snapshots.witness import Deletion, Way
 
 _SQL = load("ingest")
+_CLASSIFY = _SQL["classify"].format(type="s.resource_type")
+_CLASSIFY_ONE_TYPE = _SQL["classify"].format(type="%(type)s")
 _SEND_BUFFER_BYTES = 4 << 20
 _MERGE_BYTES = 8 * 1024 * 1024  # bodies of one merge statement: it holds them twice, as text and as jsonb
 
@@ -228,8 +230,17 @@ async def _classify(
     conn: AsyncConnection[Any], batch: Distinct, intake: Intake, state: IngestState
 ) -> tuple[list[Record], list[Record]]:
     """Split into (new, differing); unchanged records are noted as seen, stale ones dropped, late rivals added to the batch's."""
-    records = batch.records
+    found = [await _classify_some(conn, some, batch, intake, state) for some in by_type(batch.records)]
+    return [one for new, _ in found for one in new], [one for _, differing in found for one in differing]
+
+
+async def _classify_some(
+    conn: AsyncConnection[Any], records: list[Record], batch: Distinct, intake: Intake, state: IngestState
+) -> tuple[list[Record], list[Record]]:
+    kinds = {record.resource_type for record in records}
+    statement = _CLASSIFY if len(kinds) > 1 else _CLASSIFY_ONE_TYPE
     values = {
+        "type": records[0].resource_type,
         **_keys(records, state),
         **_ways(records, state),
         "hashes": bytea_array([record.content_hash for record in records]),
@@ -238,7 +249,7 @@ async def _classify(
         "rivals": state.has_rivals,
         "by_way": state.has_versions_by_way,
     }
-    row = await (await conn.execute(_SQL["classify"], values, prepare=True)).fetchone()
+    row = await (await conn.execute(statement, values, prepare=True)).fetchone()
     same, outdated, differing, updated, versions, received, noted = row or (None,) * 7
     for resource_type, count in (noted or {}).items():
         intake.of(resource_type).unchanged += count

@@ -13,7 +13,8 @@ SELECT NOT EXISTS (SELECT FROM resource WHERE connection = %(connection)s)
 -- Compare keys and hashes with what is stored: note what is unchanged as seen, teach rows the ways that list them, and give, as
 -- positions in the batch, what needs no write (the same content, or one that its way has given of this version), what is older than
 -- what is known, and what is stored but differs (with the stored lastUpdated and versionId where this run has already received the
--- resource). Evidence counts as of its own instant (`as_of`), but clocks differ: what is older is asked for by its id.
+-- resource). Evidence counts as of its own instant (`as_of`), but clocks differ: what is older is asked for by its id. `{type}` is one type
+-- for all, or each row's: with one, Postgres leaves out the other partitions once, and not for each row (0.9 of 9.6 µs).
 WITH staged AS (
     SELECT * FROM unnest(%(types)s, %(ids)s, %(hashes)s, %(ways)s, %(updated)s)
         WITH ORDINALITY AS s (resource_type, id, content_hash, way, updated, n)
@@ -36,7 +37,7 @@ WITH staged AS (
         ) AS outdated
     FROM staged s
     CROSS JOIN LATERAL (
-        SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
+        SELECT * FROM resource WHERE resource_type = {type} AND connection = %(connection)s AND id = s.id OFFSET 0
     ) r
 ), taught AS (
     INSERT INTO listed (connection, way, resource_type, id)
@@ -48,9 +49,11 @@ WITH staged AS (
     WHERE %(by_way)s AND f.same AND v.connection = %(connection)s AND v.resource_type = f.resource_type AND v.id = f.id AND v.way = f.way
         AND v.content_hash <> f.content_hash
 ), noted AS (
+    -- nobody else notes for this run, and a batch has a row once: ON CONFLICT would look twice, and cost 0.4 µs a row more
     INSERT INTO seen (run, resource_type, id)
-    SELECT %(run)s, resource_type, id FROM found WHERE same AND NOT mine
-    ON CONFLICT DO NOTHING
+    SELECT %(run)s, resource_type, id FROM found WHERE same AND NOT mine AND NOT EXISTS (
+        SELECT FROM seen WHERE run = %(run)s AND resource_type = found.resource_type AND id = found.id OFFSET 0
+    )
     RETURNING resource_type
 ), to_be_asked AS (
     INSERT INTO absence (run, resource_type, id)

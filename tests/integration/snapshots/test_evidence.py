@@ -18,6 +18,7 @@ from tests.integration.snapshots.stored import (
     DIRECTORY,
     GROUP,
     PATIENTS,
+    PERIOD,
     asked_for,
     execute,
     failed,
@@ -586,6 +587,31 @@ async def test_unwitnessed_rows_are_read_in_turn_starting_with_those_not_found_b
         report = await weighed(store, ALL, ASKED, rotated=2, answers=answers)
         turns.append(asked_for(store_url, report.id))
     assert turns == [["m1", "m2"], ["m3", "m4"], ["m1", "m5"], ["m2", "m3"], ["m2", "m4"]]
+
+
+@pytest.mark.parametrize("number", [6, 1_200])  # looked up one by one, and compared all together
+async def test_what_was_heard_of_since_the_listings_were_compared_is_not_unwitnessed(
+    store: Store, store_url: str, number: int
+):
+    referred = [record(f"m{n:04}", n, kind="Medication", patient=None, way=None) for n in range(number)]
+    await weighed(store, [*ALL, *referred], ASKED)
+    now = datetime.now(UTC)
+    async with await store.begin_run(scope()) as run:
+        units = [*ASKED, search("Location", None)]  # that a type is listed whole is why the rows are compared here
+        await run.plan(units)
+        await run.write(Batch(records=ALL, results=[settled(unit) for unit in units]))
+        await run.evidence.note_missed()
+        came = [referred[0], record("m0001", "changed", kind="Medication", patient=None, way=None)]
+        await run.write(Batch(records=came, deletions=deleted("m0002", kind="Medication")))
+        execute(
+            store_url,
+            "INSERT INTO referenced (connection, resource_type, id, run, depth, state, checked_at) "
+            "SELECT connection, resource_type, id, last_changed_run, 1, 'found', now() FROM resource WHERE id = 'm0003'",
+        )
+        await run.evidence.note_listings(now)
+        left = await run.evidence.rotate(None, 1, at=now, period=PERIOD, fresh=timedelta(days=1))
+        assert left == {"Medication": number - 4}
+        await run.finish(watermark=None)
 
 
 async def test_another_selections_full_listing_witnesses_a_row_for_one_period(store: Store, store_url: str):

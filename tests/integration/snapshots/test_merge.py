@@ -40,6 +40,31 @@ async def test_unchanged_content_writes_no_row(store: Store, store_url: str):
     assert rows(store_url, "SELECT count(*) FROM seen") == [(0,)]
 
 
+async def test_each_type_of_a_large_batch_is_compared_with_what_is_stored(store: Store, store_url: str):
+    many = [record(f"a{n}", n) for n in range(600)]
+    few = [record(f"d{n}", n, kind="Device") for n in range(3)] + [record("c", 1, kind="Condition")]
+    await full_run(await store.begin_run(scope()), [*many, *few], [U])
+    altered = {"a7": record("a7", "changed"), "d1": record("d1", "changed", kind="Device")}
+    given = [altered.get(one.id, one) for one in (*many, *few)] + [record("a600", 1), record("d3", 1, kind="Device")]
+    report = await full_run(await store.begin_run(scope()), [*given, many[0]], [U])
+    assert (report.new, report.changed, report.unchanged) == (2, 2, 602)
+    changed = rows(store_url, "SELECT resource_type, id FROM resource_history ORDER BY id")
+    assert changed == [("Observation", "a7"), ("Device", "d1")]
+
+
+async def test_what_comes_again_in_a_later_batch_is_noted_once(store: Store, store_url: str):
+    content = [record(f"a{n}", n) for n in range(600)] + [record("d", 1, kind="Device")]
+    await full_run(await store.begin_run(scope()), content, [U])
+    async with await store.begin_run(scope()) as run:
+        await run.plan([U])
+        for _ in range(2):
+            await run.write(Batch(records=content))
+        assert rows(store_url, "SELECT count(*) FROM seen") == [(601,)]
+        await run.write(Batch(results=[settled(U)]))
+        report = await run.finish(watermark=None)
+    assert (report.new, report.changed, report.unchanged) == (0, 0, 601)
+
+
 async def test_key_order_and_white_space_are_no_change(store: Store, store_url: str):
     await full_run(await store.begin_run(scope()), [record("a", b'{"x":1.0,"y":2}')], [U])
     before = rows(store_url, FOOTPRINT)

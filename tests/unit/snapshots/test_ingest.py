@@ -7,7 +7,7 @@ from hashlib import blake2b
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapshots.ingest import distinct
+from snapshots.distinct import by_type, distinct
 from snapshots.instants import is_older
 from snapshots.record import Record
 from snapshots.witness import Way, WayScope
@@ -54,6 +54,14 @@ def test_a_resource_that_two_ways_list_in_one_batch_is_known_to_both():
     one, two = Way("search category=lab", WayScope.PATIENT), Way("search category=exam", WayScope.PATIENT)
     first, again = record("a", None)._replace(way=one), record("a", None)._replace(way=two)
     assert distinct([first, again]).again == [again]
+
+
+def test_types_with_many_records_go_apart_and_the_others_together():
+    many = [record(f"a{n}", None) for n in range(500)]
+    one, other = record("p", None)._replace(resource_type="Patient"), record("d", None)._replace(resource_type="Device")
+    assert by_type([one, *many, other]) == [many, [one, other]]
+    assert by_type([one, other]) == [[one, other]]
+    assert by_type(many) == [many]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 28)), max_size=30))
