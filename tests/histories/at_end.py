@@ -74,4 +74,13 @@ class AtEnd:
         others = any(key[0] == s.PATIENT for key in self._ehr.visible(ask, reach, patients))
         if not others and reach != "crawl" and s.PATIENT in ask.types:
             return False
+        if (
+            reach != "crawl"
+            and not ask.types
+            and any(
+                all(kind != lost for kind, _ in self._ehr.visible(ask, reach, patients))
+                for lost in self._view.unlisted()
+            )
+        ):
+            return False  # no export says that there is none of a type whose files failed, unless `types` names it
         return there and (others or not orphans) and not any(row.withheld for row in rows.values())

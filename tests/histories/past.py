@@ -102,7 +102,9 @@ class Past:
         if row.key not in self._surely.get(watch.reach, ()) or watch.leaves_out(row.type):
             return False
         is_everyones = watch.reach in {"system", "patient"} or not row.patients
-        return is_everyones or bool({*row.patients}.intersection(asked))
+        # an export of members is judged by the patient under whom a row is filed, a search by the patient who was searched for
+        whose = {*row.patients} if watch.reach == "crawl" else {row.patient}
+        return is_everyones or bool(whose.intersection(asked))
 
     def unforeseeable(self, watch: Watch, row: Row) -> bool:
         """Whether no news could tell of it: an answer to the same question has been given since its date, and without it.

@@ -164,6 +164,11 @@ class StoreView:
         query = f"SELECT surviving_id FROM alias WHERE gone AND former_id <> surviving_id AND {_OURS}"
         return {row[0] for row in self._conn.execute(query)}
 
+    def unlisted(self) -> set[str]:
+        """Types of which files failed before the last run, whose export lists none of them."""
+        query = "SELECT resource_type FROM unit WHERE kind = 'unlisted' AND run = (SELECT max(id) FROM run)"
+        return {row[0] for row in self._conn.execute(query)}
+
     def unwitnessed(self, now: datetime) -> set[Key]:
         """Live rows that no full listing of this period could list, as the store counts them."""
         with self._conn.transaction(force_rollback=True):
