@@ -221,7 +221,7 @@ class Oracle:
         merges = [merge for merge, _, _ in self._ehr.merged.values()]
         links = {row.link[1] for row in self._ehr.of_type(s.PATIENT) if row.link}
         led = {one.survivor for one in merges} | {one.former for one in merges} | links
-        led |= watch.survivors  # by a redirect of an earlier night, which is believed
+        led |= watch.survivors  # by a redirect or a link of an earlier night, which is believed
         known = {*self._ehr.patients_of(watch.ask, watch.stored), *led, *self._ehr.led.values()}
         came = {key for key in after.live if key[0] == s.PATIENT} - watch.before.live.keys() - watch.before.dead.keys()
         new = [key for key in came if key[1] not in known and not self._ehr.has(s.Misled)]

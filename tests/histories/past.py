@@ -58,6 +58,8 @@ class Past:
         self._taken = {key: number for key, number in self._taken.items() if key not in live}
         self._note_missed(watch)
         self._note_witnessed(watch)
+        # what appeared during the run, too
+        self._reached[watch.reach].update(key for key in live if key not in watch.before.live)
         if green:
             listed = {
                 key for key in watch.visible if not watch.leaves_out(key[0])
@@ -82,11 +84,16 @@ class Past:
             }
 
     def _note_missed(self, watch: Watch) -> None:
-        """Two lists without a row, or without one that moved away, are believed where reads are not served."""
+        """Two lists without a row, or without one that moved away, are believed where reads are not served.
+
+        The list of whoever a patient is said to be merged into is one too.
+        """
         served = self._ehr.site.reads
         listed = self._reached.get(watch.reach, set()) if not served else set()
-        missed = {key for key in listed - watch.visible.keys() if key[0] != s.PATIENT and not watch.leaves_out(key[0])}
-        self.missed = (self.missed - watch.visible.keys()) | missed
+        misled = {fault.patient for fault in self._ehr.faults if isinstance(fault, s.Misled)}
+        there = {key for key in watch.visible if self._ehr.rows[key].patient not in misled}
+        missed = {key for key in listed - there if key[0] != s.PATIENT and not watch.leaves_out(key[0])}
+        self.missed = (self.missed - there) | missed
 
     def was_taken(self, watch: Watch, key: Key) -> bool:
         """Whether another patient's erasure took the row, and no full listing alike has ended since: even news must bring it."""

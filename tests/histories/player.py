@@ -175,7 +175,7 @@ class Player:
     async def _in_turns(self, home: s.Ask) -> Failure | None:
         """Exports and searches in turns, where they give a version other contents: once each is known, none is written.
 
-        Not where only reads show a row: they come some nights later, and may bring a content of their own.
+        Not where only reads show a row, or a run takes it so: they come some nights later, and may bring a content of their own.
         """
         other = home._replace(mode="bulk" if self._ehr.reach(home) == "crawl" else "crawl")
         dated = self._ehr.site.dated  # else contents have no version
@@ -190,6 +190,8 @@ class Player:
             self._moment += timedelta(days=1)
             if failure := await self._run(s.Run(ask, since="none"), sound=True):
                 return failure
+        if self._view.unwitnessed(self._ehr.true_time()):
+            return None
         after = self._view.state()
         wrote = [table for table in ("resource", "resource_history") if before[table] != after[table]]
         return Failure(f"e: nights in turns wrote {', '.join(wrote)}") if wrote else None

@@ -161,7 +161,7 @@ class StoreView:
 
     def survivors(self) -> set[str]:
         """Patients into whom others were merged, as far as the store knows."""
-        query = f"SELECT surviving_id FROM alias WHERE gone AND former_id <> surviving_id AND {_OURS}"
+        query = f"SELECT surviving_id FROM alias WHERE former_id <> surviving_id AND {_OURS}"
         return {row[0] for row in self._conn.execute(query)}
 
     def unlisted(self) -> set[str]:
