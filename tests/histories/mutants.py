@@ -159,9 +159,9 @@ MUTANTS = {
     ),
     "what an export read by id is a part like its files": Mutant(
         "elements",
-        "snapshots/sql/ingest.sql",
-        "AND u.kind <> 'control'\n                AND u.ids @> ARRAY[r.id]",
-        "AND false",
+        "snapshots/ingest.py",
+        "if state.has_parts and whole:",
+        "if False:",
     ),
     "units that later runs need are pruned": Mutant(
         "pruned",

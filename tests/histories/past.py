@@ -96,9 +96,16 @@ class Past:
         self.missed = (self.missed - there) | missed
 
     def was_taken(self, watch: Watch, key: Key) -> bool:
-        """Whether another patient's erasure took the row, and no full listing alike has ended since: even news must bring it."""
-        since = self.runs[self._taken.get(key, len(self.runs)) :]
-        return key in self._taken and not any(one.in_full and one.whose == watch.whose for one in since)
+        """Whether another patient's erasure took the row, and no full listing alike has ended since: even news must bring it.
+
+        But of a type of which the last full export had no file nothing was known: earlier rows come with the next full one.
+        """
+        if key not in self._taken:
+            return False
+        full = [(at, one) for at, one in enumerate(self.runs) if one.in_full and one.whose == watch.whose]
+        if full and watch.reach != "crawl" and key[0] not in full[-1][1].heard.filed:
+            return False
+        return not any(at >= self._taken[key] for at, _ in full)
 
     def can_miss(self, watch: Watch, row: Row, asked: Collection[str]) -> bool:
         """Whether a run's lists can tell that the row is gone: they had it before, and it is of whom the run asks.
