@@ -10,7 +10,7 @@ import re
 import tomllib
 import unicodedata
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from config.errors import Problem
@@ -23,6 +23,8 @@ _ESCAPE = re.compile(r'\\(["\\bfnrt]|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})')
 _HEADER = re.compile(r"\s*\[(?P<array>\[?)\s*(?P<name>[\w.\"' -]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"\s*(?P<name>[\w.-]+)\s*=")
 _OPEN_TABLE = re.compile(r"[^{]*=\s*\{[^}]*\Z")
+_OPEN_LIST = re.compile(r"\s*[\w.-]+\s*=\s*\[[^\]]*\Z")
+_MOST_LINES = 200  # of one value; a longer one is judged line by line
 # of a line without its comment and what its strings hold
 _SLIPS = (
     (
@@ -40,6 +42,17 @@ _SLIPS = (
         "a { where a line begins, as in JSON",
         "[connections.NAME], and below it key = value",
     ),
+    (
+        _OPEN_LIST,
+        "a list over several lines that is not closed, or has a value without quotes",
+        "texts in quotes, a comma between two, and a ] at its end",
+    ),
+    (
+        re.compile(r"""\s*[\w.-]+\s*=\s*\[(?:\s*(?:""|'')\s*,)*\s*(?!(?:true|false|inf|nan)\b)[A-Za-z_/~$<.\\@%*]"""),
+        "a value without quotes in a list",
+        'each text in quotes: key = ["value", "value"]',
+    ),
+    (re.compile(r".*;\s*\Z"), "a semicolon after a value", "the value alone: each key has its own line"),
     (re.compile(r"\s*[\w.-]+\s*:"), "a colon after a key", "an equals sign: key = value"),
     (re.compile(r".*\b(True|False)\b"), "True or False with a capital", "true or false"),
     (re.compile(r"\s*[\w.-]+\s*=[^\[{]*,\s*\Z"), "a comma after a value", "the value alone: each key has its own line"),
@@ -125,17 +138,36 @@ def _repetitions(text: str) -> Iterator[Problem]:
 
 
 def _slips(text: str) -> Iterator[Problem]:
-    """Yield what other formats allow and TOML does not, line by line; none if the file has multi-line strings."""
-    if any(mark in text for mark in _MULTI_LINE):
-        return
-    for number, line in enumerate(text.splitlines(), start=1):
-        code, _ = _scanned(line)
-        for pattern, found, allowed in _SLIPS:
-            if pattern.match(code):
-                yield Problem(f"line {number}", found, allowed)
-                if pattern is _OPEN_TABLE:
-                    return  # what follows would be judged as if it were outside
-                break
+    """Yield what other formats allow and TOML does not, of the lines that are no TOML."""
+    lines, at, in_list = text.splitlines(), 0, False
+    while at < len(lines):
+        if in_list and not (_HEADER.match(lines[at]) or _KEY.match(lines[at])):  # an item, or where the list ended
+            at += 1
+            continue
+        if right := _lines_of_toml(lines[at : at + _MOST_LINES]):
+            at += right
+            continue
+        at += 1
+        code, _ = _scanned(lines[at - 1])
+        slip = next((each for each in _SLIPS if each[0].match(code)), None)
+        if slip is not None:
+            pattern, found, allowed = slip
+            yield Problem(f"line {at}", found, allowed)
+            in_list = in_list or pattern is _OPEN_LIST
+        if any(mark in code for mark in _MULTI_LINE) or (slip is not None and slip[0] is _OPEN_TABLE):
+            return  # what follows would be judged as if it were outside
+
+
+def _lines_of_toml(lines: Sequence[str]) -> int:
+    """Return how many of the lines, from the first on, one right table, key or comment takes; 0: none."""
+    goes_on = "[" in lines[0] or any(mark in lines[0] for mark in _MULTI_LINE)
+    for count in range(1, len(lines) + 1 if goes_on else 2):
+        try:
+            tomllib.loads("\n".join(lines[:count]))
+        except tomllib.TOMLDecodeError:
+            continue
+        return count
+    return 0
 
 
 def _scanned(line: str) -> tuple[str, bool]:
