@@ -205,6 +205,10 @@ SEVERAL: list[tuple[str, Json, Json]] = [
         },
         {"city": "Here", "phone": "2"},
     ),
+    ("omop_measurement", {"category": [{"coding": [{"code": "laboratory"}]}],
+                          "valueQuantity": {"comparator": "<", "value": 5}},
+     {"value_as_number": 5, "operator_source_value": "<"}),
+    ("omop_observation", {"valueQuantity": {"comparator": "<", "value": 5}}, {"operator_source_value": "<"}),
     ("goal", {"target": [{"detailQuantity": {"comparator": "<", "value": 7}}]}, {"target_comparator": "<"}),
     ("goal", {"target": [{"detailRange": {"high": {"value": 7, "unit": "%"}}}]}, {"target_unit": "%"}),
     ("condition", {"onsetAge": {"comparator": ">", "value": 60}}, {"onset_age_comparator": ">"}),
@@ -228,7 +232,7 @@ def test_the_columns_of_one_item_stay_together(name: str, content: Json, wanted:
     assert {column: row[column] for column in wanted} == wanted
 
 
-def test_each_row_shows_in_which_unit_a_number_is_and_whether_it_is_a_bound(run_view: RunView) -> None:
+def test_findings_show_values_of_every_type_with_their_unit_and_whether_they_are_bounds(run_view: RunView) -> None:
     below = {"comparator": "<", "value": 8, "unit": "mg"}
     values: list[tuple[Json, Json]] = [
         (
@@ -244,6 +248,9 @@ def test_each_row_shows_in_which_unit_a_number_is_and_whether_it_is_a_bound(run_
         ),
         ({"valueRange": {"low": {"value": 3, "unit": "mg"}}}, {"value_low": 3, "value_range_unit": "mg"}),
         ({"valueRange": {"high": {"value": 5, "unit": "mg"}}}, {"value_high": 5, "value_range_unit": "mg"}),
+        ({"valueBoolean": False}, {"value_boolean": False}),
+        ({"valueTime": "08:30:00"}, {"value_time": "08:30:00"}),
+        ({"valuePeriod": {"end": "2020-01-01"}}, {"value_start": None, "value_end": "2020-01-01"}),
         ({"referenceRange": [{"high": {"value": 5, "unit": "mg"}}]}, {"reference_high": 5, "reference_unit": "mg"}),
     ]
     laboratory = {"category": [{"coding": [{"code": "laboratory"}]}], "resourceType": "Observation", "id": "o"}
