@@ -100,7 +100,21 @@ def test_a_killed_backup_is_in_the_audit_and_the_next_one_deletes_what_it_left(d
 
 
 def test_a_backup_whose_file_cannot_get_its_name_is_in_the_audit_because_charts_were_read(directory: Path) -> None:
-    (taken := directory.parent / "charts.dump").mkdir()
-    with pytest.raises(StoreError, match="Is a directory"):
-        back_up(directory, taken, ANA)
+    file = directory.parent / "charts.dump"
+    command = [sys.executable, "-c", BACKING_UP, str(directory), str(file)]
+    with embedded_postgres(directory) as url, psycopg.connect(url, autocommit=True) as watch:
+        watch.execute("CREATE TABLE ours ()")
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as backing_up:
+            with psycopg.connect(url) as conn:
+                conn.execute("LOCK TABLE ours")
+                until(lambda: watch.execute(DUMPING).fetchone(), backing_up)
+                file.mkdir()
+            _, said = backing_up.communicate()
+    assert b"Is a directory" in said
     assert [one.action for one in anyio.run(_who_saw, directory, "mercy")] == [Action.BACKUP]
+
+
+def test_a_folder_is_refused_as_the_file_before_any_chart_is_read(directory: Path) -> None:
+    with pytest.raises(StoreError, match="is a folder: name the file to write"):
+        back_up(directory, directory.parent, ANA)
+    assert anyio.run(_who_saw, directory, "mercy") == []
