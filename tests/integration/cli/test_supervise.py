@@ -54,6 +54,50 @@ def test_a_signal_lets_the_command_close_and_becomes_the_exit_code(number: signa
         assert "error ignored" not in shown
 
 
+BLOCKING = """
+import asyncio, signal, threading
+from cli.supervise import InterruptedBySignalError, supervise
+
+async def work():
+    try:
+        print("ready", flush=True)
+        threading.Event().wait()  # as a library does whose server does not answer
+    finally:
+        try:
+            threading.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            print("closed", flush=True)
+
+try:
+    supervise(work, resume="run it again")
+except InterruptedBySignalError as error:
+    print(error, signal.getsignal(signal.SIGALRM) is signal.SIG_DFL, flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_that_blocks_the_loop_also_while_it_closes(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", BLOCKING], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stdout.read() == f"closed\nstopped by {number.name}; run it again True\n"
+    assert process.returncode == 0
+
+
+def test_a_second_signal_ends_a_command_that_blocks_the_loop_at_once() -> None:
+    with subprocess.Popen([sys.executable, "-c", BLOCKING], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        assert "closed" not in process.stdout.read()
+    assert process.returncode == 130
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_interrupts_a_blocking_call_and_the_former_handlers_are_restored(number: signal.Signals) -> None:
     former = signal.getsignal(number)
