@@ -26,6 +26,7 @@ from config.receivers import Receiver
 from config.settings import Settings
 from config.urls import is_served
 from connectors.fhir.submit.submit import Submitted
+from exports.chart import check_place
 from exports.delivery.files import AtomicFile
 from exports.publishing.dataset_state import DatasetState, read_state
 
@@ -88,6 +89,8 @@ def submit(
     invocation = invocation_of(context)
     settings = settings_of(invocation)
     receiver = choose_receiver(settings, invocation.tenant, target)
+    if outcomes is not None:
+        check_place(str(outcomes))
     state = read_state(*dataset_at(dataset))
     served_at = manifest_url or (dataset if is_served(dataset) else state.manifest_url)
     if served_at is None:

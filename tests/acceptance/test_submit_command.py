@@ -71,6 +71,13 @@ def test_refusals_are_counted_by_code_and_kept_only_on_request(site: Site) -> No
         assert not any(id_ in printed.stdout + printed.stderr for _, id_ in refused)
 
 
+def test_a_place_where_outcomes_cannot_be_kept_is_refused_before_anything_is_sent(site: Site) -> None:
+    with published(site) as (receiver, url):
+        done = site.run("submit", url, "registry", "--outcomes", "dataset")
+        assert (done.code, "it is a folder" in done.stderr) == (5, True)
+        assert (receiver.requests["submit"], len(receiver.jobs)) == (0, 0)
+
+
 def test_a_lost_answer_causes_no_second_submission(site: Site) -> None:
     with published(site) as (receiver, url):
         receiver.lose_answers = 1
