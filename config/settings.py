@@ -279,7 +279,8 @@ def _sources(
         if not isinstance(entry, dict):
             unnamed = name in {field.alias or each for each, field in model.model_fields.items()}
             rule = f"this key below a table that names the {model.table.removesuffix('s')}: [{model.table}.NAME]"
-            problems.append(Problem(path, shown(name, entry), rule if unnamed else f"a table: [{path}]"))
+            named = f"a table: [{path}]; a key stands below [{model.table}.NAME]"
+            problems.append(Problem(path, shown(name, entry), rule if unnamed else named))
             continue
         if not re.match(NAME_PATTERN, name):
             problems.append(Problem(path, repr(name), NAME_RULE))

@@ -209,6 +209,12 @@ SEVERAL: list[tuple[str, Json, Json]] = [
                           "valueQuantity": {"comparator": "<", "value": 5}},
      {"value_as_number": 5, "operator_source_value": "<"}),
     ("omop_observation", {"valueQuantity": {"comparator": "<", "value": 5}}, {"operator_source_value": "<"}),
+    ("claim_line", {"total": {"value": 9, "currency": "USD"},
+                    "item": [{"unitPrice": {"value": 3, "currency": "EUR"}}]},
+     {"claim_currency": "USD", "unit_price_currency": "EUR", "currency": None}),
+    ("explanation_of_benefit_line", {"payment": {"amount": {"value": 9, "currency": "USD"}}, "item": [
+        {"unitPrice": {"value": 3, "currency": "EUR"}}]},
+     {"payment_currency": "USD", "unit_price_currency": "EUR"}),
     ("goal", {"target": [{"detailQuantity": {"comparator": "<", "value": 7}}]}, {"target_comparator": "<"}),
     ("goal", {"target": [{"detailRange": {"high": {"value": 7, "unit": "%"}}}]}, {"target_unit": "%"}),
     ("condition", {"onsetAge": {"comparator": ">", "value": 60}}, {"onset_age_comparator": ">"}),

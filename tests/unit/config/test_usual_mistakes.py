@@ -78,7 +78,7 @@ def test_a_wrong_value_is_reported_once_with_the_likely_correction(
             "this key below a table that names the connection: [connections.NAME]",
         ),
         ("mode = {}", "connections.mode.vendor", "required"),
-        ("sites = 1", "connections.sites", "a table: [connections.sites]"),
+        ("sites = 1", "connections.sites", "a table: [connections.sites]; a key stands below [connections.NAME]"),
     ],
 )
 def test_a_key_directly_in_connections_is_answered_with_the_table_that_it_belongs_to(
