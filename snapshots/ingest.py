@@ -29,8 +29,8 @@ from snapshots.wire import bytea_array, copy_rows, encoded, int_array, text_arra
 from snapshots.witness import Deletion, Way
 
 _SQL = load("ingest")
-_CLASSIFY = _SQL["classify"].format(type="s.resource_type")
-_CLASSIFY_ONE_TYPE = _SQL["classify"].format(type="%(type)s")
+CLASSIFY = _SQL["classify"].format(type="s.resource_type")
+CLASSIFY_ONE_TYPE = _SQL["classify"].format(type="%(type)s")
 _SEND_BUFFER_BYTES = 4 << 20
 _MERGE_BYTES = 8 * 1024 * 1024  # bodies of one merge statement: it holds them twice, as text and as jsonb
 
@@ -238,7 +238,7 @@ async def _classify_some(
     conn: AsyncConnection[Any], records: list[Record], batch: Distinct, intake: Intake, state: IngestState
 ) -> tuple[list[Record], list[Record]]:
     kinds = {record.resource_type for record in records}
-    statement = _CLASSIFY if len(kinds) > 1 else _CLASSIFY_ONE_TYPE
+    statement = CLASSIFY if len(kinds) > 1 else CLASSIFY_ONE_TYPE
     values = {
         "type": records[0].resource_type,
         **_keys(records, state),

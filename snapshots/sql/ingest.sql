@@ -23,10 +23,10 @@ WITH staged AS (
         r.last_changed_run = %(run)s AS mine,
         r.deleted_at IS NULL AND (r.content_hash = s.content_hash OR %(rivals)s AND EXISTS (
             SELECT FROM rival v WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
-                AND v.way = s.way AND v.content_hash = s.content_hash
+                AND v.way = s.way AND v.content_hash = s.content_hash OFFSET 0
         ) OR %(by_way)s AND EXISTS (
             SELECT FROM version_by_way v WHERE v.connection = %(connection)s AND v.resource_type = s.resource_type AND v.id = s.id
-                AND v.way = s.way AND v.content_hash = s.content_hash
+                AND v.way = s.way AND v.content_hash = s.content_hash OFFSET 0
         )) AS same,
         -- of the same content it is not asked: that saves a look at its run
         %(as_of)s::timestamptz IS NOT NULL AND s.way IS NOT NULL AND (r.deleted_at IS NOT NULL OR r.content_hash <> s.content_hash) AND (
@@ -60,8 +60,9 @@ WITH staged AS (
     SELECT %(run)s, resource_type, id FROM found WHERE outdated AND NOT same
     ON CONFLICT DO NOTHING
 ), differing AS (
+    -- OFFSET 0, also above: otherwise one differing row has Postgres read all that the run has seen, to look up this one
     SELECT f.n, f.last_updated, f.version_id, f.mine OR EXISTS (
-        SELECT FROM seen WHERE seen.run = %(run)s AND seen.resource_type = f.resource_type AND seen.id = f.id
+        SELECT FROM seen WHERE seen.run = %(run)s AND seen.resource_type = f.resource_type AND seen.id = f.id OFFSET 0
     ) AS received
     FROM found f WHERE NOT same AND NOT coalesce(outdated, false)
 )

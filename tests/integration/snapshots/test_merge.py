@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import psycopg
+import pytest
+from psycopg import sql
+
+from snapshots.ingest import CLASSIFY, CLASSIFY_ONE_TYPE, prepare_session
 from snapshots.record import Batch
 from snapshots.store import Store
 from snapshots.traffic import Traffic
+from snapshots.wire import bytea_array, int_array, register_arrays, text_array
 from snapshots.witness import Deletion
 from tests.fix_store import opened_store
-from tests.integration.snapshots.stored import FOOTPRINT, execute, full_run, live, record, rows, scope, search, settled
+from tests.integration.snapshots.stored import (
+    FOOTPRINT,
+    SCHEMA,
+    execute,
+    full_run,
+    live,
+    record,
+    rows,
+    scope,
+    search,
+    settled,
+)
 
 pytestmark = pytest.mark.anyio
 U = search()
@@ -63,6 +80,39 @@ async def test_what_comes_again_in_a_later_batch_is_noted_once(store: Store, sto
         await run.write(Batch(results=[settled(U)]))
         report = await run.finish(watermark=None)
     assert (report.new, report.changed, report.unchanged) == (0, 0, 601)
+
+
+async def test_a_batch_with_a_change_reads_little_of_what_is_known_of_other_rows(store: Store, store_url: str):
+    await full_run(await store.begin_run(scope()), [record("a", 1)], [U])
+    values = {
+        "connection": 1, "run": 9, "type": "Observation", "as_of": None, "rivals": False, "by_way": True,
+        "types": text_array([b"Observation"]), "ids": text_array([b"a"]), "updated": text_array([None]),
+        "hashes": bytea_array([b"another"]), "ways": int_array([None]),
+    }  # fmt: skip
+    async with await psycopg.AsyncConnection.connect(store_url) as conn:
+        await conn.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(SCHEMA)))
+        await prepare_session(conn)
+        register_arrays(conn)
+        await conn.execute("INSERT INTO seen SELECT 9, 'Observation', 'b' || n FROM generate_series(1, 5000) AS s (n)")
+        await conn.execute(
+            "INSERT INTO version_by_way (connection, resource_type, id, way, content_hash) "
+            "SELECT 1, 'Observation', 'b' || n, first_way, '' FROM resource, generate_series(1, 5000) AS s (n)"
+        )
+        for statement in (CLASSIFY, CLASSIFY_ONE_TYPE):
+            before = await _read(conn)
+            found = await (await conn.execute(statement, values, prepare=True)).fetchone()
+            assert found is not None
+            assert found[2] == [1]  # it differs
+            assert await _read(conn) - before < 10
+
+
+async def _read(conn: psycopg.AsyncConnection[Any]) -> int:
+    """How many rows of these tables this transaction has read, by their indexes or in turn."""
+    counts = (
+        "SELECT pg_stat_get_xact_tuples_returned(c::regclass) "
+        "FROM unnest(ARRAY['seen', 'seen_pkey', 'version_by_way', 'version_by_way_pkey']) AS s (c)"
+    )
+    return sum([number async for (number,) in await conn.execute(counts)])
 
 
 async def test_key_order_and_white_space_are_no_change(store: Store, store_url: str):
