@@ -99,7 +99,7 @@ def test_missing_or_unreadable_outcomes_may_be_refusals(tmp_path: Path) -> None:
     result = {**RESULT, "outcome": [{"url": "a", "count": 4}, {"url": "b"}]}
     done, _ = submitted(tmp_path, known(result, a=lines(ERROR, b"half a li"), b=lines(WARNING, WARNING)))
     assert done.code == 3
-    assert "3 outcomes are missing or cannot be read" in done.stdout
+    assert "3 outcomes missing or unreadable" in done.stdout
     assert "refused 1" in done.stdout
     assert "Ada" not in done.stdout + done.stderr
 
