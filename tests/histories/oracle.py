@@ -258,6 +258,9 @@ class Oracle:
         gone = [kind for kind, _ in ehr.dropped]
         unsure = {kind for kind in gone if kind == s.PATIENT or gone.count(kind) >= _MASS}
         unsure |= {*gone} - {kind for kind, _ in watch.visible}
+        # moved back to patients of whom the run does not ask, as when a merge is undone
+        away = [kind for kind, id_ in watch.before.live if (kind, id_) in ehr.rows and (kind, id_) not in watch.visible]
+        unsure |= {kind for kind in away if away.count(kind) >= _MASS}
         asked = {*ehr.patients_of(watch.ask, watch.stored)}
         dropped = [row for key, (row, _) in ehr.dropped.items() if key in watch.before.live]
         unsure |= {row.type for row in dropped if not self.past.can_miss(watch, row, asked)}
