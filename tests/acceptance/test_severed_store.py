@@ -71,7 +71,7 @@ def test_charts_whose_encryption_is_cut_between_any_statements_are_encrypted_in_
         site.sync()
         site.encrypt(KEY)
         done, codes = severed(relay, store_url, lambda: site.run("keys", "rotate-store"))
-        assert (done.code in {0, 4}, codes - {0}) == (True, {5})
+        assert (done.code in {0, 4}, codes - {0, 4}) == (True, {5})
         assert site.run("keys", "rotate-store").code == 4
         assert site.exported("--format", "ndjson") == reachable(served)
         assert site.run("prove", name).code == 0
@@ -86,7 +86,7 @@ def test_an_erasure_cut_between_any_statements_erases_all_of_a_patient_once_and_
         site.sync()
         who = served.patient_ids[0]
         done, codes = severed(relay, store_url, lambda: site.run("erase", name, who, "--yes"))
-        assert (done.code in {0, 4}, codes - {0, 3}) == (True, {5})  # 3: erased, and what comes after that was cut
+        assert (done.code in {0, 4}, codes - {0, 3, 4}) == (True, {5})  # 3: erased, and what comes after that was cut
         assert site.run("erase", name, who, "--yes").code == 4
         assert not [one for one in site.exported() if who in one[1]]
         erasures = [
@@ -110,6 +110,6 @@ def test_pruning_cut_between_any_statements_leaves_what_is_live_as_it_was(
             conn.execute("UPDATE tenant_default.run SET finished_at = finished_at - interval '3 years'")
         pruning = ("prune", "--history", "2y", "--runs", "1y", "--quarantine", "90d")
         done, codes = severed(relay, store_url, lambda: site.run(*pruning))
-        assert (done.code in {0, 4}, codes - {0}) == (True, {5})
+        assert (done.code in {0, 4}, codes - {0, 4}) == (True, {5})
         assert site.exported() == reachable(served)
         assert site.sync()["runs"][0]["new"] == 0
