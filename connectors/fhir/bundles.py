@@ -32,6 +32,7 @@ class Entry(msgspec.Struct):
 
     resource: msgspec.Raw = msgspec.Raw()  # a Union with None would not give the raw bytes
     link: msgspec.Raw = msgspec.Raw()  # of the entry's own: some servers write one each
+    search: msgspec.Raw = msgspec.Raw()  # whether it is a match, or included beside matches
     response: msgspec.Raw = msgspec.Raw()  # of a batch or a history; seen in searches too
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from config.resource_types import RESOURCE_TYPES
 from connectors.fhir.bundles import BUNDLE_NAMES, Listed, NotABundleError, bundle_from, outcomes_beside
 from connectors.fhir.issue_types import shown
 from connectors.fhir.json_answers import (
@@ -37,9 +38,11 @@ from snapshots.record import Quarantined, Record
 from snapshots.witness import Deletion, Way
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
+_FOLDED_TYPES = frozenset(map(str.casefold, RESOURCE_TYPES))
 _DELETE_URL = re.compile(r"/?([A-Z][A-Za-z]{1,63})/([^/?#]+)\Z")
 _CONTAINERS = frozenset({"Bundle", "Parameters"})
 _ANSWERS = frozenset({"searchset", "history", "batch-response", "transaction-response"})  # R4, Bundle.type
+_BESIDE = ("include", "outcome")
 _LISTINGS = (None, "searchset", "collection")  # a Bundle's type; some servers leave it out, or say no more than this
 # FHIR says 64 letters, digits, "-" and "."; Epic may exceed it (vendor-facts 1.9): bounds against nonsense, no rule. A slash, a
 # blank or a control character would lead a URL elsewhere. U+10FFFF is no character: the store has it behind all ids
@@ -70,7 +73,8 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 @lru_cache(maxsize=1024)
 def _is_type(name: str) -> bool:
-    return _TYPE.match(name) is not None
+    """Whether it may name a type, if only one that R4 does not have; a type of R4 in other capitals does not: PATIENT."""
+    return name in RESOURCE_TYPES or (_TYPE.match(name) is not None and name.casefold() not in _FOLDED_TYPES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,21 @@ class Page:
     issues: Sequence[Issue]
     next_url: str | None  # "": there is a next page, and the server does not say where
     total: int | None = None  # as the server says, of whatever it means by it
+    searches: Sequence[msgspec.Raw] = ()  # each record's `entry.search`
     doubtful: bool = False  # it holds links or issues that nobody understands: it proves nothing complete
+
+    def unasked(self, resource_type: str) -> int:
+        """Count the records of other types that are not marked as beside the matches: one may stand in place of a match.
+
+        Source: FHIR R4, Bundle.entry.search.mode.
+        """
+        found = zip(self.records, self.searches, strict=True)
+        return sum(record.resource_type != resource_type and not _is_beside(bytes(search)) for record, search in found)
+
+
+def _is_beside(search: bytes) -> bool:
+    """Whether an `entry.search` says that its entry is no match but comes with one."""
+    return object_from(search).get("mode") in _BESIDE
 
 
 class UnreadableResourceError(ValueError):
@@ -113,7 +131,7 @@ def record_from(
     try:
         keys = decoder.decode(body)
         resource_type, resource_id, meta = keys.resourceType, keys.id, keys.meta
-        if resource_type != expected:
+        if not expected or resource_type != expected:
             if type(resource_type) is not str or not _is_type(resource_type):
                 raise UnreadableResourceError("no usable resourceType")
             _, decoder, places = _SHAPES.get(resource_type, _UNKNOWN)
@@ -225,15 +243,14 @@ def page_from(
     bundle = listed.bundle
     links = links_from(bytes(bundle.link), bytes(bundle.links))
     records: list[Record] = []
+    searches: list[msgspec.Raw] = []
     outcomes, unread = _outcomes_beside(listed, body)
     quarantined = [Quarantined(None, where, _ASTRAY, raw, unit_key) for raw in listed.astray]
     quarantined += [Quarantined(None, f"{where}, {place}", reason, raw, unit_key) for place, reason, raw in unread]
     for number, entry in enumerate(listed.entries, start=1):
-        raw = bytes(entry.resource)
+        raw, at = bytes(entry.resource), f"{where}, entry {number}"
         if not raw or raw == b"null":
-            quarantined.append(
-                Quarantined(None, f"{where}, entry {number}", "an entry without a resource", raw, unit_key)
-            )
+            quarantined.append(Quarantined(None, at, "an entry without a resource", raw, unit_key))
             continue
         record, reason = None, ""
         try:
@@ -242,17 +259,19 @@ def page_from(
             reason = str(error)
         if record is not None and record.resource_type != "OperationOutcome":
             records.append(record)
+            searches.append(entry.search)
             continue
         try:  # an outcome may come without an id, and without search.mode (F13)
             outcome = outcome_from(raw) if b'"OperationOutcome"' in raw else None
         except UnreadableOutcomeError as error:
             outcome, reason = None, reason or str(error)
         if outcome is None:
-            quarantined.append(Quarantined(None, f"{where}, entry {number}", reason, raw, unit_key))
+            quarantined.append(Quarantined(None, at, reason, raw, unit_key))
             continue
         outcomes.append(outcome)
     return Page(
         records=records,
+        searches=searches,
         quarantined=quarantined,
         issues=[issue for outcome in outcomes for issue in outcome.issues],
         next_url="" if listed.more and links.next_url is None else links.next_url,

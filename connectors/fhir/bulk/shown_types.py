@@ -50,7 +50,11 @@ async def shown_types(run: EhrRun, capability: Capability, types: Collection[str
             continue
         else:
             found[one] = [record for record in page.records if record.resource_type == one]
-            untold = page.doubtful or grade(page.issues, run.request.profile.answers.issue_codes) in _UNTOLD
+            untold = (
+                page.doubtful
+                or page.unasked(one)
+                or grade(page.issues, run.request.profile.answers.issue_codes) in _UNTOLD
+            )
             if not page.quarantined and not untold:
                 unanswered.discard(one)
     return ShownTypes(found, frozenset(unanswered))

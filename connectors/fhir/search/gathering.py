@@ -173,7 +173,9 @@ class PageGatherer:
         async def take(page: Page, page_url: str) -> None:
             tally.issues += page.issues
             tally.count += len(page.records)
-            tally.of_other_types += sum([record.resource_type != unit.resource_type for record in page.records])
+            others = sum([record.resource_type != unit.resource_type for record in page.records])
+            tally.of_other_types += others
+            tally.unasked += page.unasked(unit.resource_type) if others else 0
             tally.unreadable += len(page.quarantined)
             tally.doubtful = tally.doubtful or page.doubtful
             inspection.look(page.records, tally)

@@ -45,6 +45,7 @@ class SearchTally:
     issues: list[Issue] = field(default_factory=list)
     count: int = 0
     of_other_types: int = 0  # of `count`, as what is included beside matches
+    unasked: int = 0  # of `of_other_types`: nothing marks them as included
     unreadable: int = 0
     doubtful: bool = False  # a page held links or issues that nobody understands
     redacted: int = 0  # placeholders of what the client may not see (F37)
@@ -116,6 +117,11 @@ def _hole(unit: Unit, tally: SearchTally, worst: IssueGrade) -> str | None:
         return unread(tally)
     if tally.count and tally.of_other_types == tally.count and not tally.merged:
         return "only resources of other types came, and none of the requested type: the server answered something else"
+    if tally.unasked and not tally.merged:
+        return (
+            f"{how_many(tally.unasked, 'entry', 'entries')} of other types came, not marked as included (`search.mode`): the "
+            "server may have sent them in place of what was requested; they are kept"
+        )
     if tally.withheld:
         return (
             f"the server's total is {tally.withheld:,} more than came, each resource counted once, and no `next` link leads to "

@@ -66,6 +66,23 @@ def another_type_alone(server: RawServer, request: Request) -> bytes | None:
     return answer(bundle([{"resourceType": "List", "id": "l1", "status": "current"}])) if of_p1(request) else None
 
 
+def another_type_among_the_matches(server: RawServer, request: Request) -> bytes | None:
+    if not of_p1(request):
+        return None
+    found = bundle(server.matches(request))
+    found["entry"][3]["resource"] = {"resourceType": "List", "id": "l1", "status": "current"}
+    return answer(found)
+
+
+def a_type_that_fhir_does_not_have(server: RawServer, request: Request) -> bytes | None:
+    if not of_p1(request):
+        return None
+    found = bundle(server.matches(request))
+    for entry, name in zip(found["entry"], ("", "OBSERVATION"), strict=False):
+        entry["resource"] = {**entry["resource"], "resourceType": name}
+    return answer(found)
+
+
 def a_next_page_without_a_link(server: RawServer, request: Request) -> bytes | None:
     found = {**bundle(server.matches(request)[:10]), "next": f"{request.base}/Observation?patient=p1&start=10"}
     return answer(found) if of_p1(request) else None
@@ -97,6 +114,8 @@ def empty_pages_without_end(server: RawServer, request: Request) -> bytes | None
         (an_outcome_that_says_nothing, "not a readable OperationOutcome"),
         (an_entry_that_is_none, "not a JSON object with a resource"),
         (another_type_alone, "only resources of other types came"),
+        (another_type_among_the_matches, "1 entry of other types came, not marked as included"),
+        (a_type_that_fhir_does_not_have, "no usable resourceType"),
         (a_next_page_without_a_link, "its links cannot be read"),
         (links_that_are_none, "its links cannot be read"),
         (pages_without_end, "the same resources"),
@@ -111,6 +130,21 @@ async def test_rows_withheld_by_a_search_are_a_hole_of_only_its_patient(store: K
     assert (report.holes[0].resource_type, reason in str(report.holes[0].reason)) == ("Observation", True)
     missing = held - set(store.live())
     assert all(kind == "Observation" and "-p1-" in id_ for kind, id_ in missing)
+
+
+@pytest.mark.parametrize(("search", "holes"), [({"mode": "match"}, 1), ({}, 1), ({"mode": "include"}, 0)])
+async def test_another_type_in_the_place_of_a_listed_patient_is_a_hole(store: KeptRows, search, holes: int) -> None:
+    def fault(server: RawServer, request: Request) -> bytes | None:
+        if request.path != "/Patient":
+            return None
+        found = bundle(server.rows["Patient"])
+        listed = {"resource": {"resourceType": "Organization", "id": "org1"}, "search": search}
+        return answer({**found, "total": len(found["entry"]), "entry": [*found["entry"], listed]})
+
+    async with raw_server(fault) as server:
+        report = await run(server, store, mode="crawl", cohort=None)
+    assert [hole.resource_type for hole in report.holes] == ["Patient"] * holes
+    assert ("Organization", "org1") in store.live()
 
 
 @pytest.mark.parametrize("way", ["map", "links", "header"])

@@ -86,7 +86,8 @@ def test_meta_is_read_if_present() -> None:
 @pytest.mark.parametrize(
     "body",
     [b"", b"[]", b"null", b"1", b'{"id":"x"}', b'{"resourceType":"Patient"}', b'{"resourceType":"Patient","id":7}',
-     b'{"resourceType":"Patient","id":""}', b'{"resourceType":"../x","id":"a"}', b'{"resourceType":"Patient","id":"a"', b"<html>",
+     b'{"resourceType":"Patient","id":""}', b'{"resourceType":"../x","id":"a"}', b'{"resourceType":"","id":"a"}',
+     b'{"resourceType":"PATIENT","id":"a"}', b'{"resourceType":"Patient","id":"a"', b"<html>",
      b'{"resourceType":"Patient","id":"a"}{"resourceType":"Patient","id":"b"}', b"\xff\xfe"],
 )  # fmt: skip
 def test_anything_but_a_single_resource_is_refused_without_being_quoted(body: bytes) -> None:
