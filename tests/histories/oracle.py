@@ -103,6 +103,7 @@ class Oracle:
                 self.past.whose[run] = watch.whose
             watch.visible = same(before.visible, watch.visible)
             watch.readable = same(before.readable, watch.readable)  # what its first part was told counts as well
+            watch.appeared |= before.appeared
             watch.heard.answered |= before.heard.answered
             watch.heard.refused |= before.heard.refused
             watch.touched = watch.touched or before.touched

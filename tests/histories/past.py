@@ -58,8 +58,7 @@ class Past:
         self._taken = {key: number for key, number in self._taken.items() if key not in live}
         self._note_missed(watch)
         self._note_witnessed(watch)
-        # what appeared during the run, too
-        self._reached[watch.reach].update(key for key in live if key not in watch.before.live)
+        self._reached[watch.reach].update(key for key in live if self._appeared(watch, key))
         if green:
             listed = {
                 key for key in watch.visible if not watch.leaves_out(key[0])
@@ -68,6 +67,13 @@ class Past:
         if watch.full and green:
             self.listed.setdefault((watch.ask, watch.reach), set()).update(watch.visible)
             self.last_full[watch.ask, watch.reach] = set(watch.visible)
+
+    def _appeared(self, watch: Watch, key: Key) -> bool:
+        """Whether a list of the run had the row, though it was not there all the while.
+
+        A row that is new in the store may have come by a read alone, where reads are served.
+        """
+        return key in watch.appeared or (not self._ehr.site.reads and key not in watch.before.live)
 
     def _note_witnessed(self, watch: Watch) -> None:
         """What the run listed, or would have had nothing been wrong: a run of its ask can list it again."""
@@ -86,11 +92,11 @@ class Past:
     def _note_missed(self, watch: Watch) -> None:
         """Two lists without a row, or without one that moved away, are believed where reads are not served.
 
-        The list of whoever a patient is said to be merged into is one too.
+        A search of whoever a patient is said to be merged into is one too. An export has the patient's rows as before.
         """
         served = self._ehr.site.reads
         listed = self._reached.get(watch.reach, set()) if not served else set()
-        misled = {fault.patient for fault in self._ehr.faults if isinstance(fault, s.Misled)}
+        misled = {fault.patient for fault in self._ehr.faults if isinstance(fault, s.Misled) and watch.reach == "crawl"}
         there = {key for key in watch.visible if self._ehr.rows[key].patient not in misled}
         missed = {key for key in listed - there if key[0] != s.PATIENT and not watch.leaves_out(key[0])}
         self.missed = (self.missed - there) | missed

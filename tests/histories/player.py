@@ -30,7 +30,7 @@ from tests.histories.answers import BASE, Server, Wire
 from tests.histories.at_end import AtEnd
 from tests.histories.ehr import Ehr
 from tests.histories.oracle import Oracle
-from tests.histories.rows import ELEMENTS, fhir_instant
+from tests.histories.rows import ELEMENTS, Key, fhir_instant
 from tests.histories.store_view import BESIDE, StoreView
 from tests.histories.watch import Failure, some
 
@@ -175,7 +175,7 @@ class Player:
     async def _in_turns(self, home: s.Ask) -> Failure | None:
         """Exports and searches in turns, where they give a version other contents: once each is known, none is written.
 
-        Not where only reads show a row, or a run takes it so: they come some nights later, and may bring a content of their own.
+        But rows that only reads show, or that a run takes so, come some nights later, and may bring a content of their own.
         """
         other = home._replace(mode="bulk" if self._ehr.reach(home) == "crawl" else "crawl")
         dated = self._ehr.site.dated  # else contents have no version
@@ -183,18 +183,17 @@ class Player:
             return None
         if {*self._at_end.unseen(home)} & {*self._at_end.unseen(other)}:
             return None
-        before: dict[str, Any] = {}
+        before, read = self._view.versions(), set[Key]()
         for number, ask in enumerate((other, home, other, home, other)):
             if number == KNOWN_RUNS:
-                before = self._view.state()
+                before = self._view.versions()
             self._moment += timedelta(days=1)
             if failure := await self._run(s.Run(ask, since="none"), sound=True):
                 return failure
-        if self._view.unwitnessed(self._ehr.true_time()):
-            return None
-        after = self._view.state()
-        wrote = [table for table in ("resource", "resource_history") if before[table] != after[table]]
-        return Failure(f"e: nights in turns wrote {', '.join(wrote)}") if wrote else None
+            if number >= KNOWN_RUNS:
+                read |= self._view.unwitnessed(self._ehr.true_time())
+        wrote = {key for key, _ in before ^ self._view.versions()} - read
+        return Failure("e: nights in turns wrote rows that lists show", some([*wrote])) if wrote else None
 
     # -- one run
 

@@ -227,6 +227,14 @@ class StoreView:
             if table in self._tables
         }
 
+    def versions(self) -> set[tuple[Key, str]]:
+        """All versions of rows, the present and former ones."""
+        query = " UNION ".join(
+            f"SELECT resource_type, id, '{table}' || t::text FROM {table} AS t WHERE {_OURS}"
+            for table in ("resource", "resource_history")
+        )
+        return {((row[0], row[1]), row[2]) for row in self._conn.execute(query)}
+
     def kept(self) -> dict[str, list[str]]:
         """All that no pruning may touch."""
         tables = [table for table in _BESIDE_TABLES if not table.endswith("_history")]

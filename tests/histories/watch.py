@@ -41,6 +41,7 @@ class Watch:
     readable: dict[Key, Any]
     whole: frozenset[Key]  # what would be visible were nothing wrong
     doubted: frozenset[Key] = frozenset()  # by an earlier run
+    appeared: set[Key] = field(default_factory=set)  # what was visible for a part of it
     missed_before: frozenset[Key] = frozenset()  # of these, what an earlier run missed and did not find either
     formers: frozenset[str] = frozenset()  # patients who were merged, as far as the store knew
     since: datetime | None = None  # the instant from which the run was to ask, where one was given
@@ -82,7 +83,9 @@ class Watch:
         return max(dates, default="") <= later
 
     def look(self, ehr: Ehr) -> None:
-        self.visible = same(self.visible, ehr.visible(self.ask, self.reach, self.stored))
+        visible = ehr.visible(self.ask, self.reach, self.stored)
+        self.appeared |= visible.keys()
+        self.visible = same(self.visible, visible)
         self.readable = same(self.readable, ehr.readable())
 
     def tells_of(self, answers: set[tuple[str, str, str]], row: Row) -> bool:
