@@ -124,6 +124,11 @@ _NO_PATIENTS = (
     "the server's list of patients is empty, so no chart was requested: if it should not be, check base_url and what the client "
     "may see, or name patients with `cohort` or `group`"
 )
+# an index that forgets everybody looks like an EHR without patients; only who is stored can be read to tell them apart
+_NO_PATIENTS_BUT_STORED = (
+    "the server's list of patients is empty, so only stored patients ({:,}) were requested, and nobody who is new: if the list "
+    "should not be empty, check what the client may see, or name patients with `cohort` or `group`"
+)
 
 
 @dataclass(kw_only=True)
@@ -228,8 +233,9 @@ class _Crawl:
             named = run.request.cohort is not None or run.request.group is not None
             what = "in this selection, whose data stay" if named else "in the EHR's list of patients"
             run.notes.append(f"patients no longer {what}: {numbers['removed']:,}")
-        if not patients and listing is not None and listing.result.state is UnitState.SETTLED:
-            run.notes.append(_NO_PATIENTS)
+        if not cohort.patients and listing is not None and listing.result.state is UnitState.SETTLED:
+            living = sum(one.has_chart for one in self.stored.values())
+            run.notes.append(_NO_PATIENTS_BUT_STORED.format(living) if living else _NO_PATIENTS)
         if led_on:
             run.notes.append(f"patients requested by the id into which they were merged: {len(led_on):,}")
 

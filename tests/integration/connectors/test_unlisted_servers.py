@@ -302,6 +302,23 @@ async def test_a_list_without_patients_is_complete_and_reported(store: KeptRows)
     assert ["the server's list of patients is empty" in note for note in report.notes] == [True]
 
 
+async def test_a_list_that_lacks_every_stored_patient_is_reported(store: KeptRows) -> None:
+    forgets: list[bool] = []
+
+    def index(server: RawServer, request: Request) -> bytes | None:
+        return (
+            answer({"resourceType": "Bundle", "type": "searchset"}) if forgets and request.path == "/Patient" else None
+        )
+
+    async with raw_server(index) as server:
+        await run(server, store, mode="crawl")
+        forgets.append(True)
+        report = await run(server, store, mode="crawl")
+        held = server.keys()
+    assert ["only stored patients (2) were requested" in note for note in report.notes] == [True]
+    assert set(store.live()) == held
+
+
 async def test_invalid_types_are_not_requested(store: KeptRows) -> None:
     def odd(server: RawServer, request: Request) -> bytes | None:
         if request.path != "/metadata":
