@@ -121,12 +121,14 @@ async def import_tenants(url: str, file: Path, actor: Actor, programs: Path | No
                 "damaged, or a newer Postgres wrote it; the disk may be full; the login may lack CREATE on the database; or a "
                 "view in the tenant's schema may read what this database does not have. Check these, and run the command again."
             )
-        async for one in there.migrate(names):
-            if one.error is not None:
-                raise StoreError(
-                    f"tenant {', '.join(names)} is restored, but {one.name} cannot be opened yet: {one.error} Do not import it "
-                    f"again; when that is mended, run chartferry tenants migrate {' '.join(names)}"
-                )
+        # to the end: one tenant that fails must not keep the others of the file from their walls
+        if failed := [one async for one in there.migrate(names) if one.error is not None]:
+            wanting = [one.name for one in failed]
+            raise StoreError(
+                f"tenant {', '.join(names)} is restored, but {', '.join(wanting)} cannot be opened yet: "
+                f"{' '.join(f'{one.name}: {one.error}' for one in failed)} Do not import the file again; when that is mended, "
+                f"run chartferry tenants migrate {' '.join(wanting)}"
+            )
         return Imported(names, await there.without_walls(names))
 
 

@@ -227,6 +227,23 @@ async def test_a_tenant_that_is_restored_and_cannot_be_opened_says_so(
         await import_tenants(fresh_url, file, TESTER, programs_of(fresh_url))
 
 
+async def test_a_tenant_that_cannot_be_opened_does_not_keep_the_others_of_its_file_from_their_walls(
+    store_url: str, fresh_url: str, tmp_path: Path
+) -> None:
+    for name in ("mover", "other"):
+        async with opened_store(store_url, name):
+            pass
+    with psycopg.connect(store_url, autocommit=True) as conn:
+        conn.execute("COMMENT ON SCHEMA tenant_mover IS 'of ours'")
+    file = tmp_path / "both.dump"
+    program = [str(programs_of(store_url) / "pg_dump"), f"--dbname={store_url}", "--format=custom", f"--file={file}"]
+    await anyio.run_process([*program, "--schema=tenant_mover", "--schema=tenant_other"])
+    with pytest.raises(StoreError, match=r"mover, other .* but mover cannot be opened yet: .* tenants migrate mover$"):
+        await import_tenants(fresh_url, file, TESTER, programs_of(fresh_url))
+    async with open_tenants(fresh_url, TESTER) as tenants:
+        assert await tenants.without_walls(["other"]) == []
+
+
 @pytest.mark.parametrize("schema", ["extra", "tenant_junk"])
 async def test_a_file_with_a_schema_that_is_no_tenant_restores_nothing(
     schema: str, store_url: str, fresh_url: str, tmp_path: Path
