@@ -28,7 +28,7 @@ from snapshots.store import Store
 from tests.histories import steps as s
 from tests.histories.answers import BASE, Server, Wire
 from tests.histories.at_end import AtEnd
-from tests.histories.ehr import Ehr
+from tests.histories.ehr import Ehr, Heard
 from tests.histories.oracle import Oracle
 from tests.histories.rows import ELEMENTS, Key, fhir_instant
 from tests.histories.store_view import BESIDE, StoreView
@@ -100,8 +100,9 @@ class Player:
     async def _sync_beside(self) -> None:
         self.connection, own = BESIDE, self.connection
         self._kill, self._dead, self._during = None, False, []
+        heard, self._ehr.heard = self._ehr.heard, Heard()  # what another connection asks is no answer to ours
         await self._sync(s.Run(s.Ask()))
-        self.connection = own
+        self.connection, self._ehr.heard = own, heard
         self._beside = self._view.beside()
 
     def _touched(self) -> Failure | None:
