@@ -130,6 +130,10 @@ class PreviewRoster(Roster):
         """Return none: nothing is fetched."""
         return ()
 
+    async def led_nowhere(self) -> Sequence[str]:
+        """Return none: nothing is fetched."""
+        return ()
+
     async def knew_members(self) -> bool:
         """Return whether the last full listing knew the members of the Group."""
         return self._known is not None and await self._known.knew_members()

@@ -93,6 +93,11 @@ class RunRoster:
         async with self._session.transaction("reading patients") as own:
             return [row[0] async for row in await self._session.conn.execute(_SQL["revived"], own)]
 
+    async def led_nowhere(self) -> Sequence[str]:
+        """Return the merged patients whom this run requested, and whose former ids no longer lead to anybody."""
+        async with self._session.transaction("reading aliases") as own:
+            return [row[0] async for row in await self._session.conn.execute(_SQL["led_nowhere"], own)]
+
     async def knew_members(self) -> bool:
         """Return whether the selection's last full listing knew from the Group itself who is in it."""
         return await self._is("knew_members")

@@ -130,6 +130,9 @@ class Roster(Protocol):
     async def revived(self) -> Sequence[str]:
         """Patients whose Patient this run has brought back to life."""
 
+    async def led_nowhere(self) -> Sequence[str]:
+        """Merged patients whom this run requested, and whose former ids no longer lead to anybody."""
+
     async def note_members(self, patients: Sequence[str]) -> None:
         """Note the members of the Group that this run exports, as the Group itself lists them."""
 

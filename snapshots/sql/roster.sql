@@ -133,6 +133,14 @@ WHERE a.connection = %(connection)s AND NOT a.gone AND a.former_id <> a.survivin
 SELECT EXISTS (SELECT FROM unit WHERE run = %(run)s AND kind IN ('search', 'read', 'batch')
     AND (patient_id IS NOT NULL OR kind = 'batch'))
 
+-- name: led_nowhere
+-- Merged patients whose Patient this run requested by the former id, which no longer leads to the survivor: one who does is noted again.
+SELECT u.patient_id FROM unit u
+JOIN alias a ON a.connection = %(connection)s AND a.former_id = u.patient_id AND a.gone AND a.surviving_id <> a.former_id
+WHERE u.run = %(run)s AND u.resource_type = 'Patient' AND u.kind IN ('read', 'search') AND u.state = 'settled' AND u.ending = 'merged'
+    AND a.last_run <> %(run)s
+ORDER BY 1
+
 -- name: revived
 -- Patients whose Patient this run has brought back to life.
 SELECT patient_id FROM revived WHERE run = %(run)s AND resource_type = 'Patient' AND patient_id <> ''

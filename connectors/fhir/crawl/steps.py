@@ -261,7 +261,10 @@ class _Crawl:
         await roster.defer(deferrals.learned)
 
     async def _further(self, units: UnitPlan) -> list[Unit]:
-        """Fetch patients missing from a batch one by one, and the whole chart of patients who were merged or are alive again."""
+        """Fetch patients missing from a batch one by one, and the whole chart of patients who were merged or are alive again.
+
+        Also of former ids that lead nowhere any more: the merge may have been undone, and new rows filed there.
+        """
         roster = self.run.store.roster
         merged = dict.fromkeys(alias.surviving_id for alias in await roster.new_aliases())
         back = dict.fromkeys(patient for patient in await roster.revived() if patient not in merged)
@@ -269,7 +272,7 @@ class _Crawl:
         return [
             *(units.patient(patient) for patient in await roster.unanswered()),
             *(units.patient(patient) for patient in merged),
-            *units.charts((*merged, *back), again=again, in_full=True),
+            *units.charts(dict.fromkeys((*merged, *back, *await roster.led_nowhere())), again=again, in_full=True),
         ]
 
 

@@ -286,6 +286,21 @@ async def test_a_merged_patient_is_an_alias_of_the_survivor_whose_whole_chart_is
         assert here(kept, *types) == source(served, *types)
 
 
+async def test_a_former_id_that_leads_nowhere_any_more_is_searched_itself(kept: KeptRows) -> None:
+    types = ("Patient", "Procedure")
+    with ehr("epic", [*people("pat-1", "pat-3"), row("Procedure", "one", "pat-3")]) as served:
+        nights = Nights(served, kept)
+        await nights.sync("pat-1", "pat-3", types=types)
+        object.__setattr__(served.ehr.config, "merged", {"pat-1": "pat-3"})
+        for _ in range(2):
+            await nights.sync("pat-1", "pat-3", types=types)
+        assert nights.targets("Procedure", "pat-1") == []
+        object.__setattr__(served.ehr.config, "merged", {})
+        served.dataset.delete("Patient", "pat-1")
+        report = await nights.sync("pat-1", "pat-3", types=types)
+        assert (report.status, len(nights.targets("Procedure", "pat-1"))) == ("complete", 1)
+
+
 async def test_a_replaced_patient_leads_to_its_survivor(kept: KeptRows) -> None:
     link = [{"other": {"reference": "Patient/pat-3"}, "type": "replaced-by"}]
     types = ("Patient", "Observation")
