@@ -124,9 +124,10 @@ class Oracle:
         self.past.upgraded()
         self._open = None
 
-    def erased(self, patient: str, before: Collection[Key]) -> None:
-        """The store has forgotten a patient. `before`: the rows that were live."""
-        self.past.erased(patient, before, self._view.stored().live.keys())
+    def erased(self, patient: str, before: Collection[Key], filed: Collection[tuple[Key, str]]) -> None:
+        """The store has forgotten a patient. `before`: the rows that were live; `filed`: in whose charts."""
+        others = {key for key, whose in filed if whose != patient}
+        self.past.erased(others.intersection(before), self._view.stored().live.keys())
 
     def killed(self) -> Failure | None:
         """The run's process has ended."""

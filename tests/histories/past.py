@@ -35,10 +35,11 @@ class Past:
             known.clear()
         self._taken = dict.fromkeys(self._taken, 0)
 
-    def erased(self, patient: str, before: Collection[Key], live: Collection[Key]) -> None:
-        """The store has forgotten rows, of those that were live before, and who listed them. Others' rows must come again."""
-        rows = [self._ehr.rows[key] for key in before if key in self._ehr.rows and key not in live]
-        self._taken |= {row.key: len(self.runs) for row in rows if {*row.patients} - {patient}}
+    def erased(self, shared: Collection[Key], live: Collection[Key]) -> None:
+        """The store has forgotten rows, and who listed them. `shared` were in others' charts too: they must come again."""
+        self._taken |= dict.fromkeys(
+            (key for key in shared if key in self._ehr.rows and key not in live), len(self.runs)
+        )
         for known in (*self.listed.values(), *self._reached.values(), *self._surely.values()):
             known.intersection_update(live)
 

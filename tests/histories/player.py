@@ -113,12 +113,12 @@ class Player:
     async def _erase(self, patient: str) -> Failure | None:
         if not self._view.is_at_rest():
             return None
-        before = self._view.stored().live.keys()
+        before, filed = self._view.stored().live.keys(), self._view.filed()
         try:
             await self._store.erase(NAME, patient)
         except StoreError as error:
             return Failure("an erasure failed", str(error)[:300])
-        self._oracle.erased(patient, before)
+        self._oracle.erased(patient, before, filed)
         return None
 
     async def _prune(self) -> Failure | None:
