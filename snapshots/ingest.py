@@ -150,7 +150,7 @@ async def take_in(
 async def _without_lesser(
     conn: AsyncConnection[Any], records: Sequence[Record], intake: Intake, state: IngestState
 ) -> list[Record]:
-    """Leave out subsetted records of resources that are stored whole or as tombstones, or that also come whole.
+    """Leave out subsetted records of resources that are stored whole, dead or alive, or that also come whole.
 
     Those resources were seen, but their other elements are unknown: what is stored stays as it is.
     """

@@ -245,7 +245,7 @@ UPDATE alias SET surviving_id = former_id, gone = false, first_run = %(run)s, la
 WHERE connection = %(connection)s AND former_id = ANY(%(ids)s::text[]) AND gone AND former_id <> surviving_id
 
 -- name: keep_whole
--- Which of these resources are stored with all their elements, or as tombstones, by position; they are noted as seen, unchanged.
+-- Which of these resources are stored with all their elements, by position, dead or alive; they are noted as seen, unchanged.
 WITH staged AS (
     SELECT * FROM unnest(%(types)s, %(ids)s) WITH ORDINALITY AS s (resource_type, id, n)
 ), found AS MATERIALIZED (
@@ -254,7 +254,7 @@ WITH staged AS (
     CROSS JOIN LATERAL (
         SELECT * FROM resource WHERE resource_type = s.resource_type AND connection = %(connection)s AND id = s.id OFFSET 0
     ) r
-    WHERE r.deleted_at IS NOT NULL OR NOT (
+    WHERE NOT (
         coalesce(r.body -> 'meta' -> 'tag' @> '[{"code": "SUBSETTED"}]', false)
         -- servers that trim do not all tag
         OR EXISTS (

@@ -83,7 +83,7 @@ class Green:
             nobodys.update(left)
         # nor is the chart of a survivor asked for, once a merge is undone: rows that are filed there are read in turn, later
         filed = self._view.filed() if left and watch.reach == "crawl" else set()
-        asked = {key for key, one in filed if one in members}
+        asked = {key for key, one in filed if one in members or one in watch.survivors}
         left = [key for key in left if key in asked or not any(key == other for other, _ in filed)]
         unlisted = self._view.unwitnessed(self._ehr.true_time()) if nobodys else set()
         left = [key for key in left if key not in nobodys or key not in unlisted]

@@ -71,3 +71,14 @@ async def test_a_whole_resource_replaces_a_part_and_no_part_replaces_it(
                 execute(store_url, step.statements[step.statements.index("INSERT") :])
     assert seen == [("Binary/b1", False), ("Binary/b2", False), ("Binary/b3", True), ("Binary/b3", True)]
     assert rows(store_url, "SELECT count(*) FROM subsetted") == [(0,)]
+
+
+async def test_a_deleted_part_is_alive_once_an_export_of_parts_has_it_again(store: KeptRows, store_url: str) -> None:
+    async with export_server(polls=[manifest("DocumentReference")]) as server:
+        for number in (1, 2):
+            server.files["DocumentReference"] = [ndjson(document(number))]
+            server.kickoffs = [accepted()]
+            report = await server.sync(store, **PARTS)
+            if number == 1:
+                execute(store_url, "UPDATE resource SET deleted_at = now(), deleted_run = 1")
+    assert (report.status, stored(store)) == ("complete", ("Binary/b2", False))
