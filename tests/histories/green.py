@@ -29,7 +29,7 @@ class Green:
                 or self._claimed(watch, report)
                 or self._misfiled(watch, after)
                 or self._not_followed(watch, after, how)
-                or self._not_looked_for(watch, after, how)
+                or self._not_looked_for(watch, report, after, how)
             )
         else:
             failure = failure or self._untold(watch, after, how)
@@ -52,14 +52,7 @@ class Green:
         known = self._past.listed.get((watch.ask, watch.reach), set())
         members = set(self._ehr.patients_of(watch.ask, watch.stored))
         doubted = self._view.doubted()
-        # an export proves nothing of a type that it has no file of if it names no types, nor any run of one that is not declared;
-        # they say so
-        unproving = [
-            note
-            for note in report.notes
-            if note.startswith("earlier exports had") or "nor declared by" in note or "no longer declared by" in note
-        ]
-        unproved = {t for note in unproving for t in s.TYPES if t in note}
+        unproved = _unproved(report)
         left = []
         for key in after.live:
             if key in known and key not in self._ehr.rows and key not in doubted and key[0] not in unproved:
@@ -111,7 +104,7 @@ class Green:
         ]
         return Failure(f"a: what a row refers to is not there ({how[2:]})", some(left)) if left else None
 
-    def _not_looked_for(self, watch: Watch, after: Stored, how: str) -> Failure | None:
+    def _not_looked_for(self, watch: Watch, report: RunReport, after: Stored, how: str) -> Failure | None:
         """Rows that the last green full run alike listed and this one did not, and that can be read: stored as they are read."""
         before = self._past.last_full.get((watch.ask, watch.reach), set())
         members = set(self._ehr.patients_of(watch.ask, watch.stored))
@@ -119,6 +112,7 @@ class Green:
         for key in (before & watch.readable.keys() & watch.before.live.keys()) - watch.visible.keys():
             whose = watch.before.live[key].get("subject", {}).get("reference", "").removeprefix("Patient/")
             is_asked = whose in members and (s.PATIENT, whose) in watch.visible and not watch.leaves_out(key[0])
+            is_asked = is_asked and key[0] not in _unproved(report)
             is_asked = is_asked and not watch.tells_of(watch.heard.refused, self._ehr.rows[key])
             is_asked = is_asked and not any(kind == key[0] and one == whose for _, kind, one in watch.heard.refused)
             if is_asked and self._ehr.read_status(key) == 200 and after.live[key] != watch.readable[key]:
@@ -149,3 +143,13 @@ class Green:
             if missing
             else None
         )
+
+
+def _unproved(report: RunReport) -> set[str]:
+    """Types of which the run says that it proves nothing: the export has no file of them, or they are not declared."""
+    unproving = [
+        note
+        for note in report.notes
+        if note.startswith("earlier exports had") or "nor declared by" in note or "no longer declared by" in note
+    ]
+    return {t for note in unproving for t in s.TYPES if t in note}
