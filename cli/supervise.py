@@ -85,9 +85,8 @@ async def _supervised(command: Callable[[], Awaitable[Result]], resume: str, rec
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
-        signal.signal(
-            number, notice
-        )  # at once, also while somebody blocks the loop, which calls `stop` when it goes on
+        # at once, also while somebody blocks the loop, which calls `stop` when it goes on
+        signal.signal(number, notice)
     try:
         return await task
     except (asyncio.CancelledError, Exception) as error:

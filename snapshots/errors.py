@@ -184,9 +184,8 @@ def _translated(error: psycopg.Error, doing: str) -> StoreError:
             f"{doing}: the connection to Postgres failed: {answer}. What was committed is safe; "
             "check that the server is up and run the same command again."
         )
-    if (
-        state == "42501"
-    ):  # before the rights of a command are checked, and in views that refer to what is not the tenant's
+    # a right: before those of a command are checked, and in views that refer to what is not the tenant's
+    if state == "42501":
         answer += ". Run this as the login that owns the tables, or `chartferry config check --connect`, which names the GRANT"
     if state in {"42P01", "42703"}:  # a table or a column that is not there
         answer += ". If somebody changed the store's tables, restore a backup (docs/store.md); else this is a bug in chartferry"

@@ -46,9 +46,8 @@ class SearchDetail(Detail, frozen=True, kw_only=True):
 class CohortDetail(Detail, frozen=True, kw_only=True):
     """A patient whom an export names, or a member of its Group: units of kind "cohort"."""
 
-    survivor: bool = (
-        False  # only an earlier run's merge names this patient: that the EHR does not know the id is no hole
-    )
+    # only an earlier run's merge names this patient: that the EHR does not know the id is no hole
+    survivor: bool = False
 
 
 class FileDetail(Detail, frozen=True, kw_only=True):

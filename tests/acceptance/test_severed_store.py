@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -34,6 +35,7 @@ def severed(relay: Relay, store_url: str, command: Callable[[], Done]) -> tuple[
     It ends with nothing cut, so whatever came then is there for good.
     """
     codes: set[int] = set()
+    pause = threading.Event()  # never set
     allowed = 1
     while True:
         relay.allow(allowed)
@@ -44,7 +46,7 @@ def severed(relay: Relay, store_url: str, command: Callable[[], Done]) -> tuple[
         codes.add(done.code)
         with psycopg.connect(store_url, autocommit=True) as conn:
             while conn.execute(_OTHERS).fetchone() != (0,):
-                pass  # the server has not noticed yet that its clients are gone
+                pause.wait(0.002)  # the server has not noticed yet that its clients are gone
         allowed += EVERY
 
 

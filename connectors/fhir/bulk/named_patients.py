@@ -112,15 +112,15 @@ class _Answers:
         return replace(result, key=_key(patient), complete_listing=False, records=0)
 
 
-async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], unnamed: Collection[str] = ()) -> _Answers:
+async def _ask(run: EhrRun, capability: Capability, patients: Iterable[str], by_ehr: Collection[str] = ()) -> _Answers:
     """Read Patients by their ids, as a crawl does. Only a clear answer counts: a patient who cannot be read has none.
 
-    The `unnamed` are named by the EHR's own Group or merges: if one does not exist, no cohort is wrong and nothing is missing.
+    `by_ehr` are named by the EHR's own Group or merges: if one does not exist, no cohort is wrong and nothing is missing.
     """
     profile, roster = run.request.profile, run.store.roster
     found = _Answers()
     formers = frozenset(alias.former_id for alias in await roster.aliases() if alias.gone)
-    stored = {*unnamed, *(one.id for one in await roster.stored_patients())}
+    stored = {*by_ehr, *(one.id for one in await roster.stored_patients())}
     limit = anyio.CapacityLimiter(profile.limits.max_concurrency)
     plan = UnitPlan(("Patient",), profile, capability, FULL, known=stored)
     gatherer = PageGatherer(run.client, capability=capability, formers=formers)
